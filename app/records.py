@@ -1,0 +1,169 @@
+"""The values that cross `app`: who asks, what is asked, what a run left behind.
+
+The answer card is one object for the API, the console and the trace; its JSON is camelCase everywhere it leaves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+Mode = Literal["chat", "rag", "agent"]
+RunStatus = Literal["running", "waiting", "completed", "blocked", "failed", "cancelled"]
+Scope = Literal["owner", "chat", "documents", "approvals", "runs"]
+SCOPES: tuple[Scope, ...] = ("owner", "chat", "documents", "approvals", "runs")
+ApprovalState = Literal["pending", "approved", "denied", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a request comes from. The tenant is taken from the credential alone."""
+
+    tenant_id: str
+    user_id: str
+    scopes: frozenset[str]
+    key_id: str = ""
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes or "owner" in self.scopes
+
+    @property
+    def is_owner(self) -> bool:
+        return "owner" in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a caller wants run. `conversation_id` None starts a new conversation."""
+
+    message: str
+    mode: Mode = "chat"
+    conversation_id: str | None = None
+    collection: str | None = None
+    model: str | None = None
+    where: Mapping[str, Any] | None = None
+    feature: str = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One event of a run's stream; `number` counts from 1 within the run and is the event's id."""
+
+    number: int
+    type: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRecord:
+    """A finished span. Times are aware UTC; `parent_id` None marks the root. `kind`: run, station, model, search, tool."""
+
+    span_id: str
+    run_id: str
+    parent_id: str | None
+    name: str
+    kind: str
+    started_at: datetime
+    ended_at: datetime
+    status: Literal["ok", "error", "interrupted"]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Camel(BaseModel):
+    """Frozen, closed, camelCase on the outside; input values never appear in its error messages."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+
+class CardCitation(Camel):
+    number: int
+    chunk_id: str
+    document_id: str
+    title: str
+    heading: str
+    quote: str
+    start: int
+    end: int
+    score: float
+    collection: str
+
+
+class CardSentence(Camel):
+    text: str
+    start: int
+    end: int
+    score: float
+    supported: bool
+    citations: tuple[int, ...] = ()
+
+
+class CardTool(Camel):
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+    status: str
+    summary: str = ""
+
+
+class CardVerdict(Camel):
+    guard: str
+    stage: str
+    action: str
+    reasons: tuple[str, ...] = ()
+
+
+class CardStation(Camel):
+    """A station's share of the run; `latency_ms` is wall time, `started_ms` its offset from the run's start."""
+
+    name: str
+    started_ms: float
+    latency_ms: float
+
+
+class CardUsage(Camel):
+    input_tokens: int = 0
+    output_tokens: int = 0
+    estimated: bool = False
+    calls: int = 0
+    cost_usd_micros: int = 0
+
+
+class CardError(Camel):
+    kind: str
+    code: str
+    message: str
+
+
+class AnswerCard(Camel):
+    """All there is to know of a run's answer, except the contents of its prompt (the trace has those)."""
+
+    request_id: str
+    conversation_id: str
+    mode: Mode
+    status: RunStatus
+    answer: str = ""
+    answered: bool = True
+    citations: tuple[CardCitation, ...] = ()
+    sentences: tuple[CardSentence, ...] = ()
+    tools: tuple[CardTool, ...] = ()
+    verdicts: tuple[CardVerdict, ...] = ()
+    pending_approval: str | None = None
+    retrieved_chunk_ids: tuple[str, ...] = ()
+    prompt_version: str = ""
+    graph_fingerprint: str = ""
+    model: str = ""
+    model_version: str = ""
+    provider: str = ""
+    index_version: str = ""
+    embedder: str = ""
+    stations: tuple[CardStation, ...] = ()
+    latency_ms: float = 0.0
+    usage: CardUsage = Field(default_factory=CardUsage)
+    validation: str = ""
+    error: CardError | None = None
+    created_at: datetime

@@ -1,0 +1,94 @@
+"""Settings, read once at a door from the environment (prefix PILOTHOUSE_) into one frozen value.
+
+Services never see this class; the workbench hands them plain values. `Settings.offline()` needs no key and no
+network and is where tests, CI and notebooks start.
+"""
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+# Libraries that would phone home unless told not to; set before any of them is imported.
+QUIET_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "RAGAS_DO_NOT_TRACK": "true",
+    "LANGGRAPH_STRICT_MSGPACK": "true",
+    "LANCE_LOG": "error",
+}
+
+
+def quiet_libraries() -> None:
+    """Turn telemetry of our libraries off for this process and its children; values set by the user stay."""
+    for name, value in QUIET_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+class Settings(BaseSettings):
+    """Everything that may be set from outside. Every field is PILOTHOUSE_<NAME> in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="PILOTHOUSE_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    home: Path = Field(default=Path("var"), description="Folder of all state.")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = Field(
+        default=("127.0.0.1", "localhost", "[::1]", "testserver"), description="Host headers that are answered."
+    )
+    owner_key: SecretStr | None = Field(default=None, description="32 characters or more; made at first start if absent.")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; default is SQLite in `home`.")
+
+    openai_base_url: str | None = Field(default=None, description="An OpenAI-compatible server; its /v1 included.")
+    openai_model: str | None = Field(default=None, description="Model name there; turns the provider on.")
+    openai_api_key: SecretStr | None = None
+    openai_context_tokens: int = Field(default=16_384, ge=512)
+    gguf_path: Path | None = Field(default=None, description="A GGUF file to serve in place of the embedded one.")
+    gguf_context_tokens: int = Field(default=4_096, ge=512)
+    model_threads: int = Field(default=2, ge=1)
+
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    oidc_tenant_claim: str = "tenant"
+    oidc_default_scopes: tuple[str, ...] = ("chat",)
+
+    mlflow_tracking_uri: str | None = Field(default=None, description="Default is sqlite:///mlruns/mlflow.db.")
+    mlruns: Path = Path("mlruns")
+    export_traces: bool = True
+
+    max_message_chars: int = Field(default=8_000, ge=1)
+    max_upload_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    max_json_bytes: int = Field(default=32 * 1024 * 1024, ge=1)
+    reattach_grace_s: float = Field(default=15.0, ge=0, description="How long a run nobody reads goes on.")
+    run_timeout_s: float = Field(default=120.0, gt=0)
+    approval_ttl_s: float = Field(default=7 * 24 * 3600.0, gt=0)
+    image_hosts: tuple[str, ...] = Field(default=(), description="Hosts whose images may appear in answers.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Settings":
+        if self.owner_key is not None and len(self.owner_key.get_secret_value()) < 32:
+            raise ValueError("PILOTHOUSE_OWNER_KEY must have 32 characters or more")
+        if self.openai_model and not self.openai_base_url:
+            raise ValueError("PILOTHOUSE_OPENAI_MODEL needs PILOTHOUSE_OPENAI_BASE_URL")
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("PILOTHOUSE_OIDC_ISSUER needs PILOTHOUSE_OIDC_AUDIENCE")
+        return self
+
+    @classmethod
+    def offline(cls, home: Path, **overrides: object) -> "Settings":
+        """No environment, no key, no network: everything embedded, state under `home`."""
+        values: dict[str, object] = {"home": home, "mlruns": home / "mlruns"} | overrides
+        return cls.model_construct(**{**cls.model_construct().__dict__, **cls.model_validate(values).__dict__})
+
+    @property
+    def store_url(self) -> str:
+        return self.database_url or f"sqlite+aiosqlite:///{self.home.resolve() / 'pilothouse.db'}"
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.mlflow_tracking_uri or f"sqlite:///{self.mlruns.resolve() / 'mlflow.db'}"

@@ -1,0 +1,157 @@
+"""RunContext and the ports: all that a node may reach beyond its state.
+
+Ports are Protocols; `app/services` implements them and `tests/contracts` holds one suite for each, run on every
+implementation. A node receives the context as `Runtime[RunContext]`; nothing here is serialised into checkpoints.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from graphs.prompts import PromptBook
+from graphs.types import (
+    Completion,
+    Delta,
+    ModelInfo,
+    ModelRequest,
+    Passage,
+    Retrieval,
+    ToolProposal,
+    ToolResult,
+    ToolSpec,
+    Verdict,
+)
+
+
+class Gateway(Protocol):
+    """Every model behind one door. A gateway of a run also meters it."""
+
+    def describe(self, model: str | None = None) -> ModelInfo:
+        """The model that a request naming `model` would reach. Raises Missing for an unknown name."""
+        ...
+
+    def count_tokens(self, text: str, model: str | None = None) -> int:
+        """Tokens of `text` for that model; an upper estimate where its tokenizer is not at hand."""
+        ...
+
+    def stream(self, request: ModelRequest) -> AsyncIterator[Delta | Completion]:
+        """Deltas in order, then exactly one Completion whose text is their concatenation. Raises UpstreamError."""
+        ...
+
+    async def complete(self, request: ModelRequest) -> Completion:
+        """The same call without the deltas."""
+        ...
+
+
+class Retriever(Protocol):
+    """Search in the run's tenant; the tenant is bound at construction and no argument can change it."""
+
+    async def search(
+        self, query: str, *, collection: str | None = None, limit: int = 6, where: Mapping[str, Any] | None = None
+    ) -> Retrieval:
+        """Best passages first. `where` holds metadata equalities ({"lang": "en"}). Raises Missing, Invalid."""
+        ...
+
+
+class Toolbox(Protocol):
+    """The tools granted to this run."""
+
+    def specs(self) -> tuple[ToolSpec, ...]: ...
+
+    def needs_approval(self, proposal: ToolProposal) -> bool:
+        """Whether a person must decide first; the rule is policy and never the model's to say."""
+        ...
+
+    def refusal(self, proposal: ToolProposal) -> ToolResult | None:
+        """A `retry` or `refused` result if the call is unknown, ungranted or ill-formed; None if it may run."""
+        ...
+
+    async def run(self, proposal: ToolProposal) -> ToolResult:
+        """Run it, at most once for each `call_id` where it has an effect. Never raises for a tool's own failure."""
+        ...
+
+
+class Guard(Protocol):
+    """Looks at texts. It says what it saw; the graph decides the way on."""
+
+    async def screen(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
+        """The question as it may go on (perhaps redacted) and why."""
+        ...
+
+    def stream_filter(self) -> "StreamFilter":
+        """A fresh filter for one streamed answer."""
+        ...
+
+    async def check(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
+        """The answer as it may leave (perhaps redacted) and why."""
+        ...
+
+    async def support(self, sentences: Sequence[str], passages: Sequence[Passage]) -> list[list[float]]:
+        """How far each passage supports each sentence, in [0, 1]; shape (sentences, passages)."""
+        ...
+
+    @property
+    def support_threshold(self) -> float:
+        """From where a sentence counts as supported; chosen by measurement (see evals/LOG.md)."""
+        ...
+
+
+class StreamFilter(Protocol):
+    """Applies the output patterns to a stream. What it has returned is final; it holds back what may yet match."""
+
+    def feed(self, text: str) -> str: ...
+
+    def close(self) -> str: ...
+
+
+class Span(Protocol):
+    """One timed piece of a run. Values must be JSON-able."""
+
+    def set(self, **attributes: Any) -> None: ...
+
+
+class Trace(Protocol):
+    """Where the stations of a run are timed. Nodes do not call it; `graphs.steps.station` and services do."""
+
+    def span(self, name: str, kind: str, **attributes: Any) -> AbstractContextManager[Span]: ...
+
+
+class Escalation(Protocol):
+    """Hands a run to a person."""
+
+    async def raise_(self, reason: str, *, detail: str = "") -> str:
+        """Write an escalation for this run; gives its id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one run."""
+
+    passages: int = 6
+    history_messages: int = 12
+    tool_steps: int = 4
+    answer_tokens: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """Everything a run may touch. Made by the runner, one for each run or resume."""
+
+    run_id: str
+    tenant_id: str
+    user_id: str
+    gateway: Gateway
+    retriever: Retriever
+    toolbox: Toolbox
+    guard: Guard
+    prompts: PromptBook
+    trace: Trace
+    escalation: Escalation
+    clock: Callable[[], datetime]
+    limits: Limits = field(default_factory=Limits)
+    model: str | None = None
+    collection: str | None = None
+    where: Mapping[str, Any] | None = None
