@@ -60,6 +60,10 @@ class Toolbox(Protocol):
 
     def specs(self) -> tuple[ToolSpec, ...]: ...
 
+    async def suggest(self, question: str) -> tuple[tuple[ToolSpec, float], ...]:
+        """Tools that fit the question, best first, for models without native tool calls; empty when none does."""
+        ...
+
     def needs_approval(self, proposal: ToolProposal) -> bool:
         """Whether a person must decide first; the rule is policy and never the model's to say."""
         ...
