@@ -18,6 +18,7 @@ from graphs.types import (
     ModelRequest,
     Passage,
     Retrieval,
+    Task,
     ToolProposal,
     ToolResult,
     ToolSpec,
@@ -28,11 +29,11 @@ from graphs.types import (
 class Gateway(Protocol):
     """Every model behind one door. A gateway of a run also meters it."""
 
-    def describe(self, model: str | None = None) -> ModelInfo:
-        """The model that a request naming `model` would reach. Raises Missing for an unknown name."""
+    def describe(self, model: str | None = None, task: Task = "chat") -> ModelInfo:
+        """The model that a request naming `model`, or the default of `task`, would reach. Raises Missing."""
         ...
 
-    def count_tokens(self, text: str, model: str | None = None) -> int:
+    def count_tokens(self, text: str, model: str | None = None, task: Task = "chat") -> int:
         """Tokens of `text` for that model; an upper estimate where its tokenizer is not at hand."""
         ...
 

@@ -13,6 +13,7 @@ Risk = Literal["read", "write", "outbound", "destructive"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "no_answer", "unknown"]
 GuardAction = Literal["allow", "flag", "redact", "block"]
 Decision = Literal["approve", "deny"]
+Task = Literal["chat", "rag", "agent", "arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class ToolResult:
     status: Literal["ok", "retry", "refused", "denied"]
     content: str
     passages: tuple[Passage, ...] = ()
+    index_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One call of a model. `model` None means the default of the run's mode.
+    """One call of a model. `model` None means the default for the `task`.
 
     `grounding` and `question` repeat, as data, what the prompt says in words: the extractive answerer reads nothing
     else, wire providers ignore them. `response_schema` is a JSON schema the answer must satisfy.
@@ -150,6 +152,7 @@ class ModelRequest:
 
     messages: tuple[Message, ...]
     model: str | None = None
+    task: Task = "chat"
     tools: tuple[ToolSpec, ...] = ()
     response_schema: Mapping[str, Any] | None = None
     max_tokens: int | None = None

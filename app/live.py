@@ -1,0 +1,63 @@
+"""The events of a run in flight: written once, read by any number of readers, none of whom can slow the run.
+
+Bounded by the run itself, whose answer length and steps are limited; dropped when the run has been stored.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+from app.records import RunEvent
+
+# After one of these, a stream ends. A run that waits for an approval goes on in a later stream.
+LAST_EVENTS: Final = frozenset({"run.completed", "run.failed", "approval.required"})
+
+
+class LiveRun:
+    """An append-only log with waiting readers."""
+
+    def __init__(self, run_id: str, *, first_number: int = 1) -> None:
+        self.run_id = run_id
+        self.events: list[RunEvent] = []
+        self.readers = 0
+        self.unread = asyncio.Event()
+        self._next = first_number
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def emit(self, type_: str, data: Mapping[str, Any]) -> RunEvent:
+        event = RunEvent(self._next, type_, data)
+        self._next += 1
+        self.events.append(event)
+        self._wake()
+        return event
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake()
+
+    async def read(self, after: int = 0) -> AsyncIterator[RunEvent]:
+        """Events numbered above `after`, as they come, until the run closes."""
+        self.readers += 1
+        self.unread.clear()
+        seen = 0
+        try:
+            while True:
+                changed = self._changed
+                while seen < len(self.events):
+                    event = self.events[seen]
+                    seen += 1
+                    if event.number > after:
+                        yield event
+                if self._closed:
+                    return
+                await changed.wait()
+        finally:
+            self.readers -= 1
+            if not self.readers:
+                self.unread.set()
+
+    def _wake(self) -> None:
+        # Each wait gets an event of its own, so that a reader can neither miss a change nor keep others awake.
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

@@ -1,0 +1,232 @@
+"""The stations that are the agent's own: decide, approve, act, answer.
+
+`approve` runs again from its start when it is resumed, so nothing in it has an effect before the interrupt; `act`
+may run again after a crash, so every call carries an id of ours that its tool uses as an idempotency key.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+from langgraph.runtime import Runtime
+from langgraph.types import interrupt
+
+from graphs.agent import turns as rounds
+from graphs.agent.state import AgentState, Turn
+from graphs.context import RunContext
+from graphs.errors import UpstreamError
+from graphs.events import Proposed, Ran, Retrieved
+from graphs.prompts import RunData
+from graphs.refusal import REFUSAL
+from graphs.steps.complete import answer_tokens, prompt_budget, say
+from graphs.types import ModelRequest, Passage, Task, ToolProposal, ToolResult, ToolSpec
+
+ARGUMENT_TOKENS = 256
+
+
+class DecideUpdate(TypedDict, total=False):
+    turns: tuple[Turn, ...]
+    next: Literal["act", "answer", "validate"]
+    answer: str
+    prompt_version: str
+
+
+class TurnsUpdate(TypedDict, total=False):
+    turns: tuple[Turn, ...]
+    passages: tuple[Passage, ...]
+    index_version: str
+
+
+class AnswerUpdate(TypedDict):
+    answer: str
+    prompt_version: str
+
+
+async def decide(state: AgentState, runtime: Runtime[RunContext]) -> DecideUpdate:
+    """Let the model choose a tool or answer; past the step limit it has to answer."""
+    ctx = runtime.context
+    done = state.get("turns", ())
+    native = ctx.gateway.describe(ctx.model, "agent").native_tools
+    if native:
+        return await _decide_natively(state, runtime, may_call=len(done) < ctx.limits.tool_steps)
+    if done:
+        return {"next": "answer"}
+    return await _choose(state, runtime)
+
+
+async def _decide_natively(state: AgentState, runtime: Runtime[RunContext], *, may_call: bool) -> DecideUpdate:
+    ctx = runtime.context
+    done = state.get("turns", ())
+    called = rounds.transcript(done)
+    spent = sum(_count(ctx, message.content, "agent") + 32 for message in called)
+    rendered = ctx.prompts.get("agent.act").render(
+        RunData(user=state["question"], history=state["history"]),
+        variables={"today": f"{ctx.clock():%A, %d %B %Y}"},
+        budget_tokens=prompt_budget(ctx, ctx.model, "agent") - spent,
+        count=lambda text: _count(ctx, text, "agent"),
+    )
+    request = ModelRequest(
+        messages=(*rendered.messages, *called),
+        model=ctx.model,
+        task="agent",
+        tools=ctx.toolbox.specs() if may_call else (),
+        max_tokens=answer_tokens(ctx, ctx.model, "agent"),
+        question=state["question"],
+        grounding=rounds.passages(done),
+    )
+    completion, said = await say(ctx, request, runtime.stream_writer)
+    if not completion.tool_calls:
+        return {"answer": said, "next": "validate", "prompt_version": rendered.version}
+    turn = _propose(runtime, len(done), [(call.name, call.arguments) for call in completion.tool_calls], said)
+    return {"turns": (*done, turn), "next": "act", "prompt_version": rendered.version}
+
+
+async def _choose(state: AgentState, runtime: Runtime[RunContext]) -> DecideUpdate:
+    """For models without tool calls: the tool whose description fits best, its arguments shaped by grammar."""
+    ctx = runtime.context
+    suggested = await ctx.toolbox.suggest(state["question"])
+    if not suggested:
+        return {"next": "answer"}
+    spec, _ = suggested[0]
+    arguments, version = await _fill_in(state["question"], spec, ctx)
+    return {"turns": (_propose(runtime, 0, [(spec.name, arguments)], ""),), "next": "act", "prompt_version": version}
+
+
+async def _fill_in(question: str, spec: ToolSpec, ctx: RunContext) -> tuple[Mapping[str, Any], str]:
+    properties = spec.parameters.get("properties", {})
+    shape = " ".join(f'"{name}": {rule.get("description", rule.get("type", ""))}.' for name, rule in properties.items())
+    rendered = ctx.prompts.get("agent.arguments").render(
+        RunData(user=question),
+        variables={"tool": spec.name, "about": spec.description, "shape": shape},
+        budget_tokens=prompt_budget(ctx, ctx.model, "arguments"),
+        count=lambda text: _count(ctx, text, "arguments"),
+    )
+    completion = await ctx.gateway.complete(
+        ModelRequest(
+            messages=rendered.messages,
+            model=ctx.model,
+            task="arguments",
+            response_schema=spec.parameters,
+            max_tokens=ARGUMENT_TOKENS,
+            temperature=0.0,
+            question=question,
+        )
+    )
+    try:
+        arguments = json.loads(completion.text)
+    except ValueError as error:
+        raise UpstreamError(f"the model's arguments for {spec.name} are not JSON") from error
+    if not isinstance(arguments, dict):
+        raise UpstreamError(f"the model's arguments for {spec.name} are not an object")
+    return arguments, rendered.version
+
+
+def _propose(runtime: Runtime[RunContext], step: int, calls: list[tuple[str, Mapping[str, Any]]], said: str) -> Turn:
+    ctx = runtime.context
+    risks = {spec.name: spec.risk for spec in ctx.toolbox.specs()}
+    # Providers repeat their ids from turn to turn; ours must be unique because tools deduplicate by them.
+    proposals = tuple(
+        ToolProposal(f"call_{ctx.run_id[:12]}_{step}_{number}", name, arguments)
+        for number, (name, arguments) in enumerate(calls)
+    )
+    for proposal in proposals:
+        runtime.stream_writer(Proposed(proposal, risks.get(proposal.name, "unknown")))
+    return Turn(proposals, said)
+
+
+async def approve(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
+    """Wait for a person's word on the first open call that needs one."""
+    *done, turn = state["turns"]
+    proposal = _waiting(turn, runtime.context)
+    assert proposal is not None, "the edge leads here only when a call waits"
+    risks = {spec.name: spec.risk for spec in runtime.context.toolbox.specs()}
+    decision = interrupt(
+        {
+            "call_id": proposal.call_id,
+            "tool": proposal.name,
+            "arguments": dict(proposal.arguments),
+            "risk": risks[proposal.name],
+        }
+    )
+    if decision["decision"] == "approve":
+        arguments = decision.get("arguments") or dict(proposal.arguments)
+        return {"turns": (*done, rounds.approved(turn, proposal.call_id, arguments))}
+    comment = decision.get("comment", "")
+    reason = f"A person denied this call: {comment}" if comment else "A person denied this call."
+    result = ToolResult(proposal.call_id, proposal.name, "denied", reason)
+    runtime.stream_writer(Ran(result))
+    return {"turns": (*done, rounds.with_results(turn, [result]))}
+
+
+def _waiting(turn: Turn, ctx: RunContext) -> ToolProposal | None:
+    for proposal in turn.open:
+        if proposal.call_id in turn.decided or ctx.toolbox.refusal(proposal) is not None:
+            continue
+        if ctx.toolbox.needs_approval(proposal):
+            return proposal
+    return None
+
+
+async def act(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
+    """Run what is open, in order."""
+    ctx = runtime.context
+    *done, turn = state["turns"]
+    fresh = []
+    for proposal in turn.open:
+        result = ctx.toolbox.refusal(proposal) or await ctx.toolbox.run(proposal)
+        fresh.append(result)
+        runtime.stream_writer(Ran(result))
+    turns = (*done, rounds.with_results(turn, fresh))
+    passages = rounds.passages(turns)
+    if not passages:
+        return {"turns": turns}
+    versions = sorted({result.index_version for result in rounds.results(turns) if result.index_version})
+    if any(result.passages for result in fresh):
+        runtime.stream_writer(Retrieved(passages, ",".join(versions)))
+    return {"turns": turns, "passages": passages, "index_version": ",".join(versions)}
+
+
+async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdate:
+    """Close the run on a model without tool calls: from passages as RAG does, else from the tools' words."""
+    ctx = runtime.context
+    done = state.get("turns", ())
+    passages = rounds.passages(done)
+    task: Task = "rag" if passages else "chat"
+    results = () if passages else rounds.results(done)
+    name = "rag.answer" if passages else "agent.answer" if results else "chat.answer"
+    prompt = ctx.prompts.get(name)
+    rendered = prompt.render(
+        RunData(user=state["question"], history=state["history"], passages=passages, tool_results=results),
+        variables=_variables(prompt.variables, ctx),
+        budget_tokens=prompt_budget(ctx, ctx.model, task),
+        count=lambda text: _count(ctx, text, task),
+    )
+    request = ModelRequest(
+        messages=rendered.messages,
+        model=ctx.model,
+        task=task,
+        max_tokens=answer_tokens(ctx, ctx.model, task),
+        question=state["question"],
+        grounding=rendered.passages,
+    )
+    _, said = await say(ctx, request, runtime.stream_writer)
+    return {"answer": said, "prompt_version": rendered.version}
+
+
+def _variables(names: frozenset[str], ctx: RunContext) -> dict[str, str]:
+    known = {"today": f"{ctx.clock():%A, %d %B %Y}", "refusal": REFUSAL}
+    return {name: known[name] for name in names}
+
+
+def _count(ctx: RunContext, text: str, task: Task) -> int:
+    return ctx.gateway.count_tokens(text, ctx.model, task)
+
+
+def after_decide(state: AgentState, runtime: Runtime[RunContext]) -> Literal["approve", "act", "answer", "validate"]:
+    if state["next"] != "act":
+        return state["next"]
+    return after_approve(state, runtime)
+
+
+def after_approve(state: AgentState, runtime: Runtime[RunContext]) -> Literal["approve", "act"]:
+    return "approve" if _waiting(state["turns"][-1], runtime.context) else "act"

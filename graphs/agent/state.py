@@ -1,0 +1,33 @@
+"""State of the tool agent. It is checkpointed after every step, because an approval can take days."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from graphs.steps.outcome import Outcome
+from graphs.types import ToolProposal, ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One round of the agent: what the model asked for, and what came of each call so far.
+
+    `decided` holds the call ids that a person has approved; a denied call has its result at once.
+    """
+
+    proposals: tuple[ToolProposal, ...]
+    said: str = ""
+    decided: tuple[str, ...] = ()
+    results: tuple[ToolResult, ...] = ()
+
+    @property
+    def open(self) -> tuple[ToolProposal, ...]:
+        """Proposals without a result, in order."""
+        done = {result.call_id for result in self.results}
+        return tuple(proposal for proposal in self.proposals if proposal.call_id not in done)
+
+
+class AgentState(Outcome, total=False):
+    """`turns` are the rounds so far, the last one perhaps unfinished; `next` is where `decide` wants to go."""
+
+    turns: tuple[Turn, ...]
+    next: Literal["act", "answer", "validate"]

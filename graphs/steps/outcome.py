@@ -1,0 +1,31 @@
+"""What every graph's final state tells the runner; each graph's own state extends it."""
+
+from typing import Literal, TypedDict
+
+from graphs.types import Citation, Message, Passage, SentenceSupport, Verdict
+
+Validation = Literal["", "unchecked", "supported", "partly_supported", "unsupported", "no_answer", "blocked"]
+
+
+class Question(TypedDict):
+    """The input of every graph. `question` is as the user wrote it until `screen` has seen it."""
+
+    question: str
+    history: tuple[Message, ...]
+
+
+class Outcome(Question, total=False):
+    """Filled along the way. `answered` is False for a refusal: the run went well and the sources held no answer."""
+
+    blocked: bool
+    input_verdicts: tuple[Verdict, ...]
+    output_verdicts: tuple[Verdict, ...]
+    passages: tuple[Passage, ...]
+    index_version: str
+    embedder: str
+    prompt_version: str
+    answer: str
+    answered: bool
+    citations: tuple[Citation, ...]
+    sentences: tuple[SentenceSupport, ...]
+    validation: Validation
