@@ -23,106 +23,19 @@ _NEXT_WORD: Final = re.compile(r"\s*[\"'“‘(\[*_]*(\w*)")
 _INITIAL: Final = re.compile(r"(?:[A-Z]\.)*[A-Z]$")
 _SHORT_LINE_CHARS: Final = 50  # a line that breaks earlier than any usual wrap width is a title or an item
 
-_NEVER_LAST: Final = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "st",
-        "mt",
-        "gen",
-        "col",
-        "capt",
-        "lt",
-        "sgt",
-        "rev",
-        "hon",
-        "sen",
-        "gov",
-        "pres",
-        "e.g",
-        "i.e",
-        "eg",
-        "ie",
-        "vs",
-        "cf",
-        "fig",
-        "figs",
-        "eq",
-        "sec",
-        "ch",
-        "vol",
-        "pp",
-        "approx",
-        "ca",
-        "al",
-        "viz",
-        "resp",
-        "dept",
-        "est",
-        "min",
-        "max",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-    ]
+
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_NEVER_LAST: Final = _listed(
+    "mr mrs ms dr prof st mt gen col capt lt sgt rev hon sen gov pres e.g i.e eg ie vs cf fig figs eq sec ch vol pp"
+    " approx ca al viz resp dept est min max jan feb mar apr jun jul aug sep sept oct nov dec"
 )
-_SELDOM_LAST: Final = frozenset(
-    ["etc", "inc", "ltd", "co", "corp", "jr", "sr", "a.m", "p.m", "u.s", "u.k", "u.n", "ph.d", "b.c", "a.d"]
-)
-_OPENERS: Final = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "this",
-        "that",
-        "these",
-        "those",
-        "it",
-        "its",
-        "he",
-        "she",
-        "they",
-        "we",
-        "you",
-        "i",
-        "in",
-        "on",
-        "at",
-        "by",
-        "for",
-        "from",
-        "with",
-        "when",
-        "where",
-        "while",
-        "if",
-        "as",
-        "but",
-        "and",
-        "however",
-        "there",
-        "after",
-        "before",
-        "since",
-        "although",
-        "once",
-        "to",
-        "use",
-        "see",
-    ]
+_SELDOM_LAST: Final = _listed("etc inc ltd co corp jr sr a.m p.m u.s u.k u.n ph.d b.c a.d")
+_OPENERS: Final = _listed(
+    "a an the this that these those it its he she they we you i in on at by for from with when where while if as but and"
+    " however there after before since although once to use see"
 )
 
 
