@@ -34,8 +34,8 @@ _NEVER_LAST: Final = _listed(
 )
 _SELDOM_LAST: Final = _listed("etc inc ltd co corp jr sr a.m p.m u.s u.k u.n ph.d b.c a.d")
 _OPENERS: Final = _listed(
-    "a an the this that these those it its he she they we you i in on at by for from with when where while if as but and"
-    " however there after before since although once to use see"
+    "a an the this that these those it its he she they we you i in on at by for from with when where while if as but"
+    " and however there after before since although once to use see"
 )
 
 

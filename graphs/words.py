@@ -6,31 +6,41 @@ from typing import Final
 _WORD: Final = re.compile(r"[^\W_]+(?:['’]s\b)?", re.UNICODE)
 _NUMBER: Final = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?=\D|$)")
 _CODE: Final = re.compile(r"`([^`\n]{1,80})`")
-# snake_case, dotted.names, /paths, --flags, UPPER_CASE, CamelCase, HTTP429, v1.2: names that match exactly or not at all.
+# snake_case, dotted.names, /paths, --flags, UPPER_CASE, CamelCase, HTTP429, v1.2: names that match exactly or not.
 _IDENTIFIER: Final = re.compile(
     r"--?[a-zA-Z][\w-]+|/?[A-Za-z0-9]+(?:[_./:][A-Za-z0-9*{}]+)+"
     r"|[A-Z]{2,}[A-Z0-9]*\b|[A-Z]?[a-z]+[A-Z]\w+|[A-Za-z]+\d\w*"
 )
-# Longest first; "x:y" puts y in the place of x.
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+# "x:y" puts y in the place of the ending x; the first that fits is taken.
 _SUFFIXES: Final = tuple(
-    tuple(rule.split(":"))
-    for rule in "ational:ate ization:ize fulness:ful iveness:ive ousness:ous ations:ate ation:ate ments: ities:ity ingly:"
-    " ment: ness: edly: sses:ss ies:y ied:y ing: ers: est: ed: er: es: ly: s:".split()  # noqa: SIM905  (reads as a table)
-)
-_NUMERALS: Final = {
-    word: str(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-        " eighteen nineteen twenty".split()  # noqa: SIM905
+    rule.partition(":")[::2]
+    for rule in _listed(
+        "ational:ate ization:ize fulness:ful iveness:ive ousness:ous ations:ate ation:ate ments: ities:ity ingly:"
+        " ment: ness: edly: sses:ss ies:y ied:y ing: ers: est: ed: er: es: ly: s:"
     )
-} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "hundred": "100", "thousand": "1000"}
+)
+_TO_TWENTY: Final = _listed(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    " eighteen nineteen twenty"
+)
+_NUMERALS: Final = {word: str(value) for value, word in enumerate(_TO_TWENTY)} | {
+    "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "hundred": "100", "thousand": "1000",
+}  # fmt: skip
 
 STOP_WORDS: Final = frozenset(
-    "a about after all also am an and any are as at be because been before being between both but by can could did do does"
-    " doing down during each for from further had has have having he her here him his how i if in into is it its itself"
-    " just me more most my no nor not now of off on once only or other our out over own same she should so some such than"
-    " that the their them then there these they this those through to too under until up very was we were what when where"
-    " which while who whom whose why will with would you your many much".split()  # noqa: SIM905
+    _listed(
+        "a about after all also am an and any are as at be because been before being between both but by can could did"
+        " do does doing down during each for from further had has have having he her here him his how i if in into is"
+        " it its itself just me more most my no nor not now of off on once only or other our out over own same she"
+        " should so some such than that the their them then there these they this those through to too under until up"
+        " very was we were what when where which while who whom whose why will with would you your many much"
+    )
 )
 
 
