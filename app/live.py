@@ -20,7 +20,9 @@ class LiveRun:
         self.run_id = run_id
         self.events: list[RunEvent] = []
         self.readers = 0
+        self.attached = asyncio.Event()
         self.unread = asyncio.Event()
+        self.unread.set()
         self._next = first_number
         self._changed = asyncio.Event()
         self._closed = False
@@ -32,6 +34,10 @@ class LiveRun:
         self._wake()
         return event
 
+    @property
+    def next_number(self) -> int:
+        return self._next
+
     def close(self) -> None:
         self._closed = True
         self._wake()
@@ -39,6 +45,7 @@ class LiveRun:
     async def read(self, after: int = 0) -> AsyncIterator[RunEvent]:
         """Events numbered above `after`, as they come, until the run closes."""
         self.readers += 1
+        self.attached.set()
         self.unread.clear()
         seen = 0
         try:
@@ -55,6 +62,7 @@ class LiveRun:
         finally:
             self.readers -= 1
             if not self.readers:
+                self.attached.clear()
                 self.unread.set()
 
     def _wake(self) -> None:

@@ -1,0 +1,491 @@
+"""The only door to a graph: run, stream, decide, cancel, and what becomes of runs when the process ends.
+
+A run is a task of its own. Readers attach to its events and may leave and come back; a run that nobody has read for
+`reattach_grace_s` is cancelled. Whatever happens, `_settle` writes the run's row, its events, its spans and its
+message in one transaction before the last event is sent.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import uuid4
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
+
+from app.card import RunFacts, card, event
+from app.live import LAST_EVENTS, LiveRun
+from app.records import AnswerCard, CardUsage, Principal, RunEvent, RunRequest, RunStatus
+from app.services.gateway.gateway import MeteredGateway
+from app.services.store.records import ApprovalRecord, RunRecord
+from app.services.store.store import Store
+from app.telemetry.logs import log_run
+from app.telemetry.spans import RunTrace
+from graphs.catalog import fingerprint
+from graphs.context import RunContext
+from graphs.errors import (
+    Cancelled,
+    Conflict,
+    Forbidden,
+    Interrupted,
+    Invalid,
+    PilothouseError,
+    UpstreamTimeout,
+)
+from graphs.types import Decision, Message, ToolProposal
+
+log = logging.getLogger("pilothouse.runner")
+
+TITLE_CHARS: Final = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a run needs to be driven, new or resumed. `earlier` is the card of the part that already ran."""
+
+    run_id: str
+    conversation_id: str
+    principal: Principal
+    request: RunRequest
+    created_at: datetime
+    earlier: AnswerCard | None = None
+
+
+MakeContext = Callable[[Job, RunTrace], tuple[RunContext, MeteredGateway]]
+
+
+@dataclass(slots=True)
+class _Leg:
+    """The mutable part of driving a run once."""
+
+    job: Job
+    live: LiveRun
+    trace: RunTrace
+    gateway: MeteredGateway
+    state: Mapping[str, Any] = field(default_factory=dict)
+    error: PilothouseError | None = None
+    interrupts: tuple[Any, ...] = ()
+
+
+class Runner:
+    """Drives the compiled graphs. Made and closed by the workbench."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        graphs: Mapping[str, CompiledStateGraph[Any, RunContext, Any, Any]],
+        make_context: MakeContext,
+        clock: Callable[[], datetime],
+        run_timeout_s: float,
+        reattach_grace_s: float,
+        approval_ttl_s: float,
+        history_messages: int = 12,
+        max_message_chars: int = 8_000,
+    ) -> None:
+        self._store, self._graphs, self._make_context, self._clock = store, graphs, make_context, clock
+        self._run_timeout_s, self._grace_s = run_timeout_s, reattach_grace_s
+        self._approval_ttl = timedelta(seconds=approval_ttl_s)
+        self._history_messages, self._max_message_chars = history_messages, max_message_chars
+        self._live: dict[str, LiveRun] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+
+    # Asking
+
+    async def start(self, principal: Principal, request: RunRequest, *, watched: bool = True) -> str:
+        """Begin a run and give its id; the answer comes through `events` or `card`.
+
+        A run that is not `watched` goes on without readers. Raises Invalid, Missing (conversation, collection or
+        model), Forbidden.
+        """
+        if not principal.may("chat"):
+            raise Forbidden("this key may not run graphs; it needs the scope chat")
+        message = self._checked(request)
+        tenant, user = principal.tenant_id, principal.user_id
+        run_id, now = uuid4().hex, self._clock()
+        history: tuple[Message, ...] = ()
+        if request.conversation_id is None:
+            title = " ".join(message.split())[:TITLE_CHARS]
+            conversation_id = (await self._store.conversations.create(tenant, user, title)).conversation_id
+        else:
+            conversation_id = (
+                await self._store.conversations.get(request.conversation_id, tenant, user)
+            ).conversation_id
+            turns = await self._store.conversations.messages(conversation_id, tenant, user, self._history_messages)
+            history = tuple(
+                Message("assistant" if turn.role == "assistant" else "user", turn.content) for turn in turns
+            )
+        job = Job(run_id, conversation_id, principal, request, now)
+        trace = RunTrace(run_id, clock=self._clock)
+        context, gateway = self._make_context(job, trace)
+        await self._store.runs.start(
+            run_id=run_id,
+            tenant_id=tenant,
+            user_id=user,
+            conversation_id=conversation_id,
+            mode=request.mode,
+            message=message,
+            feature=request.feature,
+            key_id=principal.key_id,
+            created_at=now,
+            asked={"collection": request.collection, "model": request.model, "where": request.where},
+        )
+        live = self._open(job)
+        live.emit("run.started", {"requestId": run_id, "conversationId": conversation_id, "mode": request.mode})
+        leg = _Leg(job, live, trace, gateway)
+        self._spawn(leg, context, {"question": message, "history": history}, watched=watched)
+        return run_id
+
+    async def run(self, principal: Principal, request: RunRequest) -> AnswerCard:
+        """Run to the end, or to an approval. A failed run gives its card too: look at `status` and `error`."""
+        run_id = await self.start(principal, request)
+        async with aclosing(self.events(principal, run_id)) as events:
+            async for _ in events:
+                pass
+        return await self.card(principal, run_id)
+
+    async def events(self, principal: Principal, run_id: str, after: int = 0) -> AsyncIterator[RunEvent]:
+        """The run's events numbered above `after`: stored ones, then those of the part in flight as they come."""
+        record = await self._record(principal, run_id)
+        live = self._live.get(run_id)
+        stored = await self._store.runs.events(run_id, record.tenant_id, after)
+        last = after
+        for item in stored:
+            last = item.number
+            yield item
+        if live is None:
+            return
+        async with aclosing(live.read(last)) as fresh:
+            async for item in fresh:
+                yield item
+
+    async def card(self, principal: Principal, run_id: str) -> AnswerCard:
+        """The answer card as it stands. Raises Missing."""
+        record = await self._record(principal, run_id)
+        if record.card is None:
+            return card(_bare_facts(record), {}, status="running")
+        if record.status == "waiting" and run_id in self._live:
+            return record.card.model_copy(update={"status": "running", "pending_approval": None})
+        return record.card
+
+    async def cancel(self, principal: Principal, run_id: str) -> None:
+        """Stop a run that is in flight or waits. Raises Missing, and Conflict for one that has ended."""
+        record = await self._record(principal, run_id)
+        task = self._tasks.get(run_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+            return
+        if not await self._store.runs.set_status(run_id, "cancelled", "waiting"):
+            raise Conflict(f"run {run_id} has ended as {record.status}")
+
+    # Approvals
+
+    async def decide(
+        self,
+        principal: Principal,
+        approval_id: str,
+        decision: Decision,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        comment: str = "",
+    ) -> ApprovalRecord:
+        """Decide once; the run goes on in the background. Raises Missing, Conflict, Forbidden, Invalid."""
+        if not principal.may("approvals"):
+            raise Forbidden("this key may not decide approvals; it needs the scope approvals")
+        pending = await self._store.approvals.get(approval_id, principal.tenant_id)
+        record = await self._store.runs.get(pending.run_id, principal.tenant_id, None)
+        if record.status != "waiting":
+            raise Conflict(f"run {pending.run_id} does not wait any more; it is {record.status}")
+        if arguments is not None:
+            self._check_arguments(record, pending, arguments)
+        decided = await self._store.approvals.decide(
+            approval_id,
+            principal.tenant_id,
+            by=principal.user_id,
+            decision=decision,
+            arguments=arguments,
+            comment=comment,
+            now=self._clock(),
+        )
+        await self._resume(record, decided)
+        return decided
+
+    async def recover(self) -> None:
+        """After a start: end the runs that a dead process left in flight, and go on with decided ones."""
+        for run_id in await self._store.runs.orphans():
+            await self._bury(run_id)
+        await self.go_on()
+
+    async def go_on(self) -> None:
+        """Resume waiting runs whose approval is decided or past its time."""
+        await self._store.approvals.expire(self._clock())
+        for run_id in await self._store.runs.resumable():
+            record = await self._store.runs.load(run_id)
+            approvals = await self._store.approvals.of_run(run_id, record.tenant_id)
+            await self._resume(record, approvals[-1])
+
+    async def close(self) -> None:
+        """Cancel what is in flight and wait until it is written down."""
+        self._closing = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._tasks)
+
+    # Driving
+
+    def _checked(self, request: RunRequest) -> str:
+        if request.mode not in self._graphs:
+            raise Invalid(f"mode must be one of {', '.join(sorted(self._graphs))}", field="mode")
+        message = request.message.strip()
+        if not message:
+            raise Invalid("the message is empty", field="message")
+        if len(message) > self._max_message_chars:
+            raise Invalid(
+                f"the message has {len(message)} characters; {self._max_message_chars} are allowed", field="message"
+            )
+        return message
+
+    def _open(self, job: Job, first_number: int = 1) -> LiveRun:
+        live = LiveRun(job.run_id, first_number=first_number)
+        self._live[job.run_id] = live
+        return live
+
+    def _spawn(self, leg: _Leg, context: RunContext, graph_input: Any, *, watched: bool) -> None:
+        task = asyncio.create_task(self._drive(leg, context, graph_input), name=f"run {leg.job.run_id}")
+        self._tasks[leg.job.run_id] = task
+        if watched:
+            watcher = asyncio.create_task(self._watch(leg.live, task), name=f"watch {leg.job.run_id}")
+            task.add_done_callback(lambda _: watcher.cancel())
+
+    async def _watch(self, live: LiveRun, task: asyncio.Task[None]) -> None:
+        """Cancel a run that nobody has read for the grace period."""
+        while True:
+            await live.unread.wait()
+            try:
+                async with asyncio.timeout(self._grace_s):
+                    await live.attached.wait()
+            except TimeoutError:
+                task.cancel()
+                return
+
+    def _check_arguments(self, record: RunRecord, pending: ApprovalRecord, arguments: Mapping[str, Any]) -> None:
+        """Arguments that a person changed have to fit the tool as much as a model's."""
+        context, _ = self._make_context(self._job(record), RunTrace(record.run_id, clock=self._clock))
+        refused = context.toolbox.refusal(ToolProposal(pending.interrupt_id, pending.tool, arguments))
+        if refused is not None:
+            raise Invalid(refused.content, field="arguments")
+
+    def _job(self, record: RunRecord) -> Job:
+        """The job of a run that goes on, with the rights of the one who asked and not of the one who approved."""
+        principal = Principal(record.tenant_id, record.user_id, frozenset({"chat"}), record.key_id)
+        request = RunRequest(
+            record.message, record.mode, record.conversation_id, feature=record.feature, **record.asked
+        )
+        return Job(record.run_id, _conversation(record), principal, request, record.created_at, record.card)
+
+    async def _resume(self, record: RunRecord, decided: ApprovalRecord) -> None:
+        if record.run_id in self._live:
+            return
+        job = self._job(record)
+        trace = RunTrace(record.run_id, clock=self._clock)
+        context, gateway = self._make_context(job, trace)
+        live = self._open(job, await self._store.runs.next_event_number(record.run_id))
+        leg = _Leg(job, live, trace, gateway)
+        resume = {
+            "decision": decided.decision,
+            "arguments": decided.decided_arguments,
+            "comment": decided.comment or ("nobody decided in time" if decided.state == "expired" else ""),
+        }
+        self._spawn(leg, context, Command(resume=resume), watched=False)
+
+    async def _drive(self, leg: _Leg, context: RunContext, graph_input: Any) -> None:
+        job = leg.job
+        try:
+            async with asyncio.timeout(self._run_timeout_s):
+                with leg.trace.root(job.request.mode, conversation_id=job.conversation_id, mode=job.request.mode):
+                    await self._step_through(leg, context, graph_input)
+        except PilothouseError as error:
+            leg.error = error
+        except TimeoutError:
+            leg.error = UpstreamTimeout(f"the run took longer than {self._run_timeout_s:g} s")
+        except asyncio.CancelledError:
+            leg.error = Interrupted("the server was stopped") if self._closing else Cancelled("the run was cancelled")
+        except Exception:
+            # The edge of a run: whatever a library threw is recorded here and never becomes answer text.
+            log.exception("run failed", extra={"run_id": job.run_id})
+            leg.error = PilothouseError("the run failed for a reason that the log names")
+        # Settling survives a second cancel: what the model said has been spent and must be written down.
+        settling = asyncio.ensure_future(self._settle(leg))
+        while not settling.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(settling)
+        self._live.pop(job.run_id, None)
+        self._tasks.pop(job.run_id, None)
+        leg.live.close()
+        settling.result()
+
+    async def _step_through(self, leg: _Leg, context: RunContext, graph_input: Any) -> None:
+        mode = leg.job.request.mode
+        graph = self._graphs[mode]
+        config: Any = {"recursion_limit": 60}
+        if graph.checkpointer is not None:
+            config["configurable"] = {"thread_id": _thread(context.tenant_id, context.run_id)}
+            if isinstance(graph_input, Command):
+                snapshot = await graph.aget_state(config)
+                leg.state = snapshot.values
+                if not snapshot.next:
+                    return  # the graph had ended, the row had not: a process died in between
+                if not snapshot.interrupts:
+                    graph_input = None  # it died after the decision had been taken in
+        stream = graph.astream(
+            graph_input,
+            config,
+            context=context,
+            stream_mode=["custom", "values"],
+            durability="sync" if graph.checkpointer is not None else None,
+        )
+        async with aclosing(stream) as items:  # type: ignore[type-var]
+            async for kind, item in items:
+                if kind == "custom":
+                    leg.live.emit(*event(item))
+                else:
+                    leg.interrupts = item.get("__interrupt__", ())
+                    leg.state = {key: value for key, value in item.items() if key != "__interrupt__"}
+
+    async def _settle(self, leg: _Leg) -> None:
+        """Write the run down, then send its last event."""
+        job, live = leg.job, leg.live
+        approval: ApprovalRecord | None = None
+        status: RunStatus = "completed"
+        if leg.error is not None:
+            status = "cancelled" if isinstance(leg.error, Cancelled) else "failed"
+        elif leg.interrupts:
+            status = "waiting"
+            asked = leg.interrupts[0]
+            approval = await self._store.approvals.create(
+                run_id=job.run_id,
+                interrupt_id=asked.id,
+                tenant_id=job.principal.tenant_id,
+                user_id=job.principal.user_id,
+                tool=asked.value["tool"],
+                arguments=asked.value["arguments"],
+                risk=asked.value["risk"],
+                expires_at=self._clock() + self._approval_ttl,
+            )
+        elif leg.state.get("blocked"):
+            status = "blocked"
+        finished = card(
+            self._facts(leg),
+            leg.state,
+            status=status,
+            error=leg.error,
+            approval_id=None if approval is None else approval.approval_id,
+        )
+        shown = finished.model_dump(mode="json", by_alias=True)
+        if approval is not None:
+            asked_value = leg.interrupts[0].value
+            last: tuple[str, dict[str, Any]] = (
+                "approval.required",
+                {
+                    "approvalId": approval.approval_id,
+                    "callId": asked_value["call_id"],
+                    "tool": approval.tool,
+                    "arguments": dict(approval.arguments),
+                    "risk": approval.risk,
+                    "card": shown,
+                },
+            )
+        elif finished.error is not None:
+            last = ("run.failed", {"error": finished.error.model_dump(by_alias=True), "card": shown})
+        else:
+            last = ("run.completed", {"card": shown})
+        closing = RunEvent(live.next_number, *last)
+        says = [("assistant", finished.answer)] if status in {"completed", "blocked"} and finished.answer else []
+        await self._store.runs.finish(
+            job.run_id,
+            finished,
+            events=[*live.events, closing],
+            spans=leg.trace.records,
+            message_appends=[("user", job.request.message.strip()), *says] if job.earlier is None else says,
+        )
+        if status != "waiting":
+            await self._forget(job)
+        log_run(finished, tenant_id=job.principal.tenant_id, user_id=job.principal.user_id)
+        live.emit(*last)
+
+    async def _forget(self, job: Job) -> None:
+        """Drop the checkpoints of a run that has ended; its row and spans hold what may be asked of it later."""
+        checkpointer = self._graphs[job.request.mode].checkpointer
+        if isinstance(checkpointer, BaseCheckpointSaver):
+            await checkpointer.adelete_thread(_thread(job.principal.tenant_id, job.run_id))
+
+    def _facts(self, leg: _Leg) -> RunFacts:
+        job, gateway, earlier = leg.job, leg.gateway, leg.job.earlier
+        used, before = gateway.usage, earlier.usage if earlier else CardUsage()
+        answered_by = gateway.calls[-1] if gateway.calls else None
+        return RunFacts(
+            request_id=job.run_id,
+            conversation_id=job.conversation_id,
+            mode=job.request.mode,
+            created_at=job.created_at,
+            graph_fingerprint=fingerprint(job.request.mode),
+            model=answered_by.model if answered_by else (earlier.model if earlier else ""),
+            model_version=answered_by.model_version if answered_by else (earlier.model_version if earlier else ""),
+            provider=answered_by.provider if answered_by else (earlier.provider if earlier else ""),
+            usage=CardUsage(
+                input_tokens=before.input_tokens + used.input_tokens,
+                output_tokens=before.output_tokens + used.output_tokens,
+                estimated=before.estimated or used.estimated,
+                calls=before.calls + len(gateway.calls),
+                cost_usd_micros=0,
+            ),
+            stations=(*(earlier.stations if earlier else ()), *leg.trace.stations()),
+            latency_ms=round((earlier.latency_ms if earlier else 0.0) + leg.trace.elapsed_ms, 3),
+        )
+
+    async def _bury(self, run_id: str) -> None:
+        """Write down that a run died with its process."""
+        record = await self._store.runs.load(run_id)
+        error = Interrupted("the server stopped while this run was in flight")
+        finished = card(_bare_facts(record), {}, status="failed", error=error)
+        number = await self._store.runs.next_event_number(run_id)
+        data = {"error": {"kind": error.kind, "code": error.code, "message": error.message}}
+        await self._store.runs.finish(
+            run_id,
+            finished,
+            events=[RunEvent(number, "run.failed", data | {"card": finished.model_dump(mode="json", by_alias=True)})],
+            spans=(),
+            message_appends=[("user", record.message)],
+        )
+
+    async def _record(self, principal: Principal, run_id: str) -> RunRecord:
+        sees_all = principal.may("runs")
+        return await self._store.runs.get(run_id, principal.tenant_id, None if sees_all else principal.user_id)
+
+
+def _thread(tenant_id: str, run_id: str) -> str:
+    return f"{tenant_id}/{run_id}"
+
+
+def _conversation(record: RunRecord) -> str:
+    return record.conversation_id or ""
+
+
+def _bare_facts(record: RunRecord) -> RunFacts:
+    return RunFacts(record.run_id, _conversation(record), record.mode, record.created_at, fingerprint(record.mode))
+
+
+__all__ = ["LAST_EVENTS", "Job", "MakeContext", "Runner"]
