@@ -1,0 +1,111 @@
+"""Conversations and their messages: the one place where a history is kept."""
+
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, delete, insert, literal, select
+
+from app.services.store.database import Database
+from app.services.store.page import build, columns, page
+from app.services.store.records import ConversationRecord, MessageRecord, Page
+from app.services.store.tables import conversations, messages
+from graphs.errors import Missing
+
+_COLUMNS = columns(conversations, ConversationRecord)
+_MESSAGE_COLUMNS = columns(messages, MessageRecord)
+
+
+class Conversations:
+    """A user's conversations; `user_id` None reaches all of the tenant's."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def create(self, tenant_id: str, user_id: str, title: str) -> ConversationRecord:
+        row = {
+            "conversation_id": uuid4().hex,
+            "tenant_id": tenant_id,
+            "user_id": user_id,
+            "title": title,
+            "created_at": self._db.clock(),
+        }
+        async with self._db.write() as connection:
+            created = await connection.execute(insert(conversations).values(row).returning(*_COLUMNS))
+            return build(ConversationRecord, created.one())
+
+    async def get(self, conversation_id: str, tenant_id: str, user_id: str | None) -> ConversationRecord:
+        """Raises Missing."""
+        query = select(*_COLUMNS).where(owned(conversation_id, tenant_id, user_id))
+        async with self._db.read() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None:
+            raise Missing("no such conversation")
+        return build(ConversationRecord, row)
+
+    async def delete(self, conversation_id: str, tenant_id: str, user_id: str | None) -> None:
+        """Remove it with all its contents: messages, runs, their events, spans, feedback, approvals and escalations.
+
+        Tickets stay. A run still in flight ends without leaving a row. Raises Missing.
+        """
+        gone = delete(conversations).where(owned(conversation_id, tenant_id, user_id))
+        async with self._db.write() as connection:
+            if (await connection.execute(gone)).rowcount == 0:
+                raise Missing("no such conversation")
+
+    async def append(
+        self, conversation_id: str, tenant_id: str, role: str, content: str, run_id: str | None
+    ) -> MessageRecord:
+        """Raises Missing if the tenant has no such conversation."""
+        row = {
+            "message_id": uuid4().hex,
+            "conversation_id": conversation_id,
+            "tenant_id": tenant_id,
+            "run_id": run_id,
+            "role": role,
+            "content": content,
+            "created_at": self._db.clock(),
+        }
+        source = select(*(literal(value, messages.c[name].type) for name, value in row.items())).where(
+            select(conversations).where(owned(conversation_id, tenant_id, None)).exists()
+        )
+        statement = insert(messages).from_select(list(row), source).returning(*_MESSAGE_COLUMNS)
+        async with self._db.write() as connection:
+            written = (await connection.execute(statement)).first()
+            if written is None:
+                raise Missing("no such conversation")
+            return build(MessageRecord, written)
+
+    async def messages(
+        self, conversation_id: str, tenant_id: str, user_id: str | None, limit: int = 200
+    ) -> list[MessageRecord]:
+        """The last `limit` messages, oldest first. Raises Missing."""
+        here = owned(conversation_id, tenant_id, user_id)
+        query = (
+            select(*_MESSAGE_COLUMNS)
+            .where(messages.c.conversation_id == conversation_id, messages.c.tenant_id == tenant_id)
+            .order_by(messages.c.sequence.desc())
+            .limit(limit)
+        )
+        async with self._db.read() as connection:
+            if (await connection.execute(select(conversations.c.conversation_id).where(here))).first() is None:
+                raise Missing("no such conversation")
+            rows = (await connection.execute(query)).all()
+        return [build(MessageRecord, row) for row in reversed(rows)]
+
+    # Last: from here on `list` is this method.
+    async def list(
+        self, tenant_id: str, user_id: str | None, limit: int = 50, cursor: str | None = None
+    ) -> Page[ConversationRecord]:
+        """Newest first. Raises Invalid for limit or cursor."""
+        query = select(*_COLUMNS).where(conversations.c.tenant_id == tenant_id)
+        if user_id is not None:
+            query = query.where(conversations.c.user_id == user_id)
+        position = (conversations.c.created_at, conversations.c.conversation_id)
+        async with self._db.read() as connection:
+            return await page(connection, query, ConversationRecord, position, limit, cursor)
+
+
+def owned(conversation_id: str, tenant_id: str, user_id: str | None) -> ColumnElement[Any]:
+    """The one conversation, if this tenant (and user) has it."""
+    mine = (conversations.c.conversation_id == conversation_id) & (conversations.c.tenant_id == tenant_id)
+    return mine if user_id is None else mine & (conversations.c.user_id == user_id)

@@ -1,0 +1,137 @@
+"""One database behind two doors: `read` and `write`, each a transaction.
+
+SQLite has one writer at a time. Writers of this process queue on a lock in arrival order and take the write lock at
+BEGIN (IMMEDIATE), so a transaction never fails half-way when it turns from reading to writing; writers of other
+processes wait in SQLite's own busy time-out. PostgreSQL needs none of this.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, Self
+
+from sqlalchemy import Connection, Table, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.services.store.migrate import migrate
+from graphs.errors import UpstreamError
+
+BUSY_TIMEOUT_S: Final = 30.0
+POOL_SIZE: Final = 10
+DRIVERS: Final = ("sqlite+aiosqlite", "postgresql+psycopg")
+_WRITES: Final = "pilothouse_writes"
+
+Clock = Callable[[], datetime]
+
+
+class StoreUnavailable(UpstreamError):
+    """The database does not answer, or not in time; nothing of the transaction was kept."""
+
+    code = "store_unavailable"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Database:
+    """An open, migrated database."""
+
+    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
+        self.clock = clock
+        self._engine = engine
+        self._writer = engine.execution_options(**{_WRITES: True})
+        self._queue = asyncio.Lock() if engine.dialect.name == "sqlite" else None
+
+    @classmethod
+    async def open(cls, url: str, clock: Clock = utc_now) -> Self:
+        """Migrate what `url` names and connect to it. Raises ValueError for another driver or an in-memory SQLite,
+        SchemaTooNew, StoreUnavailable."""
+        parsed = make_url(url)
+        if parsed.drivername not in DRIVERS:
+            raise ValueError(f"the database URL must start with one of {', '.join(DRIVERS)}, not {parsed.drivername}")
+        if parsed.drivername == DRIVERS[0] and parsed.database in (None, "", ":memory:"):
+            raise ValueError("SQLite needs a file: its connections would each see a memory of their own")
+        try:
+            await asyncio.to_thread(migrate, parsed, BUSY_TIMEOUT_S)
+        except (OperationalError, InterfaceError) as error:
+            raise StoreUnavailable("the database could not be opened") from error
+        engine = create_async_engine(
+            parsed,
+            json_serializer=_json,
+            pool_size=POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_S,
+            pool_pre_ping=parsed.drivername == DRIVERS[1],
+        )
+        if engine.dialect.name == "sqlite":
+            event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        return cls(engine, clock)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A consistent view. Raises StoreUnavailable."""
+        async with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """All or nothing: committed at the end of the block, rolled back if it raises. Raises StoreUnavailable."""
+        async with AsyncExitStack() as stack:
+            if self._queue is not None:
+                await stack.enter_async_context(self._queue)
+            await stack.enter_async_context(_translated())
+            yield await stack.enter_async_context(self._writer.begin())
+
+    def insert(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
+        """An INSERT that knows ON CONFLICT, which SQLAlchemy spells by dialect."""
+        return sqlite.insert(table) if self._queue is not None else postgresql.insert(table)
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise StoreUnavailable("the database does not answer", retry_after_s=1) from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver's own transactions begin late and lazily; ours begin at BEGIN (see _begin_sqlite).
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in sqlite_pragmas(BUSY_TIMEOUT_S):
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def sqlite_pragmas(busy_timeout_s: float) -> Sequence[str]:
+    """What every connection needs; WAL is a property of the file and set once, by the migration.
+
+    synchronous=NORMAL may lose the last commits when the power fails, never when the process does, and never leaves
+    the file inconsistent. secure_delete overwrites what a deleted conversation held.
+    """
+    return (
+        f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}",
+        "PRAGMA synchronous=NORMAL",
+        "PRAGMA foreign_keys=ON",
+        "PRAGMA secure_delete=ON",
+    )
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,134 @@
+"""Documents as they were taken in: their normalised text, so that a citation can open it, and what is known of them.
+
+The chunks and vectors are the library's; `chunks` says how many it holds for the document.
+"""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256 as sha256_of
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, delete, func, select
+
+from app.services.store.database import Database
+from app.services.store.page import build, columns, page
+from app.services.store.records import CollectionRecord, DocumentRecord, Page
+from app.services.store.tables import documents
+from app.services.store.text import clean
+from graphs.errors import Invalid, Missing
+
+MAX_ID_CHARS: Final = 512
+_COLUMNS = columns(documents, DocumentRecord)
+
+
+class Documents:
+    """A tenant's documents, each known by its collection and the caller's own id."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def upsert(
+        self,
+        tenant_id: str,
+        collection: str,
+        document_id: str,
+        title: str,
+        media_type: str,
+        size_bytes: int,
+        sha256: str,
+        chunks: int,
+        metadata: Mapping[str, Any],
+        text: str,
+    ) -> DocumentRecord:
+        """Write or replace it; `created_at` stays the first one's. Raises Invalid for an empty or longer id."""
+        if not 1 <= len(document_id) <= MAX_ID_CHARS:
+            raise Invalid(f"a document id has 1 to {MAX_ID_CHARS} characters", field="id")
+        now = self._db.clock()
+        content = {
+            "title": title,
+            "media_type": media_type,
+            "size_bytes": size_bytes,
+            "sha256": sha256,
+            "chunks": chunks,
+            "metadata": metadata,
+            "text": text,
+            "updated_at": now,
+        }
+        identity = {
+            "document_key": _key(tenant_id, collection, document_id),
+            "tenant_id": tenant_id,
+            "collection": collection,
+            "document_id": document_id,
+            "created_at": now,
+        }
+        upsert = self._db.insert(documents).values(identity | content)
+        statement = upsert.on_conflict_do_update(index_elements=["document_key"], set_=content).returning(*_COLUMNS)
+        async with self._db.write() as connection:
+            return build(DocumentRecord, (await connection.execute(statement)).one())
+
+    async def get(self, tenant_id: str, collection: str, document_id: str) -> DocumentRecord:
+        """Raises Missing."""
+        query = select(*_COLUMNS).where(_the(tenant_id, collection, document_id))
+        async with self._db.read() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None:
+            raise Missing("no such document")
+        return build(DocumentRecord, row)
+
+    async def find(self, tenant_id: str, document_id: str) -> list[DocumentRecord]:
+        """The documents with this id in any collection of the tenant, oldest first; empty if there is none."""
+        query = select(*_COLUMNS).where(documents.c.tenant_id == tenant_id, documents.c.document_id == document_id)
+        async with self._db.read() as connection:
+            rows = await connection.execute(query.order_by(documents.c.created_at, documents.c.document_key))
+            return [build(DocumentRecord, row) for row in rows]
+
+    async def text(self, tenant_id: str, collection: str, document_id: str) -> str:
+        """The normalised text that offsets of passages and citations count in. Raises Missing."""
+        query = select(documents.c.text).where(_the(tenant_id, collection, document_id))
+        async with self._db.read() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None:
+            raise Missing("no such document")
+        return str(row.text)
+
+    async def delete(self, tenant_id: str, collection: str, document_id: str) -> None:
+        """Raises Missing."""
+        gone = delete(documents).where(_the(tenant_id, collection, document_id))
+        async with self._db.write() as connection:
+            if (await connection.execute(gone)).rowcount == 0:
+                raise Missing("no such document")
+
+    async def collections(self, tenant_id: str) -> list[CollectionRecord]:
+        """The collections that hold documents, by name."""
+        query = (
+            select(documents.c.collection, func.count(), func.coalesce(func.sum(documents.c.chunks), 0))
+            .where(documents.c.tenant_id == tenant_id)
+            .group_by(documents.c.collection)
+            .order_by(documents.c.collection)
+        )
+        async with self._db.read() as connection:
+            return [
+                CollectionRecord(name, count, int(chunks)) for name, count, chunks in await connection.execute(query)
+            ]
+
+    # Last: from here on `list` is this method.
+    async def list(
+        self, tenant_id: str, collection: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Page[DocumentRecord]:
+        """Newest first. Raises Invalid for limit or cursor."""
+        query = select(*_COLUMNS).where(documents.c.tenant_id == tenant_id)
+        if collection is not None:
+            query = query.where(documents.c.collection == collection)
+        position = (documents.c.created_at, documents.c.document_key)
+        async with self._db.read() as connection:
+            return await page(connection, query, DocumentRecord, position, limit, cursor)
+
+
+def _key(tenant_id: str, collection: str, document_id: str) -> str:
+    parts = [clean(part) for part in (tenant_id, collection, document_id)]
+    return sha256_of(json.dumps(parts).encode()).hexdigest()
+
+
+def _the(tenant_id: str, collection: str, document_id: str) -> ColumnElement[bool]:
+    here = documents.c.document_key == _key(tenant_id, collection, document_id)
+    return here & (documents.c.tenant_id == tenant_id)

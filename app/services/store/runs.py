@@ -1,0 +1,305 @@
+"""Runs: a row from the first moment, finished in one transaction, exported behind the answer.
+
+The row is the truth about a run; the MLflow trace is made from it later. Until `exported_at` is set an ended run is in
+the outbox, so a crash at any moment loses no trace.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import NAMESPACE_OID, uuid5
+
+from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.records import AnswerCard, Mode, RunEvent, RunStatus, SpanRecord
+from app.services.store.conversations import owned
+from app.services.store.database import Database
+from app.services.store.page import build, columns, page
+from app.services.store.records import Page, RunFilter, RunRecord
+from app.services.store.tables import approvals, conversations, events, messages, runs, spans
+from app.services.store.text import clean
+from graphs.errors import Conflict, Missing
+
+TERMINAL: Final[frozenset[RunStatus]] = frozenset({"completed", "blocked", "failed", "cancelled"})
+_COLUMNS = columns(runs, RunRecord)
+_SPAN_COLUMNS = columns(spans, SpanRecord)
+
+
+class Runs:
+    """The runs of all tenants. Methods without a tenant are for the runner and the exporter, never for a request."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def start(
+        self,
+        run_id: str,
+        tenant_id: str,
+        user_id: str,
+        conversation_id: str | None,
+        mode: Mode,
+        message: str,
+        feature: str,
+        key_id: str,
+        created_at: datetime,
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the row, status running. Raises Missing for a conversation of someone else, Conflict for a used id."""
+        row = {
+            "run_id": run_id,
+            "tenant_id": tenant_id,
+            "user_id": user_id,
+            "conversation_id": conversation_id,
+            "mode": mode,
+            "status": "running",
+            "message": message,
+            "asked": asked or {},
+            "feature": feature,
+            "key_id": key_id,
+            "created_at": created_at,
+        }
+        async with self._db.write() as connection:
+            if conversation_id is not None:
+                mine = select(conversations.c.conversation_id).where(owned(conversation_id, tenant_id, user_id))
+                if (await connection.execute(mine)).first() is None:
+                    raise Missing("no such conversation")
+            try:
+                await connection.execute(insert(runs).values(row))
+            except IntegrityError as error:
+                raise Conflict("a run with this id exists") from error
+
+    async def finish(
+        self,
+        run_id: str,
+        card: AnswerCard,
+        events: Sequence[RunEvent] = (),
+        spans: Sequence[SpanRecord] = (),
+        message_appends: Sequence[tuple[str, str]] = (),
+    ) -> bool:
+        """Write all that a run, or its part up to an approval, left behind: one transaction, all or nothing.
+
+        A terminal status ends the run and puts it into the outbox. The same call again changes nothing: events and
+        spans are known by their numbers and ids, messages by run, place and content. False, with nothing written, if
+        the run had already ended or went with its deleted conversation.
+        """
+        now = self._db.clock()
+        ended = {"ended_at": now} if card.status in TERMINAL else {}
+        change = (
+            update(runs)
+            .where(runs.c.run_id == run_id, runs.c.ended_at.is_(None))
+            .values(_outcome(card) | ended)
+            .returning(runs.c.conversation_id, runs.c.tenant_id)
+        )
+        async with self._db.write() as connection:
+            run = (await connection.execute(change)).first()
+            if run is None:
+                return False
+            await self._append_events(connection, run_id, events)
+            await self._append_spans(connection, run_id, spans)
+            if run.conversation_id is not None:
+                shared = {"conversation_id": run.conversation_id, "tenant_id": run.tenant_id, "created_at": now}
+                await self._append_messages(connection, run_id, message_appends, shared)
+        return True
+
+    async def get(self, run_id: str, tenant_id: str, user_id: str | None) -> RunRecord:
+        """Raises Missing. `user_id` None reaches every user of the tenant."""
+        query = select(*_COLUMNS).where(runs.c.run_id == run_id, _of(tenant_id, user_id))
+        async with self._db.read() as connection:
+            row = (await connection.execute(query)).first()
+        if row is None:
+            raise Missing("no such run")
+        return build(RunRecord, row)
+
+    async def events(self, run_id: str, tenant_id: str, after: int = 0) -> list[RunEvent]:
+        """The stored events with a number above `after`, in order. Raises Missing."""
+        query = (
+            select(events.c.number, events.c.type, events.c.data)
+            .where(events.c.run_id == run_id, events.c.number > after)
+            .order_by(events.c.number)
+        )
+        async with self._db.read() as connection:
+            await self._known(connection, run_id, tenant_id)
+            return [build(RunEvent, row) for row in await connection.execute(query)]
+
+    async def spans(self, run_id: str, tenant_id: str) -> list[SpanRecord]:
+        """The run's finished spans by start. Raises Missing."""
+        query = select(*_SPAN_COLUMNS).where(spans.c.run_id == run_id).order_by(spans.c.started_at, spans.c.span_id)
+        async with self._db.read() as connection:
+            await self._known(connection, run_id, tenant_id)
+            return [build(SpanRecord, row) for row in await connection.execute(query)]
+
+    async def next_event_number(self, run_id: str) -> int:
+        """Where a resumed run goes on counting; 1 for one without stored events."""
+        query = select(func.coalesce(func.max(events.c.number), 0)).where(events.c.run_id == run_id)
+        async with self._db.read() as connection:
+            return int((await connection.execute(query)).scalar_one()) + 1
+
+    async def set_status(self, run_id: str, status: RunStatus, from_status: RunStatus) -> bool:
+        """Move the run on, only if it is in `from_status`; of many callers at once one gets True."""
+        ended = {"ended_at": self._db.clock()} if status in TERMINAL else {}
+        change = update(runs).where(runs.c.run_id == run_id, runs.c.status == from_status)
+        async with self._db.write() as connection:
+            return (await connection.execute(change.values(status=status, **ended))).rowcount == 1
+
+    async def orphans(self) -> list[str]:
+        """Runs with status running, oldest first: at start-up, those that a dead process left."""
+        query = select(runs.c.run_id).where(runs.c.status == "running", runs.c.ended_at.is_(None))
+        return await self._ids(query.order_by(runs.c.created_at))
+
+    async def resumable(self) -> list[str]:
+        """Waiting runs, oldest first, with all of their approvals decided (or expired; see Approvals.expire)."""
+        asked = select(approvals.c.approval_id).where(approvals.c.run_id == runs.c.run_id)
+        query = select(runs.c.run_id).where(
+            runs.c.status == "waiting",
+            runs.c.ended_at.is_(None),
+            asked.exists(),
+            ~asked.where(approvals.c.state == "pending").exists(),
+        )
+        return await self._ids(query.order_by(runs.c.created_at))
+
+    async def export_batch(self, limit: int) -> list[RunRecord]:
+        """Ended runs whose trace has not been exported, the longest waiting first."""
+        query = select(*_COLUMNS).where(_in_outbox()).order_by(runs.c.ended_at, runs.c.run_id).limit(limit)
+        async with self._db.read() as connection:
+            return [build(RunRecord, row) for row in await connection.execute(query)]
+
+    async def mark_exported(self, run_ids: Sequence[str], trace_ids: Sequence[str]) -> int:
+        """Take these runs out of the outbox, each with its trace's id; how many were still in it."""
+        now, marked = self._db.clock(), 0
+        async with self._db.write() as connection:
+            for run_id, trace_id in zip(run_ids, trace_ids, strict=True):
+                change = update(runs).where(runs.c.run_id == run_id, _in_outbox())
+                marked += (await connection.execute(change.values(exported_at=now, trace_id=trace_id))).rowcount
+        return marked
+
+    async def backlog(self) -> int:
+        """How many ended runs wait for their export."""
+        async with self._db.read() as connection:
+            query = select(func.count()).select_from(runs).where(_in_outbox())
+            return int((await connection.execute(query)).scalar_one())
+
+    async def _ids(self, query: Any) -> list[str]:
+        async with self._db.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
+    async def _known(self, connection: AsyncConnection, run_id: str, tenant_id: str) -> None:
+        query = select(runs.c.run_id).where(runs.c.run_id == run_id, _of(tenant_id, None))
+        if (await connection.execute(query)).first() is None:
+            raise Missing("no such run")
+
+    async def _append_events(self, connection: AsyncConnection, run_id: str, fresh: Sequence[RunEvent]) -> None:
+        rows = [{"run_id": run_id, "number": event.number, "type": event.type, "data": event.data} for event in fresh]
+        if rows:
+            await connection.execute(self._db.insert(events).on_conflict_do_nothing(), rows)
+
+    async def _append_spans(self, connection: AsyncConnection, run_id: str, fresh: Sequence[SpanRecord]) -> None:
+        rows = [{c.name: getattr(span, c.name) for c in _SPAN_COLUMNS} | {"run_id": run_id} for span in fresh]
+        if rows:
+            await connection.execute(self._db.insert(spans).on_conflict_do_nothing(), rows)
+
+    async def _append_messages(
+        self,
+        connection: AsyncConnection,
+        run_id: str,
+        fresh: Sequence[tuple[str, str]],
+        shared: Mapping[str, Any],
+    ) -> None:
+        rows = [
+            {
+                "message_id": _message_id(run_id, place, role, content),
+                "run_id": run_id,
+                "role": role,
+                "content": content,
+                **shared,
+            }
+            for place, (role, content) in enumerate(fresh)
+        ]
+        if rows:
+            await connection.execute(
+                self._db.insert(messages).on_conflict_do_nothing(index_elements=["message_id"]), rows
+            )
+
+    # Last: from here on `list` is this method.
+    async def load(self, run_id: str) -> RunRecord:
+        """The run of whatever tenant. Raises Missing."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(select(*_COLUMNS).where(runs.c.run_id == run_id))).first()
+        if row is None:
+            raise Missing("no such run")
+        return build(RunRecord, row)
+
+    async def list(
+        self,
+        tenant_id: str,
+        user_id: str | None,
+        filters: RunFilter = RunFilter(),  # noqa: B008 - frozen
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[RunRecord]:
+        """Newest first. Raises Invalid for limit or cursor."""
+        query = select(*_COLUMNS).where(_of(tenant_id, user_id), *_matching(filters))
+        async with self._db.read() as connection:
+            return await page(connection, query, RunRecord, (runs.c.created_at, runs.c.run_id), limit, cursor)
+
+
+def _of(tenant_id: str, user_id: str | None) -> ColumnElement[bool]:
+    mine = runs.c.tenant_id == tenant_id
+    return mine if user_id is None else mine & (runs.c.user_id == user_id)
+
+
+def _in_outbox() -> ColumnElement[bool]:
+    return runs.c.exported_at.is_(None) & runs.c.ended_at.is_not(None)
+
+
+def _matching(filters: RunFilter) -> list[ColumnElement[bool]]:
+    same = {"mode": filters.mode, "status": filters.status, "model": filters.model}
+    found = [runs.c[name] == value for name, value in same.items() if value is not None]
+    if filters.text:
+        found.append(
+            or_(
+                runs.c.message.icontains(filters.text, autoescape=True),
+                runs.c.answer.icontains(filters.text, autoescape=True),
+            )
+        )
+    if filters.since is not None:
+        found.append(runs.c.created_at >= filters.since)
+    if filters.until is not None:
+        found.append(runs.c.created_at < filters.until)
+    return found
+
+
+def _message_id(run_id: str, place: int, role: str, content: str) -> str:
+    return uuid5(NAMESPACE_OID, clean(f"{run_id}/{place}/{role}/{content}")).hex
+
+
+def _outcome(card: AnswerCard) -> dict[str, Any]:
+    """The card's values as columns, so that they can be filtered and summed; the card itself goes in whole."""
+    stations: dict[str, float] = {}
+    for station in card.stations:
+        stations[station.name] = stations.get(station.name, 0.0) + station.latency_ms
+    return {
+        "status": card.status,
+        "answer": card.answer,
+        "prompt_version": card.prompt_version,
+        "model": card.model,
+        "model_version": card.model_version,
+        "provider": card.provider,
+        "graph_fingerprint": card.graph_fingerprint,
+        "index_version": card.index_version,
+        "embedder": card.embedder,
+        "retrieved_chunk_ids": card.retrieved_chunk_ids,
+        "tool_calls": [tool.model_dump(by_alias=True) for tool in card.tools],
+        "stations": stations,
+        "latency_ms": card.latency_ms,
+        "input_tokens": card.usage.input_tokens,
+        "output_tokens": card.usage.output_tokens,
+        "usage_estimated": card.usage.estimated,
+        "cost_usd_micros": card.usage.cost_usd_micros,
+        "validation": card.validation,
+        "error_kind": card.error and card.error.kind,
+        "error_code": card.error and card.error.code,
+        "error_message": card.error and card.error.message,
+        "card": card,
+    }

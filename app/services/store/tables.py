@@ -1,0 +1,315 @@
+"""The tables as SQLAlchemy Core sees them. The migrations create them; a test holds the two together.
+
+Every table that tenants share carries `tenant_id`, and every statement of the store names it in its WHERE.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+from app.records import AnswerCard
+from app.services.store.text import clean, clean_json
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware UTC time on both databases; SQLite keeps no zone, so it is taken off there and put back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a stored time must be aware")
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Clean(TypeDecorator[str]):
+    """Text, cleaned on the way in and in every comparison."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else clean(value)
+
+
+class CleanJson(TypeDecorator[Any]):
+    """A JSON value, cleaned on the way in; None is SQL NULL."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return clean_json(value)
+
+
+class Strings(TypeDecorator[tuple[str, ...]]):
+    """A tuple of texts, kept as a JSON list."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> list[str]:
+        return [clean(item) for item in value or ()]
+
+    def process_result_value(self, value: list[str] | None, dialect: Dialect) -> tuple[str, ...]:
+        return tuple(value or ())
+
+
+class Card(TypeDecorator[AnswerCard]):
+    """An answer card, kept as the JSON that leaves the API."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: AnswerCard | None, dialect: Dialect) -> Any:
+        # Not mode="json": pydantic's writer refuses lone surrogates before they could be cleaned.
+        return None if value is None else clean_json(_card_dict(value))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> AnswerCard | None:
+        return None if value is None else AnswerCard.model_validate(value)
+
+
+def _card_dict(card: AnswerCard) -> dict[str, Any]:
+    return card.model_dump(by_alias=True) | {"createdAt": card.created_at.isoformat()}
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("key_id", Clean, primary_key=True),
+    Column("tenant_id", Clean, nullable=False),
+    Column("user_id", Clean, nullable=False),
+    Column("name", Clean, nullable=False),
+    Column("scopes", Strings, nullable=False),
+    Column("secret_sha256", Clean, nullable=False),
+    Column("imported", Boolean, nullable=False, default=False),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc),
+    Column("revoked_at", Utc),
+    Index(None, "tenant_id", "created_at"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("conversation_id", Clean, primary_key=True),
+    Column("tenant_id", Clean, nullable=False),
+    Column("user_id", Clean, nullable=False),
+    Column("title", Clean, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "tenant_id", "user_id", "created_at"),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    # Two messages of one transaction share a time; the sequence keeps their order.
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("message_id", Clean, nullable=False, unique=True),
+    Column("conversation_id", Clean, ForeignKey("conversations.conversation_id", ondelete="CASCADE"), nullable=False),
+    Column("tenant_id", Clean, nullable=False),
+    Column("run_id", Clean),
+    Column("role", Clean, nullable=False),
+    Column("content", Clean, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "conversation_id", "sequence"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Clean, primary_key=True),
+    Column("conversation_id", Clean, ForeignKey("conversations.conversation_id", ondelete="CASCADE")),
+    Column("tenant_id", Clean, nullable=False),
+    Column("user_id", Clean, nullable=False),
+    Column("key_id", Clean, nullable=False),
+    Column("mode", Clean, nullable=False),
+    Column("feature", Clean, nullable=False),
+    Column("status", Clean, nullable=False),
+    Column("message", Clean, nullable=False),
+    Column("asked", CleanJson, nullable=False, default=dict),
+    Column("answer", Clean, nullable=False, default=""),
+    Column("prompt_version", Clean, nullable=False, default=""),
+    Column("model", Clean, nullable=False, default=""),
+    Column("model_version", Clean, nullable=False, default=""),
+    Column("provider", Clean, nullable=False, default=""),
+    Column("graph_fingerprint", Clean, nullable=False, default=""),
+    Column("index_version", Clean, nullable=False, default=""),
+    Column("embedder", Clean, nullable=False, default=""),
+    Column("retrieved_chunk_ids", Strings, nullable=False, default=()),
+    Column("tool_calls", CleanJson, nullable=False, default=list),
+    Column("stations", CleanJson, nullable=False, default=dict),
+    Column("latency_ms", Float, nullable=False, default=0.0),
+    Column("input_tokens", BigInteger, nullable=False, default=0),
+    Column("output_tokens", BigInteger, nullable=False, default=0),
+    Column("usage_estimated", Boolean, nullable=False, default=False),
+    Column("cost_usd_micros", BigInteger, nullable=False, default=0),
+    Column("validation", Clean, nullable=False, default=""),
+    Column("error_kind", Clean),
+    Column("error_code", Clean),
+    Column("error_message", Clean),
+    Column("card", Card),
+    Column("created_at", Utc, nullable=False),
+    Column("ended_at", Utc),
+    Column("exported_at", Utc),
+    Column("trace_id", Clean),
+    Index(None, "tenant_id", "created_at", "run_id"),
+    Index(None, "conversation_id"),
+    # The outbox and the runs in flight are small parts of a table that only grows.
+    Index(
+        "ix_runs_outbox",
+        "ended_at",
+        sqlite_where=text("exported_at IS NULL AND ended_at IS NOT NULL"),
+        postgresql_where=text("exported_at IS NULL AND ended_at IS NOT NULL"),
+    ),
+    Index("ix_runs_open", "status", sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL")),
+)
+
+
+def _run_id(**options: Any) -> Column[str]:
+    return Column("run_id", Clean, ForeignKey("runs.run_id", ondelete="CASCADE"), nullable=False, **options)
+
+
+events = Table(
+    "events",
+    metadata,
+    _run_id(primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("type", Clean, nullable=False),
+    Column("data", CleanJson, nullable=False),
+)
+
+spans = Table(
+    "spans",
+    metadata,
+    _run_id(primary_key=True),
+    Column("span_id", Clean, primary_key=True),
+    Column("parent_id", Clean),
+    Column("name", Clean, nullable=False),
+    Column("kind", Clean, nullable=False),
+    Column("started_at", Utc, nullable=False),
+    Column("ended_at", Utc, nullable=False),
+    Column("status", Clean, nullable=False),
+    Column("attributes", CleanJson, nullable=False),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("approval_id", Clean, primary_key=True),
+    _run_id(),
+    Column("interrupt_id", Clean, nullable=False),
+    Column("tenant_id", Clean, nullable=False),
+    Column("user_id", Clean, nullable=False),
+    Column("tool", Clean, nullable=False),
+    Column("arguments", CleanJson, nullable=False),
+    Column("risk", Clean, nullable=False),
+    Column("state", Clean, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("decided_by", Clean),
+    Column("decided_at", Utc),
+    Column("decided_arguments", CleanJson),
+    Column("comment", Clean, nullable=False, default=""),
+    UniqueConstraint("run_id", "interrupt_id"),
+    Index(None, "tenant_id", "state", "created_at"),
+)
+
+tickets = Table(
+    "tickets",
+    metadata,
+    Column("ticket_id", Clean, primary_key=True),
+    Column("tenant_id", Clean, nullable=False),
+    Column("user_id", Clean, nullable=False),
+    # No foreign key: a ticket is an effect in the world and outlives the conversation that asked for it.
+    Column("run_id", Clean, nullable=False),
+    Column("idempotency_key", Clean, nullable=False),
+    Column("title", Clean, nullable=False),
+    Column("body", Clean, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("tenant_id", "idempotency_key"),
+    Index(None, "tenant_id", "created_at"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    _run_id(primary_key=True),
+    Column("user_id", Clean, primary_key=True),
+    Column("tenant_id", Clean, nullable=False),
+    Column("rating", Clean, nullable=False),
+    Column("comment", Clean, nullable=False),
+    Column("created_at", Utc, nullable=False),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    # SHA-256 over tenant, collection and id: together they may be longer than PostgreSQL indexes (2,704 bytes).
+    Column("document_key", Clean, primary_key=True),
+    Column("tenant_id", Clean, nullable=False),
+    Column("collection", Clean, nullable=False),
+    Column("document_id", Clean, nullable=False),
+    Column("title", Clean, nullable=False),
+    Column("media_type", Clean, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", Clean, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("metadata", CleanJson, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("updated_at", Utc, nullable=False),
+    # Last, so that SQLite reads the columns before it without walking the text's overflow pages.
+    Column("text", Clean, nullable=False),
+    Index(None, "tenant_id", "created_at"),
+    Index(None, "document_id"),
+)
+
+escalations = Table(
+    "escalations",
+    metadata,
+    Column("escalation_id", Clean, primary_key=True),
+    _run_id(),
+    Column("tenant_id", Clean, nullable=False),
+    Column("reason", Clean, nullable=False),
+    Column("detail", Clean, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "tenant_id", "created_at"),
+    Index(None, "run_id"),
+)
