@@ -1,0 +1,62 @@
+"""Who is asking: an API key or an access token becomes a Principal, or nothing does.
+
+Every refusal has the same words, so that nobody learns which part of a credential was right. Console cookies are
+`sessions.py`; what a Principal may do is the caller's question.
+"""
+
+import binascii
+import json
+from base64 import urlsafe_b64decode
+from typing import Final
+
+from app.records import Principal
+from app.services.access.keybook import KeyBook
+from app.services.access.lockout import Lockout
+from app.services.access.oidc import REFUSAL, OidcVerifier
+from graphs.errors import Unauthenticated
+
+MAX_CREDENTIAL_CHARS: Final = 16_384
+
+
+class Access:
+    """Finds the Principal behind a request's credential."""
+
+    def __init__(self, keys: KeyBook, oidc: OidcVerifier | None = None, lockout: Lockout | None = None) -> None:
+        self._keys = keys
+        self._oidc = oidc
+        self._lockout = lockout or Lockout()
+
+    async def authenticate(self, authorization: str | None, api_key_header: str | None, address: str = "") -> Principal:
+        """From `Authorization: Bearer <key or access token>`, or `X-API-Key`; the first that is there counts.
+
+        `address` is the peer's, for the lock-out. Raises Unauthenticated; QuotaExhausted for an address that guesses
+        keys; UpstreamError if an access token cannot be judged because the issuer was never reached.
+        """
+        credential = _bearer(authorization) if authorization is not None else api_key_header
+        if not credential or len(credential) > MAX_CREDENTIAL_CHARS:
+            raise Unauthenticated(REFUSAL)
+        if self._oidc is not None and looks_like_jwt(credential):
+            return await self._oidc.verify(credential)
+        self._lockout.check(credential, address)
+        key = await self._keys.verify(credential)
+        if key is None:
+            self._lockout.failed(credential, address)
+            raise Unauthenticated(REFUSAL)
+        return Principal(key.tenant_id, key.user_id, frozenset(key.scopes), key.key_id)
+
+
+def looks_like_jwt(credential: str) -> bool:
+    """Three dotted parts, the first of them a JSON object. An owner key may hold dots of its own."""
+    head, *rest = credential.split(".")
+    if len(rest) != 2:
+        return False
+    try:
+        header = json.loads(urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        return False
+    return isinstance(header, dict)
+
+
+def _bearer(authorization: str) -> str | None:
+    scheme, _, credential = authorization.partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else None
