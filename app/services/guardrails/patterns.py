@@ -131,8 +131,7 @@ def _iban(text: str, start: int, end: int) -> tuple[int, str] | None:
     stop = places[length - 1] + 1
     number = "".join(text[index] for index in places[:length]).upper()
     remainder = int("".join(str(int(character, 36)) for character in number[4:] + number[:4])) % 97
-    follows = text[stop : stop + 1]
-    return (stop, notice("iban")) if remainder == 1 and not (follows.isascii() and follows.isalnum()) else None
+    return (stop, notice("iban")) if remainder == 1 else None
 
 
 def _sk(text: str, start: int, end: int) -> tuple[int, str] | None:

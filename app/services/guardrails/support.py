@@ -6,6 +6,7 @@ one sentence of the passage, wrongly combined or negated in other words, still s
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,8 +32,11 @@ _NEGATION: Final = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|lacks?|fail(?:s|ed)?)\b|n't\b", re.IGNORECASE
 )
 _NAME: Final = re.compile(r"(?<=[\w,;:] )[A-Z]\w+")
-_UP: Final = frozenset(["increas", "rais", "high", "more", "great", "enhanc", "promot", "activ", "induc", "gain", "posit", "improv", "enabl", "accept"])
-_DOWN: Final = frozenset(["decreas", "reduc", "low", "less", "few", "impair", "inhibit", "suppress", "loss", "negativ", "worsen", "disabl", "reject"])
+# Stems of words that say which way something goes; one of each in claim and evidence contradict.
+_UP: Final = re.compile(r"\b(?:increas|rais|high|more|great|enhanc|promot|activ|induc|gain|posit|improv|enabl|accept)")
+_DOWN: Final = re.compile(
+    r"\b(?:decreas|reduc|low|less|few|impair|inhibit|suppress|los[st]|negativ|worse|disabl|reject)"
+)
 
 
 class SupportModel:
@@ -71,10 +75,9 @@ def features(claim: Sentence, reading: Reading, rarity: Rarity) -> NDArray[np.fl
     if not shares:
         return np.zeros(len(FEATURES))
     best = int(np.argmax(shares))
-    pairs = [
-        rarity.total(claim.stems & (a.stems | b.stems)) / weight
-        for a, b in zip(reading.sentences, reading.sentences[1:], strict=False)
-    ] or [shares[best]]
+    pairs = [rarity.total(claim.stems & (a.stems | b.stems)) / weight for a, b in pairwise(reading.sentences)] or [
+        shares[best]
+    ]
     pair = int(np.argmax(pairs))
     there = reading.sentences[best]
     near = reading.sentences[pair : pair + 2]
@@ -99,7 +102,7 @@ def features(claim: Sentence, reading: Reading, rarity: Rarity) -> NDArray[np.fl
             max((rarity.of(stem) for stem in absent), default=0.0) / rarest,
             max((rarity.of(stem) for stem in apart), default=0.0) / rarest,
             float(bool(_NEGATION.search(claim.text)) != bool(_NEGATION.search(there.text))),
-            float(_turns(claim.stems, there.stems)),
+            float(_turns(claim.plain, there.plain)),
             _missing(_names(claim.text), near_stems),
             float(np.log1p(len(claim.order))),
         ]
@@ -118,12 +121,12 @@ def _names(text: str) -> frozenset[str]:
 
 def _order(claim: Sequence[str], other: Sequence[str]) -> float:
     """The share of the claim's neighbouring stems that are neighbours, in this order, within three words there."""
-    wanted = set(zip(claim, claim[1:], strict=False))
+    wanted = set(pairwise(claim))
     given = {(a, b) for index, a in enumerate(other) for b in other[index + 1 : index + 4]}
     return len(wanted & given) / len(wanted) if wanted else 0.0
 
 
-def _turns(claim: frozenset[str], other: frozenset[str]) -> bool:
+def _turns(claim: str, other: str) -> bool:
     """Whether one says up where the other says down, and does not say both."""
-    claim_way, other_way = (bool(each & _UP) - bool(each & _DOWN) for each in (claim, other))
+    claim_way, other_way = (bool(_UP.search(each)) - bool(_DOWN.search(each)) for each in (claim, other))
     return claim_way * other_way < 0
