@@ -23,7 +23,6 @@ EMBEDDED_NAME: Final = "smollm2-135m-instruct"
 SMOLLM2_SAMPLING: Final = Sampling(temperature=0.2, top_p=0.9)  # its card's advice; decoding greedily, it loops
 # Calls wait for a slot, and a prompt of 2,000 tokens takes some 10 s on two cores: both before the first token.
 LOCAL_TIMEOUTS: Final = Timeouts(first_token_s=120.0, between_tokens_s=60.0, total_s=600.0)
-_KEEP_ALIVE_S: Final = 2.0  # llama.cpp closes idle connections after 5 s; a call on one being closed would fail
 _SILENT: Final = -1
 
 
@@ -85,7 +84,7 @@ class LlamaCppProvider:
             sampling=sampling,
             count=token_counter(metadata),
             max_tokens_field="max_tokens",
-            keep_alive_s=_KEEP_ALIVE_S,
+            keep_alive_s=None,  # its header promises 5 s, but it closes after a stream: the next call would fail
         )
         return cls(server, wire)
 

@@ -20,6 +20,7 @@ from graphs.errors import Invalid, UpstreamError, UpstreamTimeout
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
 
 _MAX_BODY_BYTES: Final = 1 << 22  # an answer that does not stream, or an error's page
+_MAX_CONNECTIONS: Final = 256
 _DRAIN_S: Final = 0.02  # to see the end of the body after [DONE], so that the connection can serve again
 _CLOSING_S: Final = 5.0  # from the finish reason to the usage that follows it
 
@@ -38,7 +39,8 @@ class OpenAiProvider:
     """One model of an OpenAI-compatible server. `base_url` includes its /v1.
 
     An empty `info.version` takes the name under which the server answers, which vendors date. `served_name` is the
-    server's name for the model where ours differs. Made inside or outside a loop; the session opens at the first call.
+    server's name for the model where ours differs. `keep_alive_s` None opens a connection for each call. Made inside or
+    outside a loop; the session opens at the first call.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class OpenAiProvider:
         sampling: Sampling | None = None,
         count: Callable[[str], int] = estimate_tokens,
         max_tokens_field: MaxTokensField | None = None,
-        keep_alive_s: float = 15.0,
+        keep_alive_s: float | None = 15.0,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -114,13 +116,18 @@ class OpenAiProvider:
             if self._api_key:
                 headers["Authorization"] = f"Bearer {self._api_key}"
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=256, keepalive_timeout=self._keep_alive_s),
+                connector=self._connector(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect_s),
                 headers=headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,  # a proxy variable meant for something else must not see prompts
             )
         return self._session
+
+    def _connector(self) -> aiohttp.TCPConnector:
+        if self._keep_alive_s is None:
+            return aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, force_close=True)
+        return aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, keepalive_timeout=self._keep_alive_s)
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
