@@ -1,0 +1,234 @@
+"""The guard before every route, mounted ones included: one pure ASGI class.
+
+In this order: host, readiness, origin, credential, size; then the app. It decides by `scope["path"]`, never by a URL
+that the Host header had a part in. It leaves `request_id` and `principal` in the scope, puts the security headers on
+every response, writes one access line, and is the edge where unexpected failures of a request end.
+"""
+
+import logging
+import time
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+from uuid import uuid4
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import Refused, from_error, from_http, unexpected
+from app.api.public import (
+    CONSOLE,
+    HEALTH,
+    PUBLIC,
+    SESSION_COOKIE,
+    body_limit_bytes,
+    in_console,
+    needs_principal,
+    security_headers,
+)
+from app.records import Principal
+from app.settings import Settings
+from graphs.errors import PilothouseError, Unauthenticated
+
+access = logging.getLogger("pilothouse.access")
+log = logging.getLogger("pilothouse.api")
+
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_MAX_LOGGED_PATH: Final = 512
+
+
+class Guard:
+    """Wraps the whole application. The bench is `app.state.bench`, None while it opens."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+        self._any_host = "*" in settings.allowed_hosts
+        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        scope["request_id"], scope["principal"] = uuid4().hex, None
+        watched = _Watched(scope, send)
+        try:
+            await self._admit(scope, receive, watched)
+        except (PilothouseError, HTTPException) as error:
+            await watched.refuse(_refusal(scope, error), receive)
+        except Exception:
+            # The edge of a request: the cause goes to the log under the id that the caller gets.
+            log.exception("request failed", extra={"requestId": scope["request_id"], "path": _path(scope)})
+            if watched.status is not None:
+                raise  # half an answer is out: only breaking off tells the client that it is not whole
+            await watched.refuse(unexpected(scope["request_id"]), receive)
+        finally:
+            watched.log_line()
+
+    async def _admit(self, scope: Scope, receive: Receive, send: "_Watched") -> None:
+        headers, path = Headers(scope=scope), scope["path"]
+        self._check_host(headers)
+        bench = scope["app"].state.bench
+        if bench is None and path not in HEALTH:
+            raise Refused(503, "starting", "the server is starting", retry_after_s=1)
+        if scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS:
+            _check_origin(headers)
+        if path not in PUBLIC:
+            scope["principal"] = await self._principal(scope, headers, bench)
+        if scope["type"] == "http":
+            limit = body_limit_bytes(self._settings, path, headers.get("content-type", ""))
+            receive = _bounded(receive, headers, limit)
+        await self._app(scope, receive, send)
+
+    def _check_host(self, headers: Headers) -> None:
+        named = headers.getlist("host")
+        if len(named) != 1 or not (self._any_host or _hostname(named[0]) in self._hosts):
+            raise Refused(400, "unknown_host", "this server does not answer for that host", field="Host")
+
+    async def _principal(self, scope: Scope, headers: Headers, bench: Any) -> Principal | None:
+        """Who asks. None only on a socket that authenticates itself. Raises Unauthenticated, QuotaExhausted."""
+        authorization, key = headers.get("authorization"), headers.get("x-api-key")
+        if authorization is not None or key is not None:
+            address = scope["client"][0] if scope.get("client") else ""
+            found: Principal = await bench.access.authenticate(authorization, key, address)
+            return found
+        cookie = cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE)
+        if cookie is not None and _same_site(scope, headers):
+            seated: Principal = await bench.sessions.check(cookie)
+            return seated
+        if needs_principal(scope["type"], scope["path"]):
+            raise Unauthenticated("the credential is missing or not valid")
+        return None
+
+
+class _Watched:
+    """The way out: adds headers, remembers what the access line tells."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.status: int | None = None
+        self._scope, self._send = scope, send
+        self._began = time.perf_counter()
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+            self.status = message["status"]
+            own = message.get("headers", ())
+            present = {name.lower(): value for name, value in own}
+            added = [(b"x-request-id", self._scope["request_id"].encode())]
+            added += security_headers(self._scope["path"], present)
+            message = {**message, "headers": [*own, *added]}
+        elif message["type"] == "websocket.accept":
+            self.status = 101
+        elif message["type"] == "websocket.close" and self.status is None:
+            self.status = 403
+        await self._send(message)
+
+    async def refuse(self, response: Response, receive: Receive) -> None:
+        """Answer in the app's place; a WebSocket gets the same document where the server can send one."""
+        if self._scope["type"] == "http":
+            await response(self._scope, receive, self)
+        elif self.status == 101:
+            await self({"type": "websocket.close", "code": 1011})
+        elif "websocket.http.response" in self._scope.get("extensions", {}):
+            head = {"type": "websocket.http.response.start", "status": response.status_code}
+            await self(head | {"headers": response.raw_headers})
+            await self({"type": "websocket.http.response.body", "body": response.body})
+        else:
+            await self({"type": "websocket.close", "code": 1008})
+
+    def log_line(self) -> None:
+        """No query strings and no credentials: paths and ids only."""
+        scope, principal = self._scope, self._scope["principal"]
+        access.info(
+            "request",
+            extra={
+                "requestId": scope["request_id"],
+                "method": scope.get("method", "WEBSOCKET"),
+                "path": _path(scope),
+                "status": self.status,
+                "durationMs": round((time.perf_counter() - self._began) * 1000, 2),
+                "client": scope["client"][0] if scope.get("client") else "",
+                "tenantId": principal.tenant_id if principal else "",
+                "userId": principal.user_id if principal else "",
+                "keyId": principal.key_id if principal else "",
+            },
+        )
+
+
+def _bounded(receive: Receive, headers: Headers, limit_bytes: int) -> Receive:
+    """Refuse a longer body before a parser sees it: by its declared length at once, else as its bytes are counted."""
+    declared = headers.get("content-length")
+    if declared is not None:
+        if not (declared.isascii() and declared.isdigit()):
+            raise Refused(400, "malformed_request", "Content-Length is not a number", field="Content-Length")
+        if len(declared) > 15 or int(declared) > limit_bytes:
+            raise _too_large(limit_bytes)
+    seen = 0
+
+    async def counted() -> Message:
+        nonlocal seen
+        message = await receive()
+        if message["type"] == "http.request":
+            seen += len(message.get("body", b""))
+            if seen > limit_bytes:
+                raise _too_large(limit_bytes)
+        return message
+
+    return counted
+
+
+def _too_large(limit_bytes: int) -> Refused:
+    return Refused(413, "too_large", f"the body may have {limit_bytes} bytes here")
+
+
+def _refusal(scope: Scope, error: PilothouseError | HTTPException) -> Response:
+    request_id = scope["request_id"]
+    if isinstance(error, HTTPException):
+        return from_http(error, request_id)
+    if isinstance(error, Unauthenticated) and _is_page_visit(scope):
+        return RedirectResponse(f"/login?next={quote(scope['path'])}" if scope["path"] != "/" else "/login", 302)
+    return from_error(error, request_id)
+
+
+def _is_page_visit(scope: Scope) -> bool:
+    """Whether a person in a browser asks for a page of the console, and wants the way in and not a document."""
+    if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] not in {"/", CONSOLE, CONSOLE + "/"}:
+        return False
+    return "text/html" in Headers(scope=scope).get("accept", "")
+
+
+def _check_origin(headers: Headers) -> None:
+    """A page of another site may make the browser send, but not what only our own pages can."""
+    origin = headers.get("origin")
+    if origin is not None and not _is_ours(origin, headers):
+        raise Refused(403, "foreign_origin", "the request comes from another site", field="Origin")
+
+
+def _same_site(scope: Scope, headers: Headers) -> bool:
+    """Whether a cookie counts. For the console always, the browser keeps SameSite; the API asks for more than that."""
+    if in_console(scope["path"]):
+        return True
+    origin, fetched_from = headers.get("origin"), headers.get("sec-fetch-site")
+    if origin is not None:
+        return _is_ours(origin, headers)
+    if fetched_from is not None:
+        return fetched_from in {"same-origin", "none"}
+    return scope["type"] == "http" and scope["method"] in SAFE_METHODS
+
+
+def _is_ours(origin: str, headers: Headers) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == headers["host"].lower()
+    except ValueError:
+        return False
+
+
+def _hostname(host: str) -> str:
+    """The Host header without its port; an IPv6 address keeps its brackets."""
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdigit() else host.lower()
+
+
+def _path(scope: Scope) -> str:
+    return str(scope["path"])[:_MAX_LOGGED_PATH]

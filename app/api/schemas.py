@@ -1,0 +1,109 @@
+"""What comes in over HTTP: closed and bounded, in camelCase. What goes out is in `views.py`."""
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+)
+
+from app.records import Camel, Mode, Scope
+from app.services.store.records import Rating
+from graphs.types import Decision
+
+MAX_QUERY_CHARS = 8_000
+MAX_COMMENT_CHARS = 4_000
+MAX_RESULTS = 50
+MAX_DOCUMENTS = 10_000
+MAX_METADATA = 32
+MAX_METADATA_CHARS = 2_000
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable characters")
+    return text
+
+
+# The hard ceiling of a message; `max_message_chars` in the settings is the one that callers meet.
+Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000_000)]
+# An id that was never given is 404 and not 422, so ids are only bounded here.
+Id = Annotated[str, StringConstraints(max_length=512)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+Collection = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+DocumentId = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_printable)]
+MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
+MetadataInt = Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
+MetadataText = Annotated[StrictStr, StringConstraints(max_length=MAX_METADATA_CHARS)]
+Scalar = MetadataText | StrictBool | MetadataInt | StrictFloat
+Metadata = Annotated[dict[MetadataKey, Scalar], Field(max_length=MAX_METADATA)]
+Comment = Annotated[str, StringConstraints(max_length=MAX_COMMENT_CHARS)]
+
+
+class ChatIn(Camel):
+    """A message to a graph. Without `conversationId` a new conversation begins."""
+
+    message: Message
+    mode: Mode = "chat"
+    conversation_id: Id | None = None
+    collection: Collection | None = None
+    model: Name | None = None
+    filter: Metadata | None = None
+    feature: Name = "api"
+    stream: StrictBool = False
+
+
+class SearchIn(Camel):
+    query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUERY_CHARS)]
+    collection: Collection | None = None
+    k: Annotated[StrictInt, Field(ge=1, le=MAX_RESULTS)] = 6
+    filter: Metadata | None = None
+
+
+class KeyIn(Camel):
+    tenant_id: Name
+    user_id: Name
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=16)]
+    name: Annotated[str, StringConstraints(max_length=128), AfterValidator(_printable)] = ""
+    expires_at: AwareDatetime | None = None
+
+
+class DocumentIn(Camel):
+    id: DocumentId
+    title: Annotated[str, StringConstraints(max_length=512)] = ""
+    text: str
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class DocumentsIn(Camel):
+    collection: Collection
+    documents: Annotated[list[DocumentIn], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
+
+
+class UploadIn(Camel):
+    """The fields of a multipart upload beside its `file`; `metadata` is a JSON object in a field."""
+
+    collection: Collection
+    id: DocumentId | None = None
+    title: Annotated[str, StringConstraints(max_length=512)] = ""
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class DecisionIn(Camel):
+    """`arguments` replaces what the model proposed; it has to fit the tool's schema."""
+
+    decision: Decision
+    arguments: dict[str, Any] | None = None
+    comment: Comment = ""
+
+
+class FeedbackIn(Camel):
+    request_id: Id
+    rating: Rating
+    comment: Comment = ""

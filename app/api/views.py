@@ -1,0 +1,330 @@
+"""What goes out over HTTP: each view says what it takes from the record behind it."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from pydantic import Field
+
+from app.records import ApprovalState, Camel, Mode, RunStatus, SpanRecord
+from app.services.store.records import (
+    ApprovalRecord,
+    CollectionRecord,
+    ConversationRecord,
+    DocumentRecord,
+    EscalationRecord,
+    FeedbackRecord,
+    KeyRecord,
+    MessageRecord,
+    Page,
+    Rating,
+    RunRecord,
+    TicketRecord,
+)
+from graphs.types import Decision, Passage, Retrieval
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class ListOut(Camel, Generic[T]):
+    """A page of a list, newest first; `nextCursor` is null on the last."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class KeyOut(Camel):
+    key_id: str
+    tenant_id: str
+    user_id: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    @classmethod
+    def of(cls, record: KeyRecord) -> Self:
+        return cls.model_validate(record, from_attributes=True)
+
+
+class NewKeyOut(KeyOut):
+    """`key` is shown here and never again."""
+
+    key: str
+
+
+class MessageOut(Camel):
+    message_id: str
+    request_id: str | None
+    role: str
+    content: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, record: MessageRecord) -> Self:
+        return cls(
+            message_id=record.message_id,
+            request_id=record.run_id,
+            role=record.role,
+            content=record.content,
+            created_at=record.created_at,
+        )
+
+
+class ConversationOut(Camel):
+    conversation_id: str
+    title: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, record: ConversationRecord) -> Self:
+        return cls.model_validate(record, from_attributes=True)
+
+
+class ConversationDetail(ConversationOut):
+    """With its last messages, oldest first."""
+
+    messages: list[MessageOut]
+
+
+class CollectionOut(Camel):
+    name: str
+    documents: int
+    chunks: int
+
+    @classmethod
+    def of(cls, record: CollectionRecord) -> Self:
+        return cls.model_validate(record, from_attributes=True)
+
+
+class DocumentOut(Camel):
+    document_id: str
+    collection: str
+    title: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    chunks: int
+    metadata: Mapping[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, record: DocumentRecord) -> Self:
+        return cls.model_validate(record, from_attributes=True)
+
+
+class DocumentDetail(DocumentOut):
+    """With the normalised text that the offsets of passages and citations count in."""
+
+    text: str
+
+
+class FailedDocument(Camel):
+    document_id: str
+    code: str
+    message: str
+
+
+class IngestOut(Camel):
+    """What became of an upload: each document is whole in the index or absent from it."""
+
+    collection: str
+    documents: list[DocumentOut]
+    failed: list[FailedDocument] = Field(default_factory=list)
+
+
+class ResultOut(Camel):
+    """A passage; `start` and `end` are characters in the document's normalised text."""
+
+    document_id: str
+    chunk_id: str
+    title: str
+    heading: str
+    text: str
+    score: float
+    start: int
+    end: int
+    collection: str
+    metadata: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, passage: Passage) -> Self:
+        return cls.model_validate(passage, from_attributes=True)
+
+
+class SearchOut(Camel):
+    results: list[ResultOut]
+    index_version: str
+    embedder: str
+
+    @classmethod
+    def of(cls, found: Retrieval) -> Self:
+        results = [ResultOut.of(passage) for passage in found.passages]
+        return cls(results=results, index_version=found.index_version, embedder=found.embedder)
+
+
+class ApprovalOut(Camel):
+    id: str
+    request_id: str
+    user_id: str
+    tool: str
+    arguments: Mapping[str, Any]
+    risk: str
+    state: ApprovalState
+    created_at: datetime
+    expires_at: datetime
+    decision: Decision | None
+    decided_by: str | None
+    decided_at: datetime | None
+    decided_arguments: Mapping[str, Any] | None
+    comment: str
+
+    @classmethod
+    def of(cls, record: ApprovalRecord) -> Self:
+        return cls(
+            id=record.approval_id,
+            request_id=record.run_id,
+            user_id=record.user_id,
+            tool=record.tool,
+            arguments=record.arguments,
+            risk=record.risk,
+            state=record.state,
+            created_at=record.created_at,
+            expires_at=record.expires_at,
+            decision=record.decision,
+            decided_by=record.decided_by,
+            decided_at=record.decided_at,
+            decided_arguments=record.decided_arguments,
+            comment=record.comment,
+        )
+
+
+class TicketOut(Camel):
+    ticket_id: str
+    request_id: str
+    user_id: str
+    title: str
+    body: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, record: TicketRecord) -> Self:
+        return cls(
+            ticket_id=record.ticket_id,
+            request_id=record.run_id,
+            user_id=record.user_id,
+            title=record.title,
+            body=record.body,
+            created_at=record.created_at,
+        )
+
+
+class EscalationOut(Camel):
+    escalation_id: str
+    request_id: str
+    reason: str
+    detail: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, record: EscalationRecord) -> Self:
+        return cls(
+            escalation_id=record.escalation_id,
+            request_id=record.run_id,
+            reason=record.reason,
+            detail=record.detail,
+            created_at=record.created_at,
+        )
+
+
+class FeedbackOut(Camel):
+    request_id: str
+    user_id: str
+    rating: Rating
+    comment: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, record: FeedbackRecord) -> Self:
+        return cls(
+            request_id=record.run_id,
+            user_id=record.user_id,
+            rating=record.rating,
+            comment=record.comment,
+            created_at=record.created_at,
+        )
+
+
+class RunOut(Camel):
+    """A run as a list shows it; its card has the rest."""
+
+    request_id: str
+    conversation_id: str | None
+    user_id: str
+    mode: Mode
+    feature: str
+    status: RunStatus
+    message: str
+    answer: str
+    model: str
+    provider: str
+    latency_ms: float
+    input_tokens: int
+    output_tokens: int
+    cost_usd_micros: int
+    validation: str
+    error_code: str | None
+    created_at: datetime
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Self:
+        names = cls.model_fields.keys() - {"request_id"}
+        return cls(request_id=record.run_id, **{name: getattr(record, name) for name in names})
+
+
+class SpanOut(Camel):
+    """A timed piece of a run; `parentId` null marks the root."""
+
+    span_id: str
+    parent_id: str | None
+    name: str
+    kind: str
+    started_at: datetime
+    ended_at: datetime
+    status: Literal["ok", "error", "interrupted"]
+    attributes: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, record: SpanRecord) -> Self:
+        return cls.model_validate(record, from_attributes=True)
+
+
+class Status(Camel):
+    status: str
+
+
+class RunStarted(Camel):
+    request_id: str
+    status: RunStatus
+
+
+class Problem(Camel):
+    """RFC 9457. `code` is stable, `detail` is for people, `errors` names every field that is wrong."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    field: str | None = None
+    errors: list[dict[str, str]] = Field(default_factory=list)
+
+
+def listed(page: Page[R], of: Callable[[R], T]) -> ListOut[T]:
+    """A page of the store's records in their outside shape."""
+    return ListOut(items=[of(record) for record in page.items], next_cursor=page.next_cursor)
