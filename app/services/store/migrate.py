@@ -5,6 +5,7 @@ second finds the work done. A database from a newer version is refused rather th
 """
 
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,8 @@ from sqlalchemy.pool import NullPool
 
 from graphs.errors import PilothouseError
 
-_LOCK: Final = 0x50494C4F54  # "PILOT"; any constant that no other program on the server uses
+_DATABASE_LOCK: Final = 0x50494C4F54  # "PILOT"; any constant that no other program on the server uses
+_ALEMBIC_LOCK: Final = threading.Lock()  # Alembic hands env.py its context through a global of the process
 
 
 class SchemaTooNew(PilothouseError):
@@ -29,6 +31,11 @@ class SchemaTooNew(PilothouseError):
 
 def migrate(url: URL, busy_timeout_s: float) -> None:
     """Blocking. `url` names the async driver; the same database is opened synchronously here. Raises SchemaTooNew."""
+    with _ALEMBIC_LOCK:
+        _migrate(url, busy_timeout_s)
+
+
+def _migrate(url: URL, busy_timeout_s: float) -> None:
     sqlite = url.get_backend_name() == "sqlite"
     engine = create_engine(url.set(drivername="sqlite") if sqlite else url, poolclass=NullPool)
     if sqlite:
@@ -37,7 +44,7 @@ def migrate(url: URL, busy_timeout_s: float) -> None:
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN EXCLUSIVE"))
     with engine.begin() as connection:
         if not sqlite:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _DATABASE_LOCK})
         _upgrade(connection)
     if sqlite:
         _use_wal(str(url.database), busy_timeout_s)

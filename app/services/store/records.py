@@ -106,6 +106,7 @@ class RunFilter:
     mode: Mode | None = None
     status: RunStatus | None = None
     model: str | None = None
+    conversation_id: str | None = None
     text: str | None = None
     since: datetime | None = None
     until: datetime | None = None

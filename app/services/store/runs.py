@@ -254,7 +254,7 @@ def _in_outbox() -> ColumnElement[bool]:
 
 
 def _matching(filters: RunFilter) -> list[ColumnElement[bool]]:
-    same = {"mode": filters.mode, "status": filters.status, "model": filters.model}
+    same = {name: getattr(filters, name) for name in ("mode", "status", "model", "conversation_id")}
     found = [runs.c[name] == value for name, value in same.items() if value is not None]
     if filters.text:
         found.append(

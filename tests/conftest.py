@@ -1,0 +1,25 @@
+"""What all tests share: a quiet environment, set before any library is imported, and the real embedder."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app.settings import quiet_libraries
+
+if TYPE_CHECKING:
+    from app.services.retrieval.embedder import MiniLmEmbedder
+
+quiet_libraries()
+for name in [name for name in os.environ if name.startswith("PILOTHOUSE_")]:
+    del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def embedder() -> Iterator["MiniLmEmbedder"]:
+    from app.services.retrieval.embedder import MiniLmEmbedder
+
+    model = MiniLmEmbedder()
+    yield model
+    model.close()
