@@ -1,0 +1,80 @@
+"""What a person can do about a run that did not answer, by the kind and code of its failure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from app.records import AnswerCard
+from graphs.errors import PilothouseError
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """`tone` picks the colour: quiet, warn, bad. `detail` is the failure's own message."""
+
+    title: str
+    todo: str
+    tone: str
+    detail: str = ""
+    code: str = ""
+
+
+_BY_CODE: Final[Mapping[str, tuple[str, str, str]]] = {
+    "cancelled": ("Stopped", "The run was stopped before it ended. Ask again whenever you like.", "quiet"),
+    "interrupted": ("Interrupted", "The server stopped while this run was in flight. Ask again.", "warn"),
+    "too_large": ("Too long", "Shorten the message and send it again.", "warn"),
+    "prompt_too_long": ("Too long for the model", "Shorten the message, or start a new conversation.", "warn"),
+    "upstream_timeout": (
+        "The model took too long",
+        "Ask again, ask for something shorter, or choose another model.",
+        "bad",
+    ),
+    "upstream_rate_limited": ("The model is busy", "Its provider asks to wait. Try again in a minute.", "warn"),
+    "upstream_rejected": (
+        "The provider refused the call",
+        "Asking again cannot help. Check the model's name and key in the settings, or choose another model.",
+        "bad",
+    ),
+    "unauthenticated": ("Signed out", "Open the console link again to sign in.", "warn"),
+}
+_BY_KIND: Final[Mapping[str, tuple[str, str, str]]] = {
+    "invalid": ("That cannot be run as it is", "Change the message or its settings as described below.", "warn"),
+    "denied": ("Not allowed", "Your key lacks the right for this. Ask whoever runs this server.", "warn"),
+    "missing": ("Not found", "Choose another collection, model or conversation; this one may be gone.", "warn"),
+    "conflict": ("Already settled", "Someone else was first. Reload to see how it stands.", "warn"),
+    "exhausted": ("Limit reached", "Wait for the limit to renew, or ask for a higher one.", "warn"),
+    "upstream": (
+        "The model server failed",
+        "Try again, or choose another model. The runbook “Provider outage” in the handbook says more.",
+        "bad",
+    ),
+    "internal": (
+        "Something broke on our side",
+        "Try again. If it stays, give the request id to whoever runs this server: the log has the cause under it.",
+        "bad",
+    ),
+}
+
+
+def advice(card: AnswerCard) -> Advice | None:
+    """None for a run that went well; a refusal of the sources is a good end, not a failure."""
+    if card.status == "blocked":
+        reasons = ", ".join(
+            reason for verdict in card.verdicts if verdict.action == "block" for reason in verdict.reasons
+        )
+        return Advice("Blocked by a guard", "Rephrase the message and leave out what the guard named.", "warn", reasons)
+    if card.error is not None:
+        return _advise(card.error.kind, card.error.code, card.error.message)
+    if card.status == "cancelled":
+        return _advise("conflict", "cancelled", "")
+    return None
+
+
+def advice_on(error: PilothouseError) -> Advice:
+    """For a failure that came before there was a run, or beside one."""
+    return _advise(error.kind, error.code, error.message)
+
+
+def _advise(kind: str, code: str, message: str) -> Advice:
+    title, todo, tone = _BY_CODE.get(code) or _BY_KIND.get(kind) or _BY_KIND["internal"]
+    return Advice(title, todo, tone, "" if code == "cancelled" else message, code)

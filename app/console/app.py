@@ -1,0 +1,75 @@
+"""The console's door: Gradio, mounted in the API's process and behind the API's own authentication.
+
+Calls the runner and the store's read models, nothing else. The principal is found by the API's middleware, which must
+guard every path under the mount: Gradio itself leaves several of its routes open.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from starlette.routing import Mount
+
+from app.records import Principal
+from app.settings import quiet_libraries
+from app.workbench import Workbench
+
+if TYPE_CHECKING:
+    import gradio
+
+MAX_UPLOAD_BYTES = 1024  # the console takes no files; Gradio's upload route is there all the same
+
+
+def build_console(bench: Workbench) -> "gradio.Blocks":
+    """The page, not yet mounted."""
+    quiet_libraries()
+    # Imported here because Gradio costs about 3 s, and /healthz must answer before that.
+    from app.console.page import build_page
+
+    return build_page(bench)
+
+
+@asynccontextmanager
+async def mount_console(api: FastAPI, bench: Workbench, path: str = "/console") -> AsyncIterator[None]:
+    """The console at `path` while the context is open; `api` may already be serving."""
+    mounted = await asyncio.to_thread(_mount, api, bench, path)
+    # Gradio hooks itself into the lifespan of `api`, which has begun by now: its own is entered here.
+    async with mounted.router.lifespan_context(mounted):
+        page: Any = mounted
+        page.get_blocks().run_startup_events()
+        await page.get_blocks().run_extra_startup_events()
+        yield
+
+
+def _mount(api: FastAPI, bench: Workbench, path: str) -> FastAPI:
+    blocks = build_console(bench)
+    import gradio  # loaded by now, see above
+
+    from app.console.page import dress
+
+    lifespan = api.router.lifespan_context
+    gradio.mount_gradio_app(
+        api,
+        blocks,
+        path=path,
+        auth_dependency=_user_of,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MAX_UPLOAD_BYTES,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        **dress(),
+    )
+    api.router.lifespan_context = lifespan
+    return next(route.app for route in reversed(api.routes) if isinstance(route, Mount) and route.path == path)
+
+
+def _user_of(request: Request) -> str | None:
+    """The second line of defence: Gradio refuses what came past the middleware without a principal."""
+    principal = request.scope.get("principal")
+    return f"{principal.tenant_id}/{principal.user_id}" if isinstance(principal, Principal) else None

@@ -1,0 +1,69 @@
+"""The one component through which the console shows HTML of its own.
+
+Gradio's HTML component runs whatever it is given, so this one accepts only what `view.draw` made. Elements with
+`data-act` raise an event of that name with their `data-*` values; those come back from a browser and are as
+untrusted as any request: handlers pass them to the store, which looks ids up within the caller's tenant.
+"""
+
+from typing import Any, Final
+
+import gradio as gr
+from markupsafe import Markup
+
+EMPTY: Final = Markup()
+
+_LISTEN: Final = """
+const acts = new Set([%s]);
+element.addEventListener('click', (event) => {
+  const hit = event.target.closest('[data-act]');
+  if (!hit || hit.tagName === 'FORM' || !acts.has(hit.dataset.act)) return;
+  if (hit.tagName === 'A' && (event.metaKey || event.ctrlKey || event.shiftKey)) return;
+  event.preventDefault();
+  if (hit.dataset.sure && !hit.classList.contains('armed')) {
+    const before = hit.innerHTML;
+    hit.classList.add('armed');
+    hit.textContent = hit.dataset.sure;
+    setTimeout(() => { if (hit.isConnected) { hit.classList.remove('armed'); hit.innerHTML = before; } }, 3000);
+    return;
+  }
+  trigger(hit.dataset.act, {...hit.closest('[data-run]')?.dataset, ...hit.dataset});
+});
+element.addEventListener('submit', (event) => {
+  const form = event.target.closest('form[data-act]');
+  if (!form || !acts.has(form.dataset.act)) return;
+  event.preventDefault();
+  trigger(form.dataset.act, {...form.closest('[data-run]')?.dataset, ...form.dataset, ...Object.fromEntries(new FormData(form))});
+});
+"""
+
+class Panel(gr.HTML):  # type: ignore[misc]  # gradio is read untyped, see pyproject
+    """Drawn HTML that raises the events named in `acts`: `panel.<act>(handler, ...)` listens to one."""
+
+    def __init__(self, value: Markup = EMPTY, *, acts: tuple[str, ...] = (), **rest: Any) -> None:
+        listen = _LISTEN % ", ".join(f"'{act}'" for act in acts)
+        super().__init__(value, js_on_load=listen, apply_default_css=False, **rest)
+
+    def get_block_name(self) -> str:
+        return "html"
+
+    def postprocess(self, value: Any) -> Any:
+        """Raises TypeError for a string that was not drawn."""
+        if value is None:
+            return ""
+        if not isinstance(value, Markup):
+            raise TypeError(f"a panel shows drawn Markup, not {type(value).__name__}")
+        return str(super().postprocess(value))
+    from collections.abc import Callable, Sequence
+    from typing import TYPE_CHECKING, Any, Literal
+
+    from gradio.blocks import Block
+
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+def said(event: gr.EventData, name: str) -> str:
+    """A text that the browser sent with an event; empty if it sent none or something else."""
+    data = event._data
+    value = data.get(name) if isinstance(data, dict) else None
+    return value if isinstance(value, str) else ""
