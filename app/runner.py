@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
@@ -18,11 +18,11 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
-from app.card import RunFacts, card, event
+from app.card import RunFacts, card, card_error, event
 from app.live import LAST_EVENTS, LiveRun
 from app.records import AnswerCard, CardUsage, Principal, RunEvent, RunRequest, RunStatus
 from app.services.gateway.gateway import MeteredGateway
-from app.services.store.records import ApprovalRecord, RunRecord
+from app.services.store.records import ApprovalRecord, MessageRecord, RunRecord
 from app.services.store.store import Store
 from app.telemetry.logs import log_run
 from app.telemetry.spans import RunTrace
@@ -110,20 +110,19 @@ class Runner:
         tenant, user = principal.tenant_id, principal.user_id
         run_id, now = uuid4().hex, self._clock()
         history: tuple[Message, ...] = ()
-        if request.conversation_id is None:
+        conversation_id = request.conversation_id
+        if conversation_id is not None:
+            await self._store.conversations.get(conversation_id, tenant, user)
+            turns = await self._store.conversations.messages(conversation_id, tenant, user, self._history_messages)
+            history = tuple(_message(turn) for turn in turns)
+        trace = RunTrace(run_id, clock=self._clock)
+        job = Job(run_id, conversation_id or "", principal, request, now)
+        context, gateway = self._make_context(job, trace)
+        # Last of what can be refused, so that a refusal leaves nothing behind.
+        if conversation_id is None:
             title = " ".join(message.split())[:TITLE_CHARS]
             conversation_id = (await self._store.conversations.create(tenant, user, title)).conversation_id
-        else:
-            conversation_id = (
-                await self._store.conversations.get(request.conversation_id, tenant, user)
-            ).conversation_id
-            turns = await self._store.conversations.messages(conversation_id, tenant, user, self._history_messages)
-            history = tuple(
-                Message("assistant" if turn.role == "assistant" else "user", turn.content) for turn in turns
-            )
-        job = Job(run_id, conversation_id, principal, request, now)
-        trace = RunTrace(run_id, clock=self._clock)
-        context, gateway = self._make_context(job, trace)
+            job = replace(job, conversation_id=conversation_id)
         await self._store.runs.start(
             run_id=run_id,
             tenant_id=tenant,
@@ -139,7 +138,7 @@ class Runner:
         live = self._open(job)
         live.emit("run.started", {"requestId": run_id, "conversationId": conversation_id, "mode": request.mode})
         leg = _Leg(job, live, trace, gateway)
-        self._spawn(leg, context, {"question": message, "history": history}, watched=watched)
+        await self._spawn(leg, context, {"question": message, "history": history}, watched=watched)
         return run_id
 
     async def run(self, principal: Principal, request: RunRequest) -> AnswerCard:
@@ -263,12 +262,14 @@ class Runner:
         self._live[job.run_id] = live
         return live
 
-    def _spawn(self, leg: _Leg, context: RunContext, graph_input: Any, *, watched: bool) -> None:
+    async def _spawn(self, leg: _Leg, context: RunContext, graph_input: Any, *, watched: bool) -> None:
         task = asyncio.create_task(self._drive(leg, context, graph_input), name=f"run {leg.job.run_id}")
         self._tasks[leg.job.run_id] = task
         if watched:
             watcher = asyncio.create_task(self._watch(leg.live, task), name=f"watch {leg.job.run_id}")
             task.add_done_callback(lambda _: watcher.cancel())
+        # A task that is cancelled before its first step never runs at all, and would settle nothing.
+        await asyncio.sleep(0)
 
     async def _watch(self, live: LiveRun, task: asyncio.Task[None]) -> None:
         """Cancel a run that nobody has read for the grace period."""
@@ -309,7 +310,7 @@ class Runner:
             "arguments": decided.decided_arguments,
             "comment": decided.comment or ("nobody decided in time" if decided.state == "expired" else ""),
         }
-        self._spawn(leg, context, Command(resume=resume), watched=False)
+        await self._spawn(leg, context, Command(resume=resume), watched=False)
 
     async def _drive(self, leg: _Leg, context: RunContext, graph_input: Any) -> None:
         job = leg.job
@@ -328,14 +329,18 @@ class Runner:
             log.exception("run failed", extra={"run_id": job.run_id})
             leg.error = PilothouseError("the run failed for a reason that the log names")
         # Settling survives a second cancel: what the model said has been spent and must be written down.
-        settling = asyncio.ensure_future(self._settle(leg))
+        settling = asyncio.create_task(self._settle(leg), name=f"settle {job.run_id}")
         while not settling.done():
             with suppress(asyncio.CancelledError):
-                await asyncio.shield(settling)
+                await asyncio.wait({settling})
+        if failure := settling.exception():
+            # The row stays as it was, so the next start finds the run and ends it; its readers learn it now.
+            log.error("run could not be stored", extra={"run_id": job.run_id}, exc_info=failure)
+            unstored = PilothouseError("the run could not be stored")
+            leg.live.emit("run.failed", {"error": card_error(unstored).model_dump(by_alias=True)})
         self._live.pop(job.run_id, None)
         self._tasks.pop(job.run_id, None)
         leg.live.close()
-        settling.result()
 
     async def _step_through(self, leg: _Leg, context: RunContext, graph_input: Any) -> None:
         mode = leg.job.request.mode
@@ -474,6 +479,10 @@ class Runner:
     async def _record(self, principal: Principal, run_id: str) -> RunRecord:
         sees_all = principal.may("runs")
         return await self._store.runs.get(run_id, principal.tenant_id, None if sees_all else principal.user_id)
+
+
+def _message(turn: MessageRecord) -> Message:
+    return Message("assistant" if turn.role == "assistant" else "user", turn.content)
 
 
 def _thread(tenant_id: str, run_id: str) -> str:

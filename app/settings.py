@@ -39,13 +39,18 @@ class Settings(BaseSettings):
     allowed_hosts: tuple[str, ...] = Field(
         default=("127.0.0.1", "localhost", "[::1]", "testserver"), description="Host headers that are answered."
     )
-    owner_key: SecretStr | None = Field(default=None, description="32 characters or more; made at first start if absent.")
+    owner_key: SecretStr | None = Field(
+        default=None, description="32 characters or more; made at first start if absent."
+    )
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default is SQLite in `home`.")
 
     openai_base_url: str | None = Field(default=None, description="An OpenAI-compatible server; its /v1 included.")
     openai_model: str | None = Field(default=None, description="Model name there; turns the provider on.")
     openai_api_key: SecretStr | None = None
     openai_context_tokens: int = Field(default=16_384, ge=512)
+    openai_native_tools: bool = Field(
+        default=True, description="Whether that model takes tools; else they are chosen for it."
+    )
     gguf_path: Path | None = Field(default=None, description="A GGUF file to serve in place of the embedded one.")
     gguf_context_tokens: int = Field(default=4_096, ge=512)
     model_threads: int = Field(default=2, ge=1)

@@ -1,0 +1,128 @@
+"""A runner over the real store, graphs, guard and tools, with a scripted model and passages in memory."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.checkpoints import checkpointer
+from app.records import Principal, RunEvent, RunRequest
+from app.runner import Job, Runner
+from app.services.escalation.store import StoreEscalation
+from app.services.gateway.gateway import MeteredGateway
+from app.services.gateway.scripted import Script, ScriptedGateway
+from app.services.guardrails.guard import PatternGuard
+from app.services.retrieval.embedder import MiniLmEmbedder
+from app.services.store.store import Store
+from app.services.tools.calculator import Calculator
+from app.services.tools.create_ticket import CreateTicket
+from app.services.tools.search_documents import SearchDocuments
+from app.services.tools.toolbox import ScopedToolbox
+from app.telemetry.spans import RunTrace
+from graphs import catalog
+from graphs.context import RunContext
+from graphs.prompts import PromptBook
+from graphs.types import Passage, Retrieval
+
+ANN = Principal("acme", "ann", frozenset({"chat", "approvals"}), "k1")
+BOB = Principal("acme", "bob", frozenset({"chat"}), "k2")
+EVE = Principal("umbrella", "eve", frozenset({"chat", "approvals", "runs"}), "k3")
+
+
+class FixedRetriever:
+    """Gives the same passages to every query."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self._passages = tuple(passages)
+
+    async def search(self, query: str, **_: object) -> Retrieval:
+        return Retrieval(self._passages, "docs@7", "fixed")
+
+
+@dataclass
+class Lite:
+    runner: Runner
+    store: Store
+    gateway: ScriptedGateway
+
+    async def ask(self, message: str, *, who: Principal = ANN, **options: object) -> "Answer":
+        run_id = await self.runner.start(who, RunRequest(message, **options))  # type: ignore[arg-type]
+        events = [event async for event in self.runner.events(who, run_id)]
+        return Answer(run_id, events)
+
+
+@dataclass
+class Answer:
+    run_id: str
+    events: list[RunEvent]
+
+    @property
+    def types(self) -> list[str]:
+        return [event.type for event in self.events]
+
+    @property
+    def text(self) -> str:
+        return "".join(event.data["text"] for event in self.events if event.type == "message.delta")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def lite(
+    home: Path,
+    script: Script,
+    embedder: MiniLmEmbedder,
+    *,
+    passages: Sequence[Passage] = (),
+    clock: Callable[[], datetime] = now,
+    reattach_grace_s: float = 60,
+    run_timeout_s: float = 60,
+    native_tools: bool = True,
+) -> AsyncIterator[Lite]:
+    store = await Store.open(f"sqlite+aiosqlite:///{home / 'lite.db'}", clock)
+    gateway = ScriptedGateway(script)
+    guard, prompts = PatternGuard(embedder), PromptBook.packaged()
+
+    def make_context(job: Job, trace: RunTrace) -> tuple[RunContext, MeteredGateway]:
+        metered = MeteredGateway(gateway, trace, job.request.model)
+        metered.describe()
+        tenant, user = job.principal.tenant_id, job.principal.user_id
+        retriever = FixedRetriever(passages)
+        tools = (SearchDocuments(retriever), Calculator(), CreateTicket(store.tickets))
+        return RunContext(
+            run_id=job.run_id,
+            tenant_id=tenant,
+            user_id=user,
+            gateway=metered,
+            retriever=retriever,
+            toolbox=ScopedToolbox(tools, tenant_id=tenant, user_id=user, run_id=job.run_id, trace=trace),
+            guard=guard,
+            prompts=prompts,
+            trace=trace,
+            escalation=StoreEscalation(store.escalations, run_id=job.run_id, tenant_id=tenant),
+            clock=clock,
+            model=job.request.model,
+        ), metered
+
+    async with checkpointer(home / "checkpoints.db") as saver:
+        runner = Runner(
+            store=store,
+            graphs={
+                name: catalog.build(name).compile(checkpointer=saver if name == "agent" else None)
+                for name in catalog.CATALOG
+            },
+            make_context=make_context,
+            clock=clock,
+            run_timeout_s=run_timeout_s,
+            reattach_grace_s=reattach_grace_s,
+            approval_ttl_s=3600,
+        )
+        await runner.recover()
+        try:
+            yield Lite(runner, store, gateway)
+        finally:
+            await runner.close()
+            await store.close()
