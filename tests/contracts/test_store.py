@@ -21,6 +21,7 @@ from app.records import (
 from app.services.store.records import ApprovalRecord, ConversationRecord, Page, RunFilter
 from app.services.store.store import Store
 from graphs.errors import Conflict, Invalid, Missing
+from graphs.types import Decision
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOSTILE = "a\x00b\ud800c \U0001f6a2 'x' OR 1=1; -- \u202e"
@@ -384,7 +385,7 @@ class TestApprovals:
         asked = await ask(store, "r1")
 
         async def decide(n: int) -> str:
-            choice = "approve" if n % 2 else "deny"
+            choice: Decision = "approve" if n % 2 else "deny"
             await store.approvals.decide(asked.approval_id, "a", f"p{n}", choice, {"n": n}, "", START)
             return f"p{n}"
 
@@ -542,12 +543,22 @@ async def test_what_is_not_yours_does_not_exist(store: Store, whose: str) -> Non
     outcomes = await asyncio.gather(*refused.values(), return_exceptions=True)
     assert dict(zip(refused, map(type, outcomes), strict=True)) == dict.fromkeys(refused, Missing)
     if tenant == "b":
-        lists = (store.conversations.list, store.runs.list)
-        assert [(await list_("b", None)).items for list_ in lists] == [[], []]
-        assert (await store.approvals.list("b")).items == (await store.escalations.list("b")).items == []
-        assert (await store.documents.list("b")).items == await store.documents.find("b", "d") == []
-        assert await store.documents.collections("b") == await store.keys.list("b") == []
-        assert await store.approvals.of_run("r1", "b") == await store.feedback.for_run("r1", "b") == []
+        pages: list[Page[Any]] = [
+            await store.conversations.list("b", None),
+            await store.runs.list("b", None),
+            await store.approvals.list("b"),
+            await store.escalations.list("b"),
+            await store.documents.list("b"),
+        ]
+        assert [page.items for page in pages] == [[]] * 5
+        found: list[list[Any]] = [
+            await store.documents.find("b", "d"),
+            await store.documents.collections("b"),
+            await store.keys.list("b"),
+            await store.approvals.of_run("r1", "b"),
+            await store.feedback.for_run("r1", "b"),
+        ]
+        assert found == [[]] * 5
     assert (await store.runs.get("r1", "a", "u1")).status == "running"
     assert (await store.approvals.list("a")).items[0].state == "pending"
 

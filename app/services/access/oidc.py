@@ -12,11 +12,14 @@ import jwt
 from jwt import PyJWK
 
 from app.records import SCOPES, Principal
+from app.services.access.issuer import Issuer
 from app.services.access.jwks import JwksCache
 from graphs.errors import Unauthenticated
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 LEEWAY_S: Final = 30
+MAX_TENANT_CHARS: Final = 128  # as for keys
+MAX_SUBJECT_CHARS: Final = 255  # OpenID Connect Core 1.0, section 2
 REFUSAL: Final = "the credential is missing or not valid"
 _REQUIRED: Final = ["exp", "iat", "aud", "iss", "sub"]
 # PyJWT raises its own tree; claims of the wrong type or size come through as these.
@@ -28,20 +31,23 @@ class OidcVerifier:
 
     def __init__(
         self,
-        issuer: str,
+        issuer: Issuer,
         audience: str,
-        jwks: JwksCache,
         *,
+        jwks: JwksCache | None = None,
         algorithms: Sequence[str] = ALGORITHMS,
         tenant_claim: str = "tenant",
         default_scopes: Collection[str] = ("chat",),
     ) -> None:
-        """Raises ValueError for an algorithm outside of ALGORITHMS: shared secrets and `none` are never accepted."""
+        """`jwks` None keeps the issuer's keys by the usual rules.
+
+        Raises ValueError for an algorithm outside of ALGORITHMS: shared secrets and `none` are never accepted.
+        """
         if not algorithms or not set(algorithms) <= set(ALGORITHMS):
             raise ValueError(f"algorithms must be some of {', '.join(ALGORITHMS)}")
-        self._issuer = issuer
+        self._issuer = issuer.url
         self._audience = audience
-        self._jwks = jwks
+        self._jwks = jwks or JwksCache(issuer.jwks)
         self._algorithms = list(algorithms)
         self._tenant_claim = tenant_claim
         self._default_scopes = _grantable(default_scopes)
@@ -89,7 +95,7 @@ class OidcVerifier:
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         tenant, user = claims.get(self._tenant_claim), claims["sub"]
-        if not (_is_name(tenant) and _is_name(user)):
+        if not (_is_name(tenant, MAX_TENANT_CHARS) and _is_name(user, MAX_SUBJECT_CHARS)):
             raise Unauthenticated(REFUSAL)
         return Principal(tenant, user, _grantable(_scopes(claims)) or self._default_scopes)
 
@@ -107,6 +113,6 @@ def _grantable(scopes: Collection[str]) -> frozenset[str]:
     return frozenset(scopes) & frozenset(SCOPES) - {"owner"}
 
 
-def _is_name(value: Any) -> TypeGuard[str]:
-    """A tenant or user as keys could have it too; a leading underscore is kept for the product's own tenants."""
-    return isinstance(value, str) and 1 <= len(value) <= 128 and value.isprintable() and not value.startswith("_")
+def _is_name(value: Any, max_chars: int) -> TypeGuard[str]:
+    """A tenant or user; a leading underscore is kept for the product's own."""
+    return isinstance(value, str) and 1 <= len(value) <= max_chars and value.isprintable() and not value.startswith("_")
