@@ -1,0 +1,265 @@
+"""The command `pilothouse`: serve, ask, ingest, eval, keys, doctor, mlflow.
+
+Commands other than `serve` open the same workbench on the same state; they may run beside a server.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from app.records import SCOPES, AnswerCard, Mode, Principal, RunRequest, Scope
+from app.settings import Settings, quiet_libraries
+from graphs.errors import PilothouseError
+
+if TYPE_CHECKING:
+    from app.workbench import Workbench
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pilothouse: an AI backend that you can open up.")
+keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+app.add_typer(keys, name="keys")
+
+out, err = Console(), Console(stderr=True)
+T = TypeVar("T")
+INGESTED = frozenset({".md", ".markdown", ".txt", ".html", ".htm", ".pdf"})
+OPERATOR = Principal("default", "operator", frozenset({"owner"}), "cli")
+
+
+def settings() -> Settings:
+    """The settings of this process; a wrong one ends the command, naming its variable."""
+    quiet_libraries()
+    try:
+        return Settings()
+    except ValidationError as error:
+        for problem in error.errors(include_input=False, include_url=False):
+            name = "_".join(["PILOTHOUSE", *(str(part).upper() for part in problem["loc"])])
+            err.print(f"[red]{name}[/]: {problem['msg']}" if problem["loc"] else f"[red]settings[/]: {problem['msg']}")
+        raise typer.Exit(2) from None
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; a failure we know becomes one line and exit code 1."""
+    try:
+        return asyncio.run(work)
+    except PilothouseError as error:
+        err.print(f"[red]{error.code}[/]: {error.message}")
+        raise typer.Exit(1) from None
+
+
+@asynccontextmanager
+async def opened(*, ready: bool = True) -> "AsyncIterator[Workbench]":
+    # Everything heavy hangs on the workbench; `--help` and wrong options should not wait for it.
+    from app.workbench import open_workbench
+
+    async with open_workbench(settings().model_copy(update={"export_traces": False})) as bench:
+        if ready:
+            with err.status("Loading the models and the handbook"):
+                await bench.until_ready()
+        yield bench
+
+
+@app.callback(invoke_without_command=True)
+def main(show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if show_version:
+        out.print(version("pilothouse"))
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; PORT or PILOTHOUSE_PORT otherwise.")] = None,
+) -> None:
+    """Serve API and console."""
+    chosen: dict[str, Any] = {"host": host, "port": port if port is not None else os.environ.get("PORT")}
+    here = settings()
+    updates = {name: value for name, value in chosen.items() if value is not None}
+    try:
+        here = Settings.model_validate(here.model_dump() | updates)
+    except ValidationError:
+        err.print("[red]PORT[/]: a port is a number from 0 to 65535")
+        raise typer.Exit(2) from None
+    from app.main import serve as serve_app  # FastAPI, LangGraph and the rest take a second to import
+
+    sys.exit(serve_app(here))
+
+
+@app.command()
+def ask(
+    question: str,
+    mode: Annotated[str, typer.Option(help="chat, rag or agent.")] = "rag",
+    collection: Annotated[str | None, typer.Option(help="Collection to search; the handbook if none is named.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to answer with.")] = None,
+) -> None:
+    """Ask one question and print the answer with its citations."""
+
+    async def work() -> AnswerCard:
+        if mode not in ("chat", "rag", "agent"):
+            raise typer.BadParameter("mode is chat, rag or agent", param_hint="--mode")
+        chosen: Mode = mode  # type: ignore[assignment]
+        request = RunRequest(question, chosen, collection=collection, model=model, feature="cli")
+        async with opened() as bench:
+            run_id = await bench.runner.start(OPERATOR, request)
+            async with aclosing(bench.runner.events(OPERATOR, run_id)) as events:
+                async for event in events:
+                    if event.type == "message.delta":
+                        out.print(event.data["text"], end="", markup=False, highlight=False)
+            return await bench.runner.card(OPERATOR, run_id)
+
+    _show(run(work()))
+
+
+def _show(card: AnswerCard) -> None:
+    out.print()
+    for citation in card.citations:
+        where = f"{citation.title}: {citation.heading}" if citation.heading else citation.title
+        out.print(f"  [{citation.number}] ", where, f" ({citation.score:.2f})", markup=False, sep="", style="dim")
+    if card.status == "waiting":
+        tool = card.tools[-1]
+        out.print(f"Waits for approval {card.pending_approval}: {tool.name} {tool.arguments}", markup=False)
+    if card.error is not None:
+        err.print(f"[red]{card.error.code}[/]: {card.error.message}")
+        raise typer.Exit(1)
+    summary = f"{card.model} · {card.latency_ms / 1000:.1f} s · {card.validation} · run {card.request_id}"
+    out.print(summary, style="dim", markup=False, highlight=False)
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(exists=True, help="Files or folders.")],
+    collection: Annotated[str, typer.Option(help="Collection to put them into; made if it is new.")],
+    tenant: Annotated[str, typer.Option(help="Tenant that owns them.")] = "default",
+) -> None:
+    """Ingest Markdown, text, HTML and PDF files; one that fails says why and does not stop the others."""
+    found = [(root, path) for root in paths for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
+    files = [(root, path) for root, path in found if path.is_file() and path.suffix.lower() in INGESTED]
+    if not files:
+        err.print(f"No file of {', '.join(sorted(INGESTED))} there.")
+        raise typer.Exit(1)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+
+    async def work() -> list[tuple[Path, str]]:
+        failed = []
+        async with opened() as bench:
+            with Progress(*columns, console=err) as progress:
+                task = progress.add_task("Ingesting", total=len(files))
+                for root, path in files:
+                    name = path.name if root.is_file() else path.relative_to(root).as_posix()
+                    progress.update(task, description=name[-40:])
+                    try:
+                        await bench.ingest.add(
+                            tenant, collection, name, await asyncio.to_thread(path.read_bytes), filename=path.name
+                        )
+                    except PilothouseError as error:
+                        failed.append((path, error.message))
+                    progress.advance(task)
+        return failed
+
+    failed = run(work())
+    for path, reason in failed:
+        err.print(f"[red]{path}[/]: {reason}")
+    out.print(f"{len(files) - len(failed)} of {len(files)} documents are in {collection}.")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("eval")
+def evaluate(
+    suite: Annotated[str, typer.Argument(help="Name of a suite.")] = "handbook",
+    split: Annotated[str, typer.Option(help="dev (to choose by) or test (to report).")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first questions.")] = None,
+) -> None:
+    """Run an evaluation suite and log it to MLflow."""
+    # Evals stand to the right of app on the line, so app knows them by name only.
+    (entry,) = entry_points(group="pilothouse.evals", name="run")
+    raise typer.Exit(run(entry.load()(settings(), suite=suite, split=split, limit=limit, console=out)))
+
+
+@app.command()
+def doctor() -> None:
+    """Check that everything a run needs is there and works."""
+
+    async def work() -> list[tuple[str, bool, str]]:
+        async with opened() as bench:
+            return await bench.examine()
+
+    table = Table("check", "", "finding", box=None, pad_edge=False)
+    checks = run(work())
+    for name, good, finding in checks:
+        table.add_row(name, "[green]ok[/]" if good else "[red]bad[/]", finding)
+    out.print(table)
+    if not all(good for _, good, _ in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def mlflow(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
+    """Open MLflow's own UI on loopback, over the runs of this installation."""
+    here = settings()
+    from app.telemetry.server import mlflow_server  # starts a process; MLflow itself is imported there
+
+    raise typer.Exit(mlflow_server(here.tracking_uri, here.mlruns / "artifacts", port))
+
+
+@keys.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option()],
+    user: Annotated[str, typer.Option()],
+    scope: Annotated[list[str], typer.Option(help=f"One or more of {', '.join(SCOPES)}.")],
+    name: Annotated[str, typer.Option()] = "",
+) -> None:
+    """Make a key and print it once."""
+    unknown = set(scope) - set(SCOPES)
+    if unknown:
+        raise typer.BadParameter(f"unknown scope {', '.join(sorted(unknown))}", param_hint="--scope")
+    scopes: list[Scope] = [known for known in SCOPES if known in scope]
+
+    async def work() -> str:
+        async with opened(ready=False) as bench:
+            _, secret = await bench.store.keys.create(tenant, user, scopes, name)
+            return secret
+
+    out.print(run(work()), markup=False, highlight=False, soft_wrap=True)
+
+
+@keys.command("list")
+def list_keys(tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None) -> None:
+    """List keys without their secrets."""
+
+    async def work() -> list[Any]:
+        async with opened(ready=False) as bench:
+            return await bench.store.keys.list(tenant)
+
+    table = Table("key id", "tenant", "user", "scopes", "name", "state", box=None, pad_edge=False)
+    for key in run(work()):
+        state = "revoked" if key.revoked_at else "active"
+        table.add_row(key.key_id, key.tenant_id, key.user_id, " ".join(key.scopes), key.name, state)
+    out.print(table)
+
+
+@keys.command("revoke")
+def revoke_key(key_id: str) -> None:
+    """Revoke a key at once."""
+
+    async def work() -> None:
+        async with opened(ready=False) as bench:
+            await bench.store.keys.revoke(key_id, None)
+
+    run(work())
+    out.print(f"{key_id} is revoked.", highlight=False)

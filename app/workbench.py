@@ -1,0 +1,307 @@
+"""Opens everything a run needs and closes it again: the only place where services are made and graphs compiled.
+
+`open_workbench(settings)` gives the bench once the models have loaded; the handbook is ingested behind it, and
+`bench.ready` is set when a question about it can be answered.
+"""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from app.checkpoints import checkpointer
+from app.records import Principal
+from app.runner import Job, MakeContext, Runner
+from app.services.access.access import Access
+from app.services.access.issuer import Issuer
+from app.services.access.jwks import JwksCache
+from app.services.access.login import OidcLogin
+from app.services.access.oidc import OidcVerifier
+from app.services.access.owner import ensure_owner_key
+from app.services.access.sessions import LoginTokens, Sessions, session_secret
+from app.services.escalation.store import StoreEscalation
+from app.services.gateway.extractive import ExtractiveAnswerer
+from app.services.gateway.gateway import MeteredGateway, ModelGateway
+from app.services.gateway.llamacpp import LlamaCppProvider
+from app.services.gateway.openai import OpenAiProvider
+from app.services.gateway.provider import Provider
+from app.services.guardrails.guard import PatternGuard
+from app.services.ingest.ingest import Ingest
+from app.services.retrieval.embedder import MiniLmEmbedder
+from app.services.retrieval.library import Library
+from app.services.retrieval.query import HANDBOOK, SHARED_TENANT
+from app.services.retrieval.retriever import TenantRetriever
+from app.services.store.store import Store
+from app.services.tools.calculator import Calculator
+from app.services.tools.create_ticket import CreateTicket
+from app.services.tools.current_time import CurrentTime
+from app.services.tools.pick import ToolPicker
+from app.services.tools.search_documents import SearchDocuments
+from app.services.tools.toolbox import ScopedToolbox
+from app.settings import Settings, quiet_libraries
+from app.telemetry.exporter_process import exporter_process
+from app.telemetry.spans import RunTrace
+from graphs import catalog
+from graphs.context import Limits, RunContext
+from graphs.prompts import PromptBook
+from graphs.types import ModelInfo
+
+log = logging.getLogger("pilothouse.workbench")
+
+PAGES: Final = Path(__file__).with_name("handbook")
+OWNER: Final = Principal("default", "owner", frozenset({"owner"}), "owner")
+SWEEP_S: Final = 60.0  # how often expired approvals are looked for; they live for days
+ENOUGH_DISK_BYTES: Final = 1 << 30
+
+
+@dataclass(slots=True)
+class Workbench:
+    """Everything open. `ready` is set when the handbook is searchable; `failed` holds why it cannot be."""
+
+    settings: Settings
+    owner_key: str
+    store: Store
+    access: Access
+    sessions: Sessions
+    login_tokens: LoginTokens
+    oidc_login: OidcLogin | None
+    embedder: MiniLmEmbedder
+    library: Library
+    ingest: Ingest
+    gateway: ModelGateway
+    prompts: PromptBook
+    runner: Runner
+    clock: Callable[[], datetime]
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    preparing: asyncio.Task[None] | None = None
+
+    def login_link(self) -> str:
+        """A console link that logs the owner in once, as Jupyter prints it."""
+        token = self.login_tokens.issue(OWNER)
+        everywhere = self.settings.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if everywhere else self.settings.host
+        return f"http://{host}:{self.settings.port}/login?token={token}"
+
+    async def until_ready(self) -> None:
+        """Wait for the handbook; raises what made its ingest fail."""
+        if self.preparing is not None:
+            await asyncio.shield(self.preparing)
+
+    async def examine(self) -> list[tuple[str, bool, str]]:
+        """What `pilothouse doctor` prints: name, whether it is well, and what was found."""
+        home = self.settings.home.resolve()
+        free = shutil.disk_usage(home).free
+        await self.store.ping()
+        vectors = await self.embedder.embed(["probe"])
+        models = ", ".join(f"{info.name} ({info.provider})" for info in self.gateway.models)
+        handbook = await self.library.version(SHARED_TENANT, HANDBOOK)
+        backlog = await self.store.runs.backlog()
+        return [
+            ("state", True, str(home)),
+            ("disk", free >= ENOUGH_DISK_BYTES, f"{free / 2**30:.1f} GiB free"),
+            ("store", True, self.settings.store_url.split("://", 1)[0]),
+            ("embedder", vectors.shape == (1, self.embedder.dimensions), self.embedder.id),
+            ("models", bool(models), models),
+            ("handbook", self.ready.is_set(), handbook),
+            ("trace backlog", True, f"{backlog} runs"),
+        ]
+
+
+@asynccontextmanager
+async def open_workbench(
+    settings: Settings,
+    *,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    providers: Mapping[str, Provider] | None = None,
+) -> AsyncIterator[Workbench]:
+    """Open the bench for those settings. `providers`, in tests and drills, replaces the models by name."""
+    quiet_libraries()
+    home = settings.home.resolve()
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with AsyncExitStack() as stack:
+        owner_key = ensure_owner_key(home, settings.owner_key.get_secret_value() if settings.owner_key else None)
+        store = await Store.open(settings.store_url, clock)
+        stack.push_async_callback(store.close)
+        await store.keys.import_owner(owner_key)
+        secret = session_secret(home)
+        verifier, oidc_login = _oidc(settings, secret)
+        embedder = await MiniLmEmbedder.open(threads=settings.model_threads)
+        stack.callback(embedder.close)
+        library = await Library.open(home / "lance", embedder)
+        stack.push_async_callback(library.close)
+        models = dict(providers) if providers else await _providers(settings, embedder)
+        gateway = _model_gateway(settings, models)
+        stack.push_async_callback(gateway.close)
+        ingest = Ingest(library, embedder, store.documents)
+        prompts = PromptBook.packaged()
+        guard = PatternGuard(embedder, settings.image_hosts)
+        saver = await stack.enter_async_context(checkpointer(home / "checkpoints.db"))
+        runner = Runner(
+            store=store,
+            graphs={
+                name: catalog.build(name).compile(checkpointer=saver if name == "agent" else None, name=name)
+                for name in catalog.CATALOG
+            },
+            make_context=_context_maker(store, library, gateway, guard, prompts, ToolPicker(embedder), clock),
+            clock=clock,
+            run_timeout_s=settings.run_timeout_s,
+            reattach_grace_s=settings.reattach_grace_s,
+            approval_ttl_s=settings.approval_ttl_s,
+            max_message_chars=settings.max_message_chars,
+        )
+        bench = Workbench(
+            settings=settings,
+            owner_key=owner_key,
+            store=store,
+            access=Access(store.keys, verifier),
+            sessions=Sessions(secret, store.keys),
+            login_tokens=LoginTokens(),
+            oidc_login=oidc_login,
+            embedder=embedder,
+            library=library,
+            ingest=ingest,
+            gateway=gateway,
+            prompts=prompts,
+            runner=runner,
+            clock=clock,
+        )
+        if settings.export_traces:
+            settings.mlruns.mkdir(parents=True, exist_ok=True)
+            await stack.enter_async_context(
+                exporter_process(settings.store_url, settings.tracking_uri, settings.mlruns.resolve() / "artifacts")
+            )
+        await runner.recover()
+        stack.push_async_callback(runner.close)
+        bench.preparing = asyncio.create_task(_prepare(bench), name="ingest handbook")
+        sweeping = asyncio.create_task(_sweep(runner), name="sweep approvals")
+        try:
+            yield bench
+        finally:
+            for task in (bench.preparing, sweeping):
+                task.cancel()
+            await asyncio.wait({bench.preparing, sweeping})
+
+
+async def _prepare(bench: Workbench) -> None:
+    """Bring the handbook's collection in step with the packaged pages, then say ready."""
+    pages = {path.stem: path for path in sorted(PAGES.glob("*.md"))}
+    held = await bench.store.documents.list(SHARED_TENANT, HANDBOOK, limit=200)
+    for gone in {record.document_id for record in held.items} - pages.keys():
+        await bench.ingest.remove(SHARED_TENANT, HANDBOOK, gone)
+    for name, path in pages.items():
+        # A page whose hash is unchanged is skipped, so that only the first start pays for embedding.
+        await bench.ingest.add(SHARED_TENANT, HANDBOOK, name, path.read_bytes(), filename=path.name)
+    bench.ready.set()
+    log.info("ready", extra={"handbook_pages": len(pages)})
+
+
+async def _sweep(runner: Runner) -> None:
+    """Go on with runs whose approval has expired; one failing round is logged and the next one tries again."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            await runner.go_on()
+        except Exception:
+            # The loop of a worker: a store that is away for a minute must not end it.
+            log.exception("sweeping approvals failed")
+
+
+def _context_maker(
+    store: Store,
+    library: Library,
+    gateway: ModelGateway,
+    guard: PatternGuard,
+    prompts: PromptBook,
+    picker: ToolPicker,
+    clock: Callable[[], datetime],
+) -> MakeContext:
+    limits = Limits()
+
+    def make(job: Job, trace: RunTrace) -> tuple[RunContext, MeteredGateway]:
+        tenant, user = job.principal.tenant_id, job.principal.user_id
+        request = job.request
+        metered = MeteredGateway(gateway, trace, request.model)
+        metered.describe()  # an unknown model is refused before there is a run
+        retriever = TenantRetriever(library, tenant, trace)
+        tools = (
+            SearchDocuments(retriever, collection=request.collection, where=request.where, limit=limits.passages),
+            Calculator(),
+            CurrentTime(clock),
+            CreateTicket(store.tickets),
+        )
+        context = RunContext(
+            run_id=job.run_id,
+            tenant_id=tenant,
+            user_id=user,
+            gateway=metered,
+            retriever=retriever,
+            toolbox=ScopedToolbox(tools, tenant_id=tenant, user_id=user, run_id=job.run_id, trace=trace, picker=picker),
+            guard=guard,
+            prompts=prompts,
+            trace=trace,
+            escalation=StoreEscalation(store.escalations, run_id=job.run_id, tenant_id=tenant),
+            clock=clock,
+            limits=limits,
+            model=request.model,
+            collection=request.collection,
+            where=request.where,
+        )
+        return context, metered
+
+    return make
+
+
+async def _providers(settings: Settings, embedder: MiniLmEmbedder) -> dict[str, Provider]:
+    """The models by name, the default of everything but RAG first."""
+    found: list[Provider] = []
+    if settings.openai_model and settings.openai_base_url:
+        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else ""
+        info = ModelInfo(
+            name=settings.openai_model,
+            version="",
+            provider="openai",
+            context_tokens=settings.openai_context_tokens,
+            max_output_tokens=settings.openai_context_tokens // 4,
+            native_tools=settings.openai_native_tools,
+        )
+        found.append(OpenAiProvider(info, base_url=settings.openai_base_url, api_key=key))
+    found.append(
+        await LlamaCppProvider.open(
+            gguf=settings.gguf_path, context_tokens=settings.gguf_context_tokens, threads=settings.model_threads
+        )
+    )
+    found.append(ExtractiveAnswerer(embedder))
+    return {provider.info.name: provider for provider in found}
+
+
+def _model_gateway(settings: Settings, providers: Mapping[str, Provider]) -> ModelGateway:
+    """A model of the user's own serves everything; the embedded default answers RAG with the extractive model.
+
+    That choice is measured: see the table in the README and evals/LOG.md.
+    """
+    default = next(iter(providers))
+    own = settings.openai_model is not None or settings.gguf_path is not None
+    extractive = next((name for name, provider in providers.items() if provider.info.extractive), None)
+    return ModelGateway(providers, default, {} if own or extractive is None else {"rag": extractive})
+
+
+def _oidc(settings: Settings, secret: str) -> tuple[OidcVerifier | None, OidcLogin | None]:
+    if settings.oidc_issuer is None or settings.oidc_audience is None:
+        return None, None
+    issuer = Issuer(settings.oidc_issuer)
+    verifier = OidcVerifier(
+        settings.oidc_issuer,
+        settings.oidc_audience,
+        JwksCache(issuer.jwks),
+        tenant_claim=settings.oidc_tenant_claim,
+        default_scopes=settings.oidc_default_scopes,
+    )
+    if settings.oidc_client_id is None:
+        return verifier, None
+    client_secret = settings.oidc_client_secret.get_secret_value() if settings.oidc_client_secret else None
+    return verifier, OidcLogin(issuer, verifier, settings.oidc_client_id, client_secret, secret)
