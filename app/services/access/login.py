@@ -63,9 +63,10 @@ class OidcLogin:
     async def finish(self, code: str, state: str, cookie: str | None) -> Principal:
         """What the issuer sent back, with the cookie of `begin`. Raises Unauthenticated, UpstreamError."""
         try:
-            ours, nonce, code_verifier, redirect_uri = self._signer.loads(cookie or "", max_age=ATTEMPT_S)
+            kept = self._signer.loads((cookie or "").encode("utf-8", "replace"), max_age=ATTEMPT_S)
         except BadData as error:
             raise Unauthenticated(_REFUSAL) from error
+        ours, nonce, code_verifier, redirect_uri = kept
         if not hmac.compare_digest(state.encode("utf-8", "replace"), ours.encode()):
             raise Unauthenticated(_REFUSAL)
         id_token = (await self._exchange(code, code_verifier, redirect_uri)).get("id_token")

@@ -53,7 +53,7 @@ class Sessions:
     async def check(self, cookie: str | None) -> Principal:
         """Raises Unauthenticated for a forged, old or absent cookie and for one whose key is revoked or expired."""
         try:
-            value: Any = self._signer.loads(cookie or "", max_age=self.max_age_s)
+            value: Any = self._signer.loads((cookie or "").encode("utf-8", "replace"), max_age=self.max_age_s)
         except BadData as error:
             raise Unauthenticated("the session is missing, over or not valid") from error
         tenant_id, user_id, scopes, key_id = value
