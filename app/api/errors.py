@@ -131,12 +131,17 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    errors = [_field_error(item) for item in error.errors()[:_MAX_ERRORS]]
+    errors = field_errors(error.errors())
     named = [item["field"] for item in errors if item["field"]]
     detail = "; ".join(f"{item['field'] or 'body'}: {item['message']}" for item in errors[:3])
     return problem(
         422, "invalid_input", detail, request.scope["request_id"], field=named[0] if named else None, errors=errors
     )
+
+
+def field_errors(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """pydantic's errors as `{field, message, code}`, the first of them where there are very many."""
+    return [_field_error(item) for item in found[:_MAX_ERRORS]]
 
 
 def _field_error(item: Mapping[str, Any]) -> dict[str, str]:

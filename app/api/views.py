@@ -307,7 +307,7 @@ class Status(Camel):
     status: str
 
 
-class RunStarted(Camel):
+class RunState(Camel):
     request_id: str
     status: RunStatus
 

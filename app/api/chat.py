@@ -1,0 +1,84 @@
+"""POST /api/ai/chat: a message to a graph, answered with the answer card or with its events."""
+
+import asyncio
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Request
+from starlette.responses import Response
+
+from app.api.body import StrictRoute
+from app.api.deps import Bench, Chatter
+from app.api.errors import problem, status_of
+from app.api.schemas import ChatIn
+from app.api.stream import EventStream, left
+from app.api.views import Problem
+from app.records import AnswerCard, Principal, RunRequest
+
+router = APIRouter(prefix="/api/ai", tags=["chat"], route_class=StrictRoute)
+
+
+def run_request(asked: ChatIn) -> RunRequest:
+    return RunRequest(
+        message=asked.message,
+        mode=asked.mode,
+        conversation_id=asked.conversation_id,
+        collection=asked.collection,
+        model=asked.model,
+        where=asked.filter,
+        feature=asked.feature,
+    )
+
+
+@router.post(
+    "/chat",
+    summary="Ask",
+    response_model=AnswerCard,
+    responses={
+        200: {
+            "description": "The answer card, or with `stream` its events.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        502: {"model": Problem, "description": "The run failed upstream; `requestId` opens it."},
+        504: {"model": Problem, "description": "The run took too long."},
+    },
+)
+async def chat(asked: Annotated[ChatIn, Body()], request: Request, bench: Bench, principal: Chatter) -> Response:
+    """Run a graph on a message. A run that waits for an approval answers with `status: waiting`.
+
+    With `stream: true` the answer is server-sent events, each with an id; `/api/ai/runs/{requestId}/events` takes them
+    up again.
+    """
+    run_id = await bench.runner.start(principal, run_request(asked))
+    request.scope["request_id"] = run_id  # one id in the answer, in the header and in the log
+    if asked.stream:
+        return EventStream(bench.runner.events(principal, run_id))
+    await _settled_or_left(request, bench, principal, run_id)
+    return answered(await bench.runner.card(principal, run_id))
+
+
+def answered(card: AnswerCard) -> Response:
+    """The card; a run that did not come to an answer is a problem document with the run's id."""
+    if card.error is not None:
+        status = status_of(card.error.kind, card.error.code)
+        return problem(status, card.error.code, card.error.message, card.request_id)
+    return Response(card.model_dump_json(by_alias=True), media_type="application/json")
+
+
+async def _settled_or_left(request: Request, bench: Bench, principal: Principal, run_id: str) -> None:
+    """Attend the run like a reader of its stream, so that a client that hangs up lets go of it."""
+
+    async def attend() -> None:
+        async with aclosing(bench.runner.events(principal, run_id)) as events:  # type: ignore[type-var]
+            async for _ in events:
+                pass
+
+    attending, leaving = asyncio.create_task(attend()), asyncio.create_task(left(request.receive))
+    try:
+        await asyncio.wait({attending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (attending, leaving):
+            task.cancel()
+        await asyncio.wait({attending, leaving})
+    if not attending.cancelled():
+        attending.result()

@@ -1,0 +1,39 @@
+"""API keys: made, listed and revoked by the owner."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query, Response
+
+from app.api.body import StrictRoute
+from app.api.deps import Bench, Owner
+from app.api.schemas import KeyIn
+from app.api.views import KeyOut, ListOut, NewKeyOut
+from graphs.errors import Invalid
+
+router = APIRouter(prefix="/api/ai/keys", tags=["keys"], route_class=StrictRoute)
+
+
+@router.post("", summary="Make a key", status_code=201, response_model=NewKeyOut)
+async def create_key(wanted: Annotated[KeyIn, Body()], bench: Bench, principal: Owner) -> NewKeyOut:
+    """The answer carries the key once; only its hash is kept."""
+    if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
+        raise Invalid("expiresAt is in the past", field="expiresAt")
+    record, secret = await bench.store.keys.create(
+        wanted.tenant_id, wanted.user_id, wanted.scopes, wanted.name, wanted.expires_at
+    )
+    return NewKeyOut(key=secret, **dict(KeyOut.of(record)))
+
+
+@router.get("", summary="List keys", response_model=ListOut[KeyOut])
+async def list_keys(
+    bench: Bench, principal: Owner, tenant: Annotated[str | None, Query(alias="tenantId", max_length=128)] = None
+) -> ListOut[KeyOut]:
+    """All tenants' or one's, newest first, revoked ones included; never their secrets."""
+    return ListOut(items=[KeyOut.of(record) for record in await bench.store.keys.list(tenant)])
+
+
+@router.delete("/{key_id}", summary="Revoke a key", status_code=204, response_class=Response)
+async def revoke_key(key_id: str, bench: Bench, principal: Owner) -> None:
+    """For good; sessions that were opened with it end too."""
+    await bench.store.keys.revoke(key_id, None)
