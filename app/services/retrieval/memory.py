@@ -1,0 +1,44 @@
+"""A Retriever without an index, for tests and for graphs tried in isolation: it counts shared words."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from app.services.retrieval.query import (
+    HANDBOOK,
+    checked_collection,
+    checked_limit,
+    checked_query,
+    checked_where,
+    facets,
+)
+from graphs.errors import Missing
+from graphs.types import Passage, Retrieval
+
+
+class MemoryRetriever:
+    """Searches the passages it was made with, by collection. Scores are the share of the query's words found."""
+
+    def __init__(self, collections: Mapping[str, Sequence[Passage]]) -> None:
+        self._collections = collections
+
+    async def search(
+        self, query: str, *, collection: str | None = None, limit: int = 6, where: Mapping[str, Any] | None = None
+    ) -> Retrieval:
+        """Passages without a word of the query are left out."""
+        name = checked_collection(HANDBOOK if collection is None else collection)
+        wanted, limit, filters = _words(checked_query(query)), checked_limit(limit), set(checked_where(where))
+        if name not in self._collections:
+            raise Missing(f"no collection {name}")
+        scored = [
+            replace(passage, score=len(wanted & _words(f"{passage.title} {passage.text}")) / max(len(wanted), 1))
+            for passage in self._collections[name]
+            if filters <= set(facets(passage.metadata))
+        ]
+        best = sorted((found for found in scored if found.score > 0), key=lambda found: (-found.score, found.chunk_id))
+        return Retrieval(passages=tuple(best[:limit]), index_version=f"{name}@memory", embedder="none")
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))

@@ -1,0 +1,37 @@
+"""Search as a run sees it: the tenant is bound, the handbook is shared, every search is a span."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.services.retrieval.library import Library
+from app.services.retrieval.query import HANDBOOK, SHARED_TENANT, checked_collection
+from graphs.context import Trace
+from graphs.types import Retrieval
+
+
+class TenantRetriever:
+    """Implements graphs.context.Retriever for one tenant.
+
+    The name "handbook" means the shared collection for everybody, and is what is searched when none is named.
+    """
+
+    def __init__(self, library: Library, tenant_id: str, trace: Trace) -> None:
+        self._library = library
+        self._tenant_id = tenant_id
+        self._trace = trace
+
+    async def search(
+        self, query: str, *, collection: str | None = None, limit: int = 6, where: Mapping[str, Any] | None = None
+    ) -> Retrieval:
+        """Raises Missing for a collection that this tenant does not have, Invalid, IndexFailed."""
+        name = checked_collection(HANDBOOK if collection is None else collection)
+        owner = SHARED_TENANT if name == HANDBOOK else self._tenant_id
+        with self._trace.span("search", "search", query=query, collection=name, k=limit) as span:
+            found = await self._library.search(owner, name, query, limit, where)
+            span.set(
+                index_version=found.index_version,
+                embedder=found.embedder,
+                chunk_ids=[passage.chunk_id for passage in found.passages],
+                scores=[round(passage.score, 4) for passage in found.passages],
+            )
+        return found
