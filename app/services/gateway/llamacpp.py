@@ -98,6 +98,11 @@ class LlamaCppProvider:
     def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Completion, None]:
         return self._wire.stream(request)
 
+    def busy(self) -> int:
+        """Calls that the server works on at this moment; those that wait for a slot do not count."""
+        told = re.search(r"^llamacpp:requests_processing (\d+)", self._server.handle_metrics(), re.MULTILINE)
+        return int(told[1]) if told else 0
+
     async def close(self) -> None:
         # The server's end waits for its open streams, holding the interpreter's lock: they must be cut first.
         await self._wire.close()
@@ -119,6 +124,7 @@ def _serve(path: Path, key: str, window: int, threads: int, slots: int) -> Any:
     params.ui = params.endpoint_slots = False  # pages nobody asked for, one of which shows prompts
     params.cache_ram_mib = 0  # keeps up to 8 GB of old prompts otherwise
     params.offline = True
+    params.endpoint_metrics = True
     params.verbosity = _SILENT
     try:
         return xllamacpp.Server(params)

@@ -5,7 +5,7 @@ Always streams: the deadlines below can only be kept where the answer is seen to
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -85,8 +85,9 @@ class OpenAiProvider:
             async with call.deadline():
                 response = await self._open().post(self._url, data=payload, allow_redirects=False)
             self._responses.add(response)
-            async for text in call.read(response):
-                yield Delta(text)
+            async with aclosing(call.read(response)) as texts:
+                async for text in texts:
+                    yield Delta(text)
             yield call.assembly.completion(request, self._count)
             await _drain(response)
         except TimeoutError as error:  # of the socket's connect; aiohttp's is a ClientError too, hence first
@@ -131,7 +132,7 @@ class OpenAiProvider:
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, aiohttp.ClientError):  # the answer is whole and given: nothing here can spoil it
         async with asyncio.timeout(_DRAIN_S):
             await response.content.readany()
 

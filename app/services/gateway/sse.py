@@ -66,7 +66,7 @@ class SseParser:
         self._bound(len(line))
         if not line:
             data, self._data, self._data_bytes = self._data, [], 0
-            return "\n".join(data) if data else None
+            return "\n".join(data) or None  # an event of nothing is a ping, and the format drops it too
         name, _, value = line.partition(b":")
         if name == b"data":
             self._data_bytes += len(value)
