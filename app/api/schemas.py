@@ -36,12 +36,12 @@ Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, 
 # An id that was never given is 404 and not 422, so ids are only bounded here.
 Id = Annotated[str, StringConstraints(max_length=512)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
-Collection = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+Collection = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 DocumentId = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_printable)]
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
 MetadataInt = Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
 MetadataText = Annotated[StrictStr, StringConstraints(max_length=MAX_METADATA_CHARS)]
-Scalar = MetadataText | StrictBool | MetadataInt | StrictFloat
+Scalar = MetadataText | StrictBool | MetadataInt | StrictFloat | None
 Metadata = Annotated[dict[MetadataKey, Scalar], Field(max_length=MAX_METADATA)]
 Comment = Annotated[str, StringConstraints(max_length=MAX_COMMENT_CHARS)]
 

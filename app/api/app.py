@@ -1,0 +1,92 @@
+"""The HTTP application: routes, the guard before them, and the shape of refusals. `app.main` gives it a bench."""
+
+from collections import Counter
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
+from starlette.types import Lifespan
+
+from app.api import (
+    approvals,
+    chat,
+    collections,
+    conversations,
+    documents,
+    errors,
+    escalations,
+    feedback,
+    health,
+    keys,
+    login,
+    runs,
+    search,
+    tickets,
+    ws,
+)
+from app.api.middleware import Guard
+from app.api.public import CONSOLE
+from app.api.views import Problem
+from app.settings import Settings
+from graphs.errors import PilothouseError
+
+ROUTERS: Final = (
+    health.router,
+    login.router,
+    chat.router,
+    ws.router,
+    conversations.router,
+    runs.router,
+    feedback.router,
+    approvals.router,
+    tickets.router,
+    escalations.router,
+    documents.router,
+    collections.router,
+    search.router,
+    keys.router,
+)
+_REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in {
+        400: "The request is malformed.",
+        401: "No credential, or one that does not hold.",
+        403: "The credential lacks a scope.",
+        404: "No such thing, or none that this caller may know of.",
+        422: "A field is wrong; `errors` names each.",
+        429: "Too much; `Retry-After` says when again.",
+        503: "Starting, or a store is away; `Retry-After` says when again.",
+    }.items()
+}
+
+
+def create_api(settings: Settings, *, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The API without a bench: until `state.bench` is set, everything but health answers 503."""
+    api = FastAPI(
+        title="Pilothouse",
+        summary="Chat, RAG and tool agents whose every answer can be opened up.",
+        version="0.1.0",
+        lifespan=lifespan,
+        # FastAPI's own pages fetch scripts from a CDN.
+        docs_url=None,
+        redoc_url=None,
+        responses=_REFUSALS,
+        # A redirect to the path with or without a slash would be built from the Host header.
+        redirect_slashes=False,
+    )
+    api.state.bench = None
+    api.state.sockets = Counter()
+    for router in ROUTERS:
+        api.include_router(router)
+    api.add_route("/", _home, methods=["GET"], include_in_schema=False)
+    api.add_exception_handler(PilothouseError, errors.on_pilothouse_error)
+    api.add_exception_handler(HTTPException, errors.on_http_exception)
+    api.add_exception_handler(RequestValidationError, errors.on_validation_error)
+    api.add_middleware(Guard, settings=settings)
+    return api
+
+
+async def _home(_: object) -> RedirectResponse:
+    return RedirectResponse(CONSOLE, 303)

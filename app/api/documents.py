@@ -1,0 +1,224 @@
+"""Documents: taken in, listed, opened at a citation, deleted.
+
+A document is named by its collection and the caller's own id, which may hold slashes. The collection "handbook" is
+everybody's to read and nobody's to write.
+"""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final
+from unicodedata import normalize
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from app.api.body import StrictRequest, StrictRoute, loads
+from app.api.deps import Bench, Cursor, DocumentReader, DocumentWriter, Limit
+from app.api.errors import Refused
+from app.api.schemas import DocumentsIn, UploadIn
+from app.api.views import DocumentDetail, DocumentOut, FailedDocument, IngestOut, ListOut, Problem, listed
+from app.records import Principal
+from app.services.retrieval.query import HANDBOOK, SHARED_TENANT
+from graphs.errors import Forbidden, Invalid, Missing, TooLarge
+
+router = APIRouter(prefix="/api/ai/documents", tags=["documents"], route_class=StrictRoute)
+
+MAX_FIELDS: Final = 8
+MAX_FIELD_BYTES: Final = 128 * 1024
+
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "collection"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "collection": {"type": "string"},
+                        "id": {"type": "string", "description": "Default: the file's name."},
+                        "title": {"type": "string"},
+                        "metadata": {"type": "string", "description": "A JSON object of scalars."},
+                    },
+                }
+            },
+            "application/json": {"schema": DocumentsIn.model_json_schema()},
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    summary="Add documents",
+    status_code=201,
+    response_model=IngestOut,
+    openapi_extra=_BODY,
+    responses={413: {"model": Problem}, 415: {"model": Problem}},
+)
+async def add_documents(request: Request, bench: Bench, principal: DocumentWriter) -> IngestOut:
+    """One file as multipart, or texts as JSON. A known id is replaced; each document is whole in the index or absent.
+
+    Of a JSON batch the documents that cannot be read are named in `failed`; if none can, the answer is a 422.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _add_file(request, bench, principal)
+    if kind == "application/json":
+        return await _add_texts(_valid(DocumentsIn, await StrictRequest.json(request)), bench, principal)  # type: ignore[arg-type]
+    raise Refused(415, "unsupported_media_type", "send multipart/form-data or application/json", field="Content-Type")
+
+
+async def _add_file(request: Request, bench: Bench, principal: Principal) -> IngestOut:
+    async with request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise Invalid("the form needs one file in the field file", field="file")
+        fields: dict[str, Any] = {name: value for name, value in form.multi_items() if name != "file"}
+        wanted = _valid(UploadIn, fields | _parsed_metadata(fields))
+        _check_writable(wanted.collection)
+        if (file.size or 0) > bench.settings.max_upload_bytes:
+            raise TooLarge(f"a file may have {bench.settings.max_upload_bytes} bytes", field="file")
+        name = _base_name(file.filename or "")
+        try:
+            record = await bench.ingest.add(
+                principal.tenant_id,
+                wanted.collection,
+                wanted.id or _id_from(name),
+                await file.read(),
+                filename=name,
+                media_type=file.content_type or "",
+                title=wanted.title,
+                metadata=wanted.metadata,
+            )
+        except Invalid as error:
+            error.field = error.field or "file"
+            raise
+    return IngestOut(collection=wanted.collection, documents=[DocumentOut.of(record)])
+
+
+async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal) -> IngestOut:
+    _check_writable(wanted.collection)
+    added, failed = [], []
+    for place, item in enumerate(wanted.documents):
+        try:
+            record = await bench.ingest.add(
+                principal.tenant_id,
+                wanted.collection,
+                item.id,
+                item.text,
+                title=item.title,
+                metadata=item.metadata,
+            )
+            added.append(DocumentOut.of(record))
+        except Invalid as error:
+            if len(wanted.documents) == 1:
+                error.field = f"documents.{place}.text"
+                raise
+            failed.append(FailedDocument(document_id=item.id, code=error.code, message=error.message))
+    if not added:
+        raise Invalid(f"none of the {len(failed)} documents can be read; the first: {failed[0].message}")
+    return IngestOut(collection=wanted.collection, documents=added, failed=failed)
+
+
+@router.get("", summary="List documents", response_model=ListOut[DocumentOut])
+async def list_documents(
+    bench: Bench,
+    principal: DocumentReader,
+    limit: Limit,
+    cursor: Cursor = None,
+    collection: Annotated[str | None, Query(max_length=128)] = None,
+) -> ListOut[DocumentOut]:
+    """The tenant's, newest first, in one collection or in all; the handbook's where that is named."""
+    tenant = _reader_tenant(principal, collection)
+    return listed(await bench.store.documents.list(tenant, collection, limit, cursor), DocumentOut.of)
+
+
+@router.get("/{document_id:path}", summary="Open a document", response_model=DocumentDetail)
+async def read_document(
+    document_id: str,
+    bench: Bench,
+    principal: DocumentReader,
+    collection: Annotated[str | None, Query(max_length=128)] = None,
+) -> DocumentDetail:
+    """With the normalised text that citations point into. Name the collection where several hold the id."""
+    tenant = _reader_tenant(principal, collection)
+    named = collection or await _only_collection(bench, principal, document_id)
+    record = await bench.store.documents.get(tenant, named, document_id)
+    text = await bench.store.documents.text(tenant, named, document_id)
+    return DocumentDetail(text=text, **dict(DocumentOut.of(record)))
+
+
+@router.delete(
+    "/{document_id:path}",
+    summary="Delete a document",
+    status_code=204,
+    response_class=Response,
+    responses={409: {"model": Problem, "description": "Several collections hold the id; name one."}},
+)
+async def delete_document(
+    document_id: str,
+    bench: Bench,
+    principal: DocumentWriter,
+    collection: Annotated[str | None, Query(max_length=128)] = None,
+) -> None:
+    """Its text, chunks and vectors."""
+    if collection is not None:
+        _check_writable(collection)
+    named = collection or await _only_collection(bench, principal, document_id)
+    await bench.store.documents.get(principal.tenant_id, named, document_id)
+    await bench.ingest.remove(principal.tenant_id, named, document_id)
+
+
+async def _only_collection(bench: Bench, principal: Principal, document_id: str) -> str:
+    found = await bench.store.documents.find(principal.tenant_id, document_id)
+    if not found:
+        raise Missing("no such document")
+    if len(found) > 1:
+        raise Invalid("several collections hold this id; name one", field="collection")
+    return found[0].collection
+
+
+def _reader_tenant(principal: Principal, collection: str | None) -> str:
+    return SHARED_TENANT if collection == HANDBOOK else principal.tenant_id
+
+
+def _check_writable(collection: str) -> None:
+    if collection == HANDBOOK:
+        raise Forbidden("the handbook is shared by all tenants and cannot be written", field="collection")
+
+
+def _valid(shape: type[Any], value: Any) -> Any:
+    """The value in that shape; what is wrong is reported as FastAPI would."""
+    try:
+        return shape.model_validate(value)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False, include_input=False)) from error
+
+
+def _parsed_metadata(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The field `metadata` as a value; an empty one is none."""
+    text = fields.get("metadata")
+    if not isinstance(text, str):
+        return {}
+    if not text.strip():
+        return {"metadata": {}}
+    try:
+        return {"metadata": loads(text.encode("utf-8", "replace"))}
+    except Refused as error:
+        raise Invalid("metadata is not a JSON object", field="metadata") from error
+
+
+def _base_name(filename: str) -> str:
+    """The last part of whatever path a client sent, without what cannot be shown."""
+    shown = "".join(char for char in normalize("NFC", filename) if char.isprintable())
+    return PurePosixPath(shown.replace("\\", "/")).name[:255]
+
+
+def _id_from(name: str) -> str:
+    if not name:
+        raise Invalid("the file has no name; give an id", field="id")
+    return name
