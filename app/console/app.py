@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request
 from starlette.routing import Mount
 
+from app.console.frame import Frame
 from app.records import Principal
 from app.settings import quiet_libraries
 from app.workbench import Workbench
@@ -47,7 +48,7 @@ def _mount(api: FastAPI, bench: Workbench, path: str) -> FastAPI:
     blocks = build_console(bench)
     import gradio  # loaded by now, see above
 
-    from app.console.page import dress
+    from app.console.page import dress, head
 
     lifespan = api.router.lifespan_context
     gradio.mount_gradio_app(
@@ -66,7 +67,10 @@ def _mount(api: FastAPI, bench: Workbench, path: str) -> FastAPI:
         **dress(),
     )
     api.router.lifespan_context = lifespan
-    return next(route.app for route in reversed(api.routes) if isinstance(route, Mount) and route.path == path)
+    route = next(route for route in reversed(api.routes) if isinstance(route, Mount) and route.path == path)
+    page: FastAPI = route.app
+    route.app = Frame(page, head())
+    return page
 
 
 def _user_of(request: Request) -> str | None:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from app.console.advice import Advice, advice_on
 from app.console.pace import paced
-from app.console.panel import EMPTY, Panel, said
+from app.console.panel import EMPTY, panel, said
 from app.console.reader import HANDBOOK, Reader, principal_of
 from app.console.turn import Turn, drawn_sources
 from app.console.view import draw
@@ -41,14 +41,14 @@ class ChatTab:
         with gr.Row(elem_id="chat"):
             with gr.Column(elem_id="shelf", min_width=0):
                 self.new = gr.Button("New conversation", elem_id="new", size="sm")
-                self.shelf = Panel(acts=("open", "forget"), elem_id="conversations")
+                self.shelf = panel(acts=("open", "forget"), elem_id="conversations")
             with gr.Column(elem_id="desk", min_width=0):
                 with gr.Column(elem_id="transcript", min_width=0):
-                    self.history = Panel(_transcript([], mode="rag"), acts=TURN_ACTS, elem_id="history")
-                    self.live = Panel(acts=TURN_ACTS, elem_id="live")
+                    self.history = panel(_transcript([], mode="rag"), acts=TURN_ACTS, elem_id="history")
+                    self.live = panel(acts=TURN_ACTS, elem_id="live")
                 self._build_composer()
             with gr.Column(elem_id="beside", min_width=0):
-                self.sources = Panel(drawn_sources(None), acts=("cite", "passage", "sources"), elem_id="sources")
+                self.sources = panel(drawn_sources(None), acts=("cite", "passage", "sources"), elem_id="sources")
         self.conversation = gr.State("")
         self.run = gr.State("")
 
@@ -56,6 +56,7 @@ class ChatTab:
         with gr.Column(elem_id="composer", min_width=0):
             self.message = gr.Textbox(
                 label="Message",
+                value="",
                 placeholder=_placeholder("rag"),
                 lines=1,
                 max_lines=8,
@@ -111,9 +112,9 @@ class ChatTab:
             [self.history, self.message, self.collection],
             **PRIVATE,
         )
-        for panel in (self.history, self.live, self.sources):
-            panel.cite(self._cite, None, [self.sources], **PRIVATE)
-            panel.sources(self._show_sources, None, [self.sources], **PRIVATE)
+        for shown in (self.history, self.live, self.sources):
+            shown.cite(self._cite, None, [self.sources], **PRIVATE)
+            shown.sources(self._show_sources, None, [self.sources], **PRIVATE)
         self.sources.passage(self._passage, None, [self.sources], **PRIVATE)
         for opinion in (self.history.rate, self.history.comment):
             opinion(self._rate, [self.conversation], [self.history], **PRIVATE)

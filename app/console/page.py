@@ -1,11 +1,12 @@
 """The page: header, tabs, and what happens when it loads or its address names a run."""
 
 from typing import Any, Final
+from urllib.parse import quote
 
 import gradio as gr
 
 from app.console.chat import PRIVATE, ChatTab, Update
-from app.console.panel import Panel, said
+from app.console.panel import panel, said
 from app.console.reader import Reader, principal_of
 from app.console.runs import RunsTab
 from app.console.theme import HarborTheme, variables
@@ -13,13 +14,14 @@ from app.console.view import FOLDER, draw
 from app.workbench import Workbench
 
 TITLE: Final = "Pilothouse"
+ASSETS: Final = FOLDER / "assets"
 
 
 def build_page(bench: Workbench) -> gr.Blocks:
     """All tabs, bound. Needs a running event loop only once it is mounted."""
     reader = Reader(bench.store)
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as blocks:
-        header = Panel(draw("header", tenant_id="", user_id=""), elem_id="header")
+        header = panel(draw("header", tenant_id="", user_id=""), elem_id="header")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
                 chat = ChatTab(bench, reader)
@@ -48,11 +50,13 @@ def build_page(bench: Workbench) -> gr.Blocks:
 
 
 def dress() -> dict[str, Any]:
-    """Theme, CSS and script, as Gradio 6 takes them when a page is mounted."""
-    assets = FOLDER / "assets"
-    script = (assets / "console.js").read_text("utf-8")
-    return {
-        "theme": HarborTheme(),
-        "css": variables() + (assets / "console.css").read_text("utf-8"),
-        "head": f"<script>{script}</script>",
-    }
+    """Theme and CSS, as Gradio 6 takes them when a page is mounted."""
+    return {"theme": HarborTheme(), "css": (ASSETS / "console.css").read_text("utf-8")}
+
+
+def head() -> str:
+    """What the page needs before Gradio has loaded: its icon, its colours and our script."""
+    icon = quote((ASSETS / "icon.svg").read_text("utf-8"))
+    script = (ASSETS / "console.js").read_text("utf-8")
+    first = f"{variables()}body,gradio-app{{background:var(--ph-bg)!important}}"
+    return f'<link rel="icon" href="data:image/svg+xml,{icon}"><style>{first}</style><script>{script}</script>'

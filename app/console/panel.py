@@ -1,6 +1,6 @@
 """The one component through which the console shows HTML of its own.
 
-Gradio's HTML component runs whatever it is given, so this one accepts only what `view.draw` made. Elements with
+Gradio's HTML component runs whatever it is given, so a panel accepts only what `view.draw` made. Elements with
 `data-act` raise an event of that name with their `data-*` values; those come back from a browser and are as
 untrusted as any request: handlers pass them to the store, which looks ids up within the caller's tenant.
 """
@@ -14,6 +14,7 @@ EMPTY: Final = Markup()
 
 _LISTEN: Final = """
 const acts = new Set([%s]);
+const say = (hit, more) => trigger(hit.dataset.act, {...hit.closest('[data-run]')?.dataset, ...hit.dataset, ...more});
 element.addEventListener('click', (event) => {
   const hit = event.target.closest('[data-act]');
   if (!hit || hit.tagName === 'FORM' || !acts.has(hit.dataset.act)) return;
@@ -26,34 +27,28 @@ element.addEventListener('click', (event) => {
     setTimeout(() => { if (hit.isConnected) { hit.classList.remove('armed'); hit.innerHTML = before; } }, 3000);
     return;
   }
-  trigger(hit.dataset.act, {...hit.closest('[data-run]')?.dataset, ...hit.dataset});
+  say(hit, {});
 });
 element.addEventListener('submit', (event) => {
   const form = event.target.closest('form[data-act]');
   if (!form || !acts.has(form.dataset.act)) return;
   event.preventDefault();
-  trigger(form.dataset.act, {...form.closest('[data-run]')?.dataset, ...form.dataset, ...Object.fromEntries(new FormData(form))});
+  say(form, Object.fromEntries(new FormData(form)));
 });
 """
 
 
-class Panel(gr.HTML):  # type: ignore[misc]  # gradio is read untyped, see pyproject
-    """Drawn HTML that raises the events named in `acts`: `panel.<act>(handler, ...)` listens to one."""
-
-    def __init__(self, value: Markup = EMPTY, *, acts: tuple[str, ...] = (), **rest: Any) -> None:
-        listen = _LISTEN % ", ".join(f"'{act}'" for act in acts)
-        super().__init__(value, js_on_load=listen, apply_default_css=False, **rest)
-
-    def get_block_name(self) -> str:
-        return "html"
-
-    def postprocess(self, value: Any) -> Any:
-        """Raises TypeError for a string that was not drawn."""
-        if value is None:
-            return ""
-        if not isinstance(value, Markup):
-            raise TypeError(f"a panel shows drawn Markup, not {type(value).__name__}")
-        return str(super().postprocess(value))
+def panel(value: Markup = EMPTY, *, acts: tuple[str, ...] = (), elem_id: str) -> gr.HTML:
+    """A panel that raises the events named in `acts`: `made.<act>(handler, ...)` listens to one."""
+    made = gr.HTML(
+        _drawn(value),
+        js_on_load=_LISTEN % ", ".join(f"'{act}'" for act in acts),
+        apply_default_css=False,
+        elem_id=elem_id,
+    )
+    # Replaced on the instance: for a subclass, Gradio would write a .pyi file beside this one at import.
+    made.postprocess = _drawn
+    return made
 
 
 def said(event: gr.EventData, name: str) -> str:
@@ -61,3 +56,10 @@ def said(event: gr.EventData, name: str) -> str:
     data = event._data
     value = data.get(name) if isinstance(data, dict) else None
     return value if isinstance(value, str) else ""
+
+
+def _drawn(value: Any) -> str:
+    """Raises TypeError for a string that was not drawn."""
+    if not isinstance(value, Markup):
+        raise TypeError(f"a panel shows drawn Markup, not {type(value).__name__}")
+    return str(value)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from app.console.advice import Advice, advice_on
 from app.console.chat import PRIVATE, Update
-from app.console.panel import EMPTY, Panel, said
+from app.console.panel import EMPTY, panel, said
 from app.console.reader import Reader, principal_of
 from app.console.view import draw, usd
 from app.console.waterfall import waterfall
@@ -39,7 +39,11 @@ class RunsTab:
             with gr.Column(elem_id="list", min_width=0):
                 with gr.Row(elem_id="filters"):
                     self.text = gr.Textbox(
-                        label="Search", placeholder="Search questions and answers", container=False, elem_id="search"
+                        label="Search",
+                        value="",
+                        placeholder="Search questions and answers",
+                        container=False,
+                        elem_id="search",
                     )
                     self.mode = gr.Radio(MODES, value="", label="Mode", container=False, elem_id="runs-mode")
                     self.status = gr.Dropdown(STATUSES, value="", label="Status", container=False, elem_id="status")
@@ -47,13 +51,13 @@ class RunsTab:
                         [("Any model", "")], value="", label="Model", container=False, elem_id="runs-model"
                     )
                     self.since = gr.Dropdown(SINCE, value=0, label="Since", container=False, elem_id="since")
-                self.table = Panel(acts=("inspect",), elem_id="table")
+                self.table = panel(acts=("inspect",), elem_id="table")
                 with gr.Row(elem_id="pager"):
                     self.newer = gr.Button("Newer", size="sm", interactive=False)
                     self.older = gr.Button("Older", size="sm", interactive=False)
             with gr.Column(elem_id="detail", min_width=0):
-                self.detail = Panel(draw("run", run=None, notice=None), acts=("cite",), elem_id="run")
-                self.document = Panel(acts=("sources",), elem_id="run-document")
+                self.detail = panel(draw("run", run=None, notice=None), acts=("cite",), elem_id="run")
+                self.document = panel(acts=("sources",), elem_id="run-document")
         self.trail = gr.State(Trail())
         self.selected = gr.State("")
         self.filters = [self.text, self.mode, self.status, self.model, self.since, self.selected]

@@ -110,6 +110,8 @@ def drawn_sources(turn: Turn | None) -> Markup:
         state = "chat"
     elif citations or others:
         state = "found"
+    elif turn.mode == "agent":
+        state = "tools"
     else:
         state = "empty" if turn.ended else "searching"
     return draw("sources", citations=citations, others=others, run_id=turn.run_id, state=state)

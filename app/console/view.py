@@ -1,7 +1,7 @@
 """All HTML of the console is drawn here, by Jinja2 templates with autoescape on, and nowhere else.
 
 A value from a model, a user, a document or a trace reaches a template as plain text and is escaped there. `Markup`
-is the proof of having been drawn: `Panel` accepts nothing else.
+is the proof of having been drawn: `panel` shows nothing else.
 """
 
 import json
@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from app.console.lines import lines
 
 FOLDER: Final = Path(__file__).parent
 SHOWN_CHARS: Final = 20_000  # of one value; a browser lays out more than this noticeably late
@@ -73,6 +75,7 @@ _FILTERS: Mapping[str, Any] = {
     "ago": ago,
     "duration": duration,
     "percent": percent,
+    "lines": lines,
     "pretty": pretty,
     "usd": usd,
 }

@@ -25,17 +25,21 @@
   // The server's state, next to the name of the tenant.
   const READY_EVERY_MS = 15000;
   const WARMING_EVERY_MS = 2000;
+  let ready = { state: "", text: "Connecting" };
+  const showReady = () => {
+    const dot = byId("ready");
+    if (!dot || dot.lastElementChild.textContent === ready.text) return;
+    dot.className = `ready ${ready.state}`;
+    dot.lastElementChild.textContent = ready.text;
+  };
   const askReady = async () => {
     let [state, text] = ["off", "Unreachable"];
     try {
       const answer = await fetch(new URL("../readyz", location.href.replace(/\/?(\?.*)?$/, "/")), { cache: "no-store" });
       [state, text] = answer.ok ? ["on", "Ready"] : ["warming", "Warming up"];
     } catch { /* a server that is gone is what this shows */ }
-    const dot = byId("ready");
-    if (dot) {
-      dot.className = `ready ${state}`;
-      dot.lastElementChild.textContent = text;
-    }
+    ready = { state, text };
+    showReady();
     setTimeout(askReady, state === "on" ? READY_EVERY_MS : WARMING_EVERY_MS);
   };
 
@@ -52,7 +56,15 @@
   }, true);
 
   // The address names what is shown, so that it can be reloaded and shared.
+  // Until the page has drawn what its address asked for, the address is not touched.
+  const LOADING_MS = 600;
+  let loadedAt = 0;
+  const loaded = () => {
+    if (!loadedAt && document.querySelector(".identity b:not(:empty)")) loadedAt = performance.now();
+    return loadedAt && performance.now() - loadedAt > LOADING_MS;
+  };
   const keepAddress = () => {
+    if (!loaded()) return;
     const selected = document.querySelector('#tabs [role="tab"][aria-selected="true"]');
     if (!selected) return;
     const address = new URL(location.href);
@@ -95,6 +107,7 @@
     settling = true;
     requestAnimationFrame(() => {
       settling = false;
+      showReady();
       follow();
       showQuote();
       keepAddress();
