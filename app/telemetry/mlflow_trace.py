@@ -14,6 +14,7 @@ from app.records import AnswerCard, SpanRecord
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _KINDS = {"run": "CHAIN", "station": "CHAIN", "model": "CHAT_MODEL", "search": "RETRIEVER", "tool": "TOOL"}
 _SHOWN_APART = ("inputs", "outputs")  # MLflow has fields of its own for these
+_KEPT_WHEN_BARE = ("mlflow.traceRequestId", "mlflow.spanType", "mlflow.traceTag.", "user.id", "session.id")
 
 MlflowSpan = dict[str, Any]
 
@@ -91,11 +92,11 @@ def trace_spans(run: EndedRun, records: Sequence[SpanRecord]) -> list[MlflowSpan
     return spans
 
 
-def bare_trace(run: EndedRun) -> list[MlflowSpan]:
-    """The root alone, with neither contents nor spans, for a run whose full trace is refused."""
-    root = _made_root(run, ())
-    attributes = _tags(run, root) | {"mlflow.traceTag.pilothouse.incomplete": json.dumps("true")}
-    return [_span(run, root, None, attributes)]
+def bare_trace(spans: Sequence[MlflowSpan]) -> list[MlflowSpan]:
+    """The root of a trace alone and without contents, for one that MLflow refuses as a whole."""
+    root = spans[0]
+    kept = {name: value for name, value in root["attributes"].items() if name.startswith(_KEPT_WHEN_BARE)}
+    return [root | {"attributes": kept | {"mlflow.traceTag.incomplete": json.dumps("true")}}]
 
 
 def _made_root(run: EndedRun, records: Sequence[SpanRecord]) -> SpanRecord:

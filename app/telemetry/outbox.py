@@ -94,7 +94,7 @@ class TraceExporter:
         try:
             await asyncio.to_thread(self._sink.write, [spans])
         except Exception:
-            await asyncio.to_thread(self._sink.write, [bare_trace(run)])
+            await asyncio.to_thread(self._sink.write, [bare_trace(spans)])
             log.exception("a trace was refused and is kept without its spans", extra={"requestId": run.run_id})
 
 
