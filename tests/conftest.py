@@ -11,6 +11,8 @@ from app.settings import quiet_libraries
 if TYPE_CHECKING:
     from app.services.retrieval.embedder import MiniLmEmbedder
 
+pytest_plugins = ("tests.databases",)
+
 quiet_libraries()
 for name in [name for name in os.environ if name.startswith("PILOTHOUSE_")]:
     del os.environ[name]
