@@ -38,13 +38,13 @@ async def mount_console(api: FastAPI, bench: Workbench, path: str = "/console") 
     mounted = await asyncio.to_thread(_mount, api, bench, path)
     # Gradio hooks itself into the lifespan of `api`, which has begun by now: its own is entered here.
     async with mounted.router.lifespan_context(mounted):
-        page: Any = mounted
-        page.get_blocks().run_startup_events()
-        await page.get_blocks().run_extra_startup_events()
+        mounted.get_blocks().run_startup_events()
+        await mounted.get_blocks().run_extra_startup_events()
         yield
 
 
-def _mount(api: FastAPI, bench: Workbench, path: str) -> FastAPI:
+def _mount(api: FastAPI, bench: Workbench, path: str) -> Any:
+    """Gives Gradio's own application, which is read untyped."""
     blocks = build_console(bench)
     import gradio  # loaded by now, see above
 
@@ -67,9 +67,9 @@ def _mount(api: FastAPI, bench: Workbench, path: str) -> FastAPI:
         **dress(),
     )
     api.router.lifespan_context = lifespan
-    route = next(route for route in reversed(api.routes) if isinstance(route, Mount) and route.path == path)
-    page: FastAPI = route.app
-    route.app = Frame(page, head())
+    mount = next(route for route in reversed(api.routes) if isinstance(route, Mount) and route.path == path)
+    page: Any = mount.app
+    mount.app = Frame(page, head())
     return page
 
 

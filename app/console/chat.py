@@ -1,6 +1,6 @@
 """The Chat tab: asking, following the answer, its sources, deciding for a tool, and saying whether it was good."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -15,15 +15,20 @@ from app.console.turn import Turn, drawn_sources
 from app.console.view import draw
 from app.console.welcome import WELCOME
 from app.records import Mode, Principal, RunRequest
+from app.services.store.records import Rating
 from app.workbench import Workbench
 from graphs.errors import Conflict, Invalid, PilothouseError
+from graphs.types import Decision
 
 MODES: Final = [("Chat", "chat"), ("RAG", "rag"), ("Agent", "agent")]
 SOURCE_EVENTS: Final = frozenset({"retrieval.completed", "run.completed", "run.failed", "approval.required"})
 TURN_ACTS: Final = ("cite", "rate", "comment", "decide", "example", "sources", "inspect")
 COMMENT_CHARS: Final = 2_000
+DECISIONS: Final[Mapping[str, Decision]] = {"approve": "approve", "deny": "deny"}
+RATINGS: Final[Mapping[str, Rating]] = {"up": "up", "down": "down"}
 
 Update = dict[Any, Any]
+Updates = AsyncGenerator[Update, None]
 PRIVATE: Final[Mapping[str, Any]] = {
     # Console handlers are no API: programs use /api/ai, which has its own checks and its own documentation.
     "api_visibility": "private",
@@ -152,7 +157,7 @@ class ChatTab:
 
     async def _send(
         self, text: str, mode: Mode, collection: str, model: str, conversation: str, request: gr.Request
-    ) -> AsyncIterator[Update]:
+    ) -> Updates:
         if not text.strip():
             return
         who = principal_of(request)
@@ -191,18 +196,18 @@ class ChatTab:
 
     async def _example(
         self, mode: Mode, collection: str, model: str, conversation: str, event: gr.EventData, request: gr.Request
-    ) -> AsyncIterator[Update]:
+    ) -> Updates:
         async with aclosing(
             self._send(said(event, "message"), mode, collection, model, conversation, request)
         ) as updates:
             async for update in updates:
                 yield update
 
-    async def _decide(self, conversation: str, event: gr.EventData, request: gr.Request) -> AsyncIterator[Update]:
+    async def _decide(self, conversation: str, event: gr.EventData, request: gr.Request) -> Updates:
         who = principal_of(request)
-        decision = said(event, "decision")
+        decision = DECISIONS.get(said(event, "decision"))
         try:
-            if decision not in ("approve", "deny"):
+            if decision is None:
                 raise Invalid("a decision is approve or deny", field="decision")
             decided = await self._bench.runner.decide(who, said(event, "approval"), decision)
         except PilothouseError as error:
@@ -223,7 +228,7 @@ class ChatTab:
             async for update in updates:
                 yield update
 
-    async def _follow(self, who: Principal, turn: Turn) -> AsyncIterator[Update]:
+    async def _follow(self, who: Principal, turn: Turn) -> Updates:
         """Draw the turn as its events come, then the whole transcript from the store."""
         events = self._bench.runner.events(who, turn.run_id, turn.last_number)
         try:
@@ -232,6 +237,8 @@ class ChatTab:
                     for event in batch:
                         turn.take(event)
                     update: Update = {self.run: turn.run_id, self.conversation: turn.conversation_id}
+                    if any(event.type == "run.started" for event in batch):
+                        update[self.shelf] = await self._shelf(who, turn.conversation_id)
                     if not turn.ended:  # the last event is drawn with the settled page, in one step
                         update[self.live] = turn.drawn()
                     if any(event.type in SOURCE_EVENTS for event in batch):
@@ -251,13 +258,13 @@ class ChatTab:
 
     # Conversations
 
-    async def _open(self, event: gr.EventData, request: gr.Request) -> AsyncIterator[Update]:
+    async def _open(self, event: gr.EventData, request: gr.Request) -> Updates:
         who = principal_of(request)
         async with aclosing(self._opening(who, said(event, "conversation"))) as updates:
             async for update in updates:
                 yield update
 
-    async def _opening(self, who: Principal, conversation: str) -> AsyncIterator[Update]:
+    async def _opening(self, who: Principal, conversation: str) -> Updates:
         """The conversation as stored, and the run that is still in flight in it, if there is one."""
         yield await self._opened(who, conversation)
         for turn in await self._turns(who, conversation):
@@ -330,11 +337,11 @@ class ChatTab:
         return drawn_sources(await self._reader.with_passages(who, turn))
 
     async def _rate(self, conversation: str, event: gr.EventData, request: gr.Request) -> Markup:
-        who, rating = principal_of(request), said(event, "rating")
+        who, rating = principal_of(request), RATINGS.get(said(event, "rating"))
         notice = None
         try:
             run = await self._reader.run(who, said(event, "run"))
-            if rating not in ("up", "down"):
+            if rating is None:
                 raise Invalid("a rating is up or down", field="rating")
             comment = said(event, "comment")[:COMMENT_CHARS]
             await self._bench.store.feedback.put(run.run_id, who.tenant_id, who.user_id, rating, comment)

@@ -6,6 +6,7 @@ Of Markdown only the signs of headings and code are taken as such, and hidden; t
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 _HEADING: Final = re.compile(r"#{1,6}\s+")
@@ -46,7 +47,7 @@ def _pieces(line: str, kind: str, start: int, end: int) -> Iterator[Piece]:
     at = heading.end() if heading else 0
     for low, high, code in _spans(line, at) if kind != "code" else [(0, len(line), False)]:
         edges = sorted({low, high, *(edge for edge in (start, end) if low < edge < high)})
-        for left, right in zip(edges, edges[1:], strict=False):
+        for left, right in pairwise(edges):
             yield Piece(line[left:right], code, start <= left and right <= end)
 
 

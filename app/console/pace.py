@@ -1,14 +1,14 @@
 """Batches a stream in time, so that a fast model does not redraw the page for every token."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, TypeVar
 
 T = TypeVar("T")
 FRAME_S: Final = 0.06  # about 16 redraws a second: reads as flowing, and leaves the loop to others
 
 
-async def paced(items: AsyncIterator[T], frame_s: float = FRAME_S) -> AsyncIterator[list[T]]:
+async def paced(items: AsyncIterator[T], frame_s: float = FRAME_S) -> AsyncGenerator[list[T], None]:
     """What arrived within a frame, in order and never empty; the first item comes at once.
 
     An error of `items` is raised after what came before it.
