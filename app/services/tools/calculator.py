@@ -27,6 +27,11 @@ class Calculator:
             "required": ["expression"],
             "additionalProperties": False,
         },
+        examples=(
+            ("What is 3 plus 4?", {"expression": "3 + 4"}),
+            ("How much is 15% of 80?", {"expression": "80 * 15%"}),
+            ("Compute 2.5*(7-1)", {"expression": "2.5*(7-1)"}),
+        ),
     )
     examples: ClassVar[tuple[str, ...]] = (
         "What is 17 * 23?",
@@ -35,6 +40,8 @@ class Calculator:
         "What is the square root of 1764?",
         "Compute 2 to the power of 16.",
         "How much is 480 divided by 32?",
+        "If one costs 12.50, how much do 8 cost in total?",
+        "5/16 as a decimal",
     )
 
     async def run(self, call: ToolCall) -> ToolOutput:

@@ -43,12 +43,28 @@ class CreateTicket:
             "additionalProperties": False,
         },
         risk="write",
+        examples=(
+            (
+                "Open a ticket: the coffee machine on floor 2 leaks.",
+                {"title": "Coffee machine on floor 2 leaks", "body": "The coffee machine on floor 2 leaks."},
+            ),
+            (
+                "Please report that the export job fails every night since Monday.",
+                {"title": "Export job fails", "body": "The export job fails every night since Monday."},
+            ),
+        ),
     )
     examples: ClassVar[tuple[str, ...]] = (
         "Open a ticket: the printer on floor 3 is broken.",
         "Please file an issue about the login page.",
         "Report to support that the export job fails.",
         "Create a ticket for the expired certificate.",
+        "Open a new ticket.",
+        "File a bug report.",
+        "Raise an issue with the support team.",
+        "Submit a request for new equipment.",
+        "I want to report a problem.",
+        "Tell the support team that something is broken.",
     )
 
     def __init__(self, tickets: TicketBook) -> None:

@@ -26,12 +26,19 @@ class CurrentTime:
             },
             "additionalProperties": False,
         },
+        examples=(
+            ("What time is it?", {}),
+            ("What time is it in Paris?", {"timezone": "Europe/Paris"}),
+            ("What is the date in New York now?", {"timezone": "America/New_York"}),
+            ("Current time in Singapore?", {"timezone": "Asia/Singapore"}),
+        ),
     )
     examples: ClassVar[tuple[str, ...]] = (
         "What time is it?",
         "What time is it in Tokyo now?",
         "What is today's date?",
         "Which day of the week is today?",
+        "Which month and year is it now?",
     )
 
     def __init__(self, clock: Callable[[], datetime]) -> None:

@@ -29,6 +29,11 @@ class SearchDocuments:
             "required": ["query"],
             "additionalProperties": False,
         },
+        examples=(
+            ("How do I rotate keys?", {"query": "rotate keys"}),
+            ("What does the handbook say about a provider outage?", {"query": "provider outage"}),
+            ("Which variable sets the upload limit?", {"query": "variable for the upload limit"}),
+        ),
     )
     examples: ClassVar[tuple[str, ...]] = (
         "What does the handbook say about key rotation?",
@@ -37,6 +42,9 @@ class SearchDocuments:
         "Which setting changes the port?",
         "Find the document about approvals.",
         "Explain how citations are chosen.",
+        "Where is this documented?",
+        "What does this setting do?",
+        "What does our policy say?",
     )
 
     def __init__(

@@ -188,7 +188,7 @@ async def test_a_call_is_a_span_with_its_arguments_and_outcome() -> None:
 class Words:
     """Embeds a text as the set of known words in it."""
 
-    known = ("time", "ticket", "calculate", "search")
+    known = ("time", "ticket", "calculate", "search", "poem", "hello")
 
     def __init__(self) -> None:
         self.texts = 0
@@ -199,16 +199,25 @@ class Words:
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
-async def test_tools_are_suggested_best_first_and_none_below_the_threshold() -> None:
+async def test_the_tool_that_fits_is_suggested_and_its_texts_are_embedded_once() -> None:
     embedder = Words()
-    box = toolbox(Calculator(), CurrentTime(lambda: NOW), picker=ToolPicker(embedder, threshold=0.7))
+    box = toolbox(Calculator(), CurrentTime(lambda: NOW), picker=ToolPicker(embedder))
     (best,) = await box.suggest("Tell me the time")
     assert best[0].name == "current_time"
     assert best[1] == pytest.approx(1.0)
-    assert await box.suggest("Who wrote this?") == ()
     learnt = embedder.texts
-    await box.suggest("Who wrote this?")
+    assert await box.suggest("Who keeps the bolts?") == ()
     assert embedder.texts == learnt + 1
+
+
+async def test_what_is_near_no_tool_goes_to_the_fallback_unless_it_is_chatter() -> None:
+    box = toolbox(
+        SearchDocuments(Shelf()), CurrentTime(lambda: NOW), picker=ToolPicker(Words(), fallback="search_documents")
+    )
+    assert [spec.name for spec, _ in await box.suggest("Who keeps the bolts?")] == ["search_documents"]
+    assert await box.suggest("Hello, a poem!") == ()
+    without = toolbox(CurrentTime(lambda: NOW), picker=ToolPicker(Words(), fallback="search_documents"))
+    assert await without.suggest("Who keeps the bolts?") == ()
 
 
 async def test_an_escalation_is_a_row_of_its_run() -> None:
