@@ -5,14 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.services.retrieval.query import (
-    HANDBOOK,
-    checked_collection,
-    checked_limit,
-    checked_query,
-    checked_where,
-    facets,
-)
+from app.names import HANDBOOK, checked_collection
+from app.services.retrieval.query import checked_limit, checked_query, checked_where, facets
 from graphs.errors import Missing
 from graphs.types import Passage, Retrieval
 

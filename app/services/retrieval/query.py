@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from app.names import HANDBOOK, SHARED_TENANT
 from graphs.errors import Invalid
+
+__all__ = ["HANDBOOK", "SHARED_TENANT", "checked_limit", "checked_query", "checked_where", "facet", "facets"]
 
 LIMIT_QUERY_CHARS = 8_000
 LIMIT_RESULTS = 100
-HANDBOOK = "handbook"
-SHARED_TENANT = "_shared"
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 def checked_query(query: str) -> str:
@@ -31,15 +31,6 @@ def checked_limit(limit: int) -> int:
     if not 1 <= limit <= LIMIT_RESULTS:
         raise Invalid(f"limit is 1 to {LIMIT_RESULTS}, not {limit}", field="limit")
     return limit
-
-
-def checked_collection(collection: str) -> str:
-    """Raises Invalid unless it is 1 to 64 of letters, digits, `_`, `.`, `-`, the first a letter or digit."""
-    if not _COLLECTION.fullmatch(collection):
-        raise Invalid(
-            "a collection's name is 1 to 64 of A-Z a-z 0-9 _ . - and begins with a letter or digit", field="collection"
-        )
-    return collection
 
 
 def facet(key: str, value: Any) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.names import HANDBOOK, SHARED_TENANT, checked_collection
 from app.services.retrieval.library import Library
-from app.services.retrieval.query import HANDBOOK, SHARED_TENANT, checked_collection
 from graphs.context import Trace
 from graphs.types import Retrieval
 

@@ -1,0 +1,31 @@
+"""A file or a text to a ParsedDocument; whatever is wrong with it is a DocumentUnreadable that says what."""
+
+import asyncio
+
+from app.services.ingest.child import LIMIT_CHARS, parse_apart
+from app.services.ingest.detect import MEDIA_TYPES, decode, detect
+from app.services.ingest.document import ParsedDocument
+from app.services.ingest.markdown import parse_markdown, parse_text
+from graphs.errors import DocumentUnreadable
+
+# Markdown's block structure was read at 100 kB/s at worst (tables without end), so that this much takes 2.5 s of a
+# thread; a larger file goes to the child process like PDF and HTML.
+LIMIT_INLINE_BYTES = 256 * 1024
+_CHILDREN = asyncio.Semaphore(2)  # processes at once, a gigabyte each at most
+
+
+async def parse(data: bytes | str, filename: str = "", media_type: str = "") -> ParsedDocument:
+    """Raises DocumentUnreadable: broken, locked, empty, too large, or of a type that is not read."""
+    content = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+    if isinstance(data, str) and len(data) > LIMIT_CHARS:
+        raise DocumentUnreadable(f"the document holds more than {LIMIT_CHARS} characters", field="text")
+    kind = await asyncio.to_thread(detect, content, filename, media_type)
+    if kind in {"markdown", "text"} and len(content) <= LIMIT_INLINE_BYTES:
+        read = parse_markdown if kind == "markdown" else parse_text
+        document = await asyncio.to_thread(lambda: read(data if isinstance(data, str) else decode(data)))
+    else:
+        async with _CHILDREN:
+            document = await parse_apart(kind, content)
+    if not document.text.replace("\ufffd", "").strip():
+        raise DocumentUnreadable(f"the document ({MEDIA_TYPES[kind]}) holds no text", field="file")
+    return document
