@@ -69,7 +69,7 @@ async def _settled_or_left(request: Request, bench: Bench, principal: Principal,
     """Attend the run like a reader of its stream, so that a client that hangs up lets go of it."""
 
     async def attend() -> None:
-        async with aclosing(bench.runner.events(principal, run_id)) as events:  # type: ignore[type-var]
+        async with aclosing(bench.runner.events(principal, run_id)) as events:
             async for _ in events:
                 pass
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from app.api.deps import Bench, DocumentReader
 from app.api.views import CollectionOut, ListOut
-from app.services.retrieval.query import SHARED_TENANT
+from app.names import SHARED_TENANT
 
 router = APIRouter(prefix="/api/ai/collections", tags=["documents"])
 

@@ -19,9 +19,9 @@ from app.api.deps import Bench, Cursor, DocumentReader, DocumentWriter, Limit
 from app.api.errors import Refused
 from app.api.schemas import DocumentsIn, UploadIn
 from app.api.views import DocumentDetail, DocumentOut, FailedDocument, IngestOut, ListOut, Problem, listed
+from app.names import HANDBOOK, SHARED_TENANT
 from app.records import Principal
-from app.services.retrieval.query import HANDBOOK, SHARED_TENANT
-from graphs.errors import Forbidden, Invalid, Missing, TooLarge
+from graphs.errors import Invalid, Missing, TooLarge
 
 router = APIRouter(prefix="/api/ai/documents", tags=["documents"], route_class=StrictRoute)
 
@@ -79,7 +79,6 @@ async def _add_file(request: Request, bench: Bench, principal: Principal) -> Ing
             raise Invalid("the form needs one file in the field file", field="file")
         fields: dict[str, Any] = {name: value for name, value in form.multi_items() if name != "file"}
         wanted = _valid(UploadIn, fields | _parsed_metadata(fields))
-        _check_writable(wanted.collection)
         if (file.size or 0) > bench.settings.max_upload_bytes:
             raise TooLarge(f"a file may have {bench.settings.max_upload_bytes} bytes", field="file")
         name = _base_name(file.filename or "")
@@ -101,7 +100,6 @@ async def _add_file(request: Request, bench: Bench, principal: Principal) -> Ing
 
 
 async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal) -> IngestOut:
-    _check_writable(wanted.collection)
     added, failed = [], []
     for place, item in enumerate(wanted.documents):
         try:
@@ -166,10 +164,7 @@ async def delete_document(
     collection: Annotated[str | None, Query(max_length=128)] = None,
 ) -> None:
     """Its text, chunks and vectors."""
-    if collection is not None:
-        _check_writable(collection)
     named = collection or await _only_collection(bench, principal, document_id)
-    await bench.store.documents.get(principal.tenant_id, named, document_id)
     await bench.ingest.remove(principal.tenant_id, named, document_id)
 
 
@@ -184,11 +179,6 @@ async def _only_collection(bench: Bench, principal: Principal, document_id: str)
 
 def _reader_tenant(principal: Principal, collection: str | None) -> str:
     return SHARED_TENANT if collection == HANDBOOK else principal.tenant_id
-
-
-def _check_writable(collection: str) -> None:
-    if collection == HANDBOOK:
-        raise Forbidden("the handbook is shared by all tenants and cannot be written", field="collection")
 
 
 def _valid(shape: type[Any], value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field
 
@@ -11,7 +11,6 @@ from app.services.store.records import (
     ApprovalRecord,
     CollectionRecord,
     ConversationRecord,
-    DocumentRecord,
     EscalationRecord,
     FeedbackRecord,
     KeyRecord,
@@ -22,6 +21,9 @@ from app.services.store.records import (
     TicketRecord,
 )
 from graphs.types import Decision, Passage, Retrieval
+
+if TYPE_CHECKING:
+    from app.services.ingest.ingest import Record
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -112,7 +114,7 @@ class DocumentOut(Camel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, record: DocumentRecord) -> Self:
+    def of(cls, record: "Record") -> Self:
         return cls.model_validate(record, from_attributes=True)
 
 
