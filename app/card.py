@@ -1,7 +1,7 @@
 """The answer card, and the events' data, from a graph's state: pure functions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -37,7 +37,7 @@ class RunFacts:
     model: str = ""
     model_version: str = ""
     provider: str = ""
-    usage: CardUsage = CardUsage()
+    usage: CardUsage = field(default_factory=CardUsage)
     stations: tuple[CardStation, ...] = ()
     latency_ms: float = 0.0
 

@@ -4,7 +4,7 @@ Bounded by the run itself, whose answer length and steps are limited; dropped wh
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 from app.records import RunEvent
@@ -42,7 +42,7 @@ class LiveRun:
         self._closed = True
         self._wake()
 
-    async def read(self, after: int = 0) -> AsyncIterator[RunEvent]:
+    async def read(self, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """Events numbered above `after`, as they come, until the run closes."""
         self.readers += 1
         self.attached.set()

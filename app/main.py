@@ -59,7 +59,7 @@ async def _open(
     try:
         # LangGraph and the models' runtimes take seconds to import: off the loop, after the socket is open.
         workbench = await asyncio.to_thread(import_module, "app.workbench")
-        bench = await stack.enter_async_context(workbench.open_workbench(settings))
+        bench = await stack.enter_async_context(workbench.open_workbench(settings, serving=True))
         api.state.bench = bench
         console = await asyncio.to_thread(import_module, "app.console.app")
         await stack.enter_async_context(console.mount_console(api, bench))

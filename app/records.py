@@ -59,7 +59,7 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class SpanRecord:
-    """A finished span. Times are aware UTC; `parent_id` None marks the root. `kind`: run, station, model, search, tool."""
+    """A finished span; `parent_id` None marks the root. `kind`: run, station, model, search, tool. Times are UTC."""
 
     span_id: str
     run_id: str

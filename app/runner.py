@@ -7,7 +7,7 @@ message in one transaction before the last event is sent.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -149,7 +149,7 @@ class Runner:
                 pass
         return await self.card(principal, run_id)
 
-    async def events(self, principal: Principal, run_id: str, after: int = 0) -> AsyncIterator[RunEvent]:
+    async def events(self, principal: Principal, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """The run's events numbered above `after`: stored ones, then those of the part in flight as they come."""
         record = await self._record(principal, run_id)
         live = self._live.get(run_id)
@@ -355,14 +355,14 @@ class Runner:
                     return  # the graph had ended, the row had not: a process died in between
                 if not snapshot.interrupts:
                     graph_input = None  # it died after the decision had been taken in
-        stream = graph.astream(
+        stream: Any = graph.astream(
             graph_input,
             config,
             context=context,
             stream_mode=["custom", "values"],
             durability="sync" if graph.checkpointer is not None else None,
         )
-        async with aclosing(stream) as items:  # type: ignore[type-var]
+        async with aclosing(stream) as items:
             async for kind, item in items:
                 if kind == "custom":
                     leg.live.emit(*event(item))

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from app.checkpoints import checkpointer
+from app.names import HANDBOOK, SHARED_TENANT
 from app.records import Principal
 from app.runner import Job, MakeContext, Runner
 from app.services.access.access import Access
 from app.services.access.issuer import Issuer
-from app.services.access.jwks import JwksCache
 from app.services.access.login import OidcLogin
 from app.services.access.oidc import OidcVerifier
 from app.services.access.owner import ensure_owner_key
@@ -34,7 +34,6 @@ from app.services.guardrails.guard import PatternGuard
 from app.services.ingest.ingest import Ingest
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
-from app.services.retrieval.query import HANDBOOK, SHARED_TENANT
 from app.services.retrieval.retriever import TenantRetriever
 from app.services.store.store import Store
 from app.services.tools.calculator import Calculator
@@ -87,6 +86,10 @@ class Workbench:
         host = "127.0.0.1" if everywhere else self.settings.host
         return f"http://{host}:{self.settings.port}/login?token={token}"
 
+    def retriever(self, tenant_id: str, trace: RunTrace) -> TenantRetriever:
+        """Search as a run of that tenant would."""
+        return TenantRetriever(self.library, tenant_id, trace)
+
     async def until_ready(self) -> None:
         """Wait for the handbook; raises what made its ingest fail."""
         if self.preparing is not None:
@@ -118,8 +121,12 @@ async def open_workbench(
     *,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     providers: Mapping[str, Provider] | None = None,
+    serving: bool = False,
 ) -> AsyncIterator[Workbench]:
-    """Open the bench for those settings. `providers`, in tests and drills, replaces the models by name."""
+    """Open the bench for those settings. `providers`, in tests and drills, replaces the models by name.
+
+    Only the process that is `serving` may take over what a dead one left; a command or notebook beside it must not.
+    """
     quiet_libraries()
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -175,16 +182,19 @@ async def open_workbench(
             await stack.enter_async_context(
                 exporter_process(settings.store_url, settings.tracking_uri, settings.mlruns.resolve() / "artifacts")
             )
-        await runner.recover()
+        if serving:
+            await runner.recover()
         stack.push_async_callback(runner.close)
         bench.preparing = asyncio.create_task(_prepare(bench), name="ingest handbook")
-        sweeping = asyncio.create_task(_sweep(runner), name="sweep approvals")
+        behind = {bench.preparing}
+        if serving:
+            behind.add(asyncio.create_task(_sweep(runner), name="sweep approvals"))
         try:
             yield bench
         finally:
-            for task in (bench.preparing, sweeping):
+            for task in behind:
                 task.cancel()
-            await asyncio.wait({bench.preparing, sweeping})
+            await asyncio.wait(behind)
 
 
 async def _prepare(bench: Workbench) -> None:
@@ -295,9 +305,8 @@ def _oidc(settings: Settings, secret: str) -> tuple[OidcVerifier | None, OidcLog
         return None, None
     issuer = Issuer(settings.oidc_issuer)
     verifier = OidcVerifier(
-        settings.oidc_issuer,
+        issuer,
         settings.oidc_audience,
-        JwksCache(issuer.jwks),
         tenant_claim=settings.oidc_tenant_claim,
         default_scopes=settings.oidc_default_scopes,
     )

@@ -74,12 +74,16 @@ class SentenceSupport:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as a model sees it. `parameters` is a JSON schema of type object."""
+    """A tool as a model sees it. `parameters` is a JSON schema of type object.
+
+    `examples` pair a question with the arguments that serve it; models without native tool calls are shown them.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
     risk: Risk = "read"
+    examples: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

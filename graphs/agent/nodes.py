@@ -15,11 +15,11 @@ from graphs.agent import turns as rounds
 from graphs.agent.state import AgentState, Turn
 from graphs.context import RunContext
 from graphs.errors import UpstreamError
-from graphs.events import Proposed, Ran, Retrieved
+from graphs.events import Proposed, Ran, Retrieved, Said
 from graphs.prompts import RunData
 from graphs.refusal import REFUSAL
 from graphs.steps.complete import answer_tokens, prompt_budget, say
-from graphs.types import ModelRequest, Passage, Task, ToolProposal, ToolResult, ToolSpec
+from graphs.types import Message, ModelRequest, Passage, Task, ToolProposal, ToolResult, ToolSpec
 
 ARGUMENT_TOKENS = 256
 
@@ -37,7 +37,7 @@ class TurnsUpdate(TypedDict, total=False):
     index_version: str
 
 
-class AnswerUpdate(TypedDict):
+class AnswerUpdate(TypedDict, total=False):
     answer: str
     prompt_version: str
 
@@ -93,11 +93,9 @@ async def _choose(state: AgentState, runtime: Runtime[RunContext]) -> DecideUpda
 
 
 async def _fill_in(question: str, spec: ToolSpec, ctx: RunContext) -> tuple[Mapping[str, Any], str]:
-    properties = spec.parameters.get("properties", {})
-    shape = " ".join(f'"{name}": {rule.get("description", rule.get("type", ""))}.' for name, rule in properties.items())
     rendered = ctx.prompts.get("agent.arguments").render(
-        RunData(user=question),
-        variables={"tool": spec.name, "about": spec.description, "shape": shape},
+        RunData(user=question, history=_shown(spec)),
+        variables={"tool": spec.name, "about": spec.description},
         budget_tokens=prompt_budget(ctx, ctx.model, "arguments"),
         count=lambda text: _count(ctx, text, "arguments"),
     )
@@ -106,7 +104,7 @@ async def _fill_in(question: str, spec: ToolSpec, ctx: RunContext) -> tuple[Mapp
             messages=rendered.messages,
             model=ctx.model,
             task="arguments",
-            response_schema=spec.parameters,
+            response_schema=_grammar(spec.parameters),
             max_tokens=ARGUMENT_TOKENS,
             temperature=0.0,
             question=question,
@@ -119,6 +117,24 @@ async def _fill_in(question: str, spec: ToolSpec, ctx: RunContext) -> tuple[Mapp
     if not isinstance(arguments, dict):
         raise UpstreamError(f"the model's arguments for {spec.name} are not an object")
     return arguments, rendered.version
+
+
+def _shown(spec: ToolSpec) -> tuple[Message, ...]:
+    """The tool's examples as earlier turns, which small models follow better than any description."""
+    return tuple(
+        message
+        for asked, arguments in spec.examples
+        for message in (Message("user", asked), Message("assistant", json.dumps(arguments)))
+    )
+
+
+def _grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema without patterns, which grammars support in part; the toolbox checks the whole schema anyway."""
+    properties = {
+        name: {key: value for key, value in rule.items() if key != "pattern"}
+        for name, rule in schema.get("properties", {}).items()
+    }
+    return {**schema, "properties": properties}
 
 
 def _propose(runtime: Runtime[RunContext], step: int, calls: list[tuple[str, Mapping[str, Any]]], said: str) -> Turn:
@@ -187,16 +203,21 @@ async def act(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
 
 
 async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdate:
-    """Close the run on a model without tool calls: from passages as RAG does, else from the tools' words."""
+    """Close the run on a model without tool calls: from passages as RAG does, else in the tools' own words.
+
+    A model that small retells a number wrongly about as often as rightly; what the tool said needs no retelling.
+    """
     ctx = runtime.context
     done = state.get("turns", ())
     passages = rounds.passages(done)
+    if done and not passages:
+        said = " ".join(_told(result) for result in rounds.results(done))
+        runtime.stream_writer(Said(said))
+        return {"answer": said}
     task: Task = "rag" if passages else "chat"
-    results = () if passages else rounds.results(done)
-    name = "rag.answer" if passages else "agent.answer" if results else "chat.answer"
-    prompt = ctx.prompts.get(name)
+    prompt = ctx.prompts.get("rag.answer" if passages else "chat.answer")
     rendered = prompt.render(
-        RunData(user=state["question"], history=state["history"], passages=passages, tool_results=results),
+        RunData(user=state["question"], history=state["history"], passages=passages),
         variables=_variables(prompt.variables, ctx),
         budget_tokens=prompt_budget(ctx, ctx.model, task),
         count=lambda text: _count(ctx, text, task),
@@ -211,6 +232,12 @@ async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdat
     )
     _, said = await say(ctx, request, runtime.stream_writer)
     return {"answer": said, "prompt_version": rendered.version}
+
+
+def _told(result: ToolResult) -> str:
+    words = result.content.strip() or "It gave nothing."
+    ended = words if words.endswith((".", "!", "?")) else f"{words}."
+    return ended if result.status in ("ok", "denied") else f"I could not use {result.name}: {ended}"
 
 
 def _variables(names: frozenset[str], ctx: RunContext) -> dict[str, str]:

@@ -11,10 +11,11 @@ S = TypeVar("S", bound=Mapping[str, Any])
 U = TypeVar("U", bound=Mapping[str, Any])
 
 
-def station(
-    node: Callable[[S, Runtime[RunContext]], Awaitable[U]],
-) -> Callable[[S, Runtime[RunContext]], Awaitable[U]]:
-    """The same node inside a span that carries its name, the keys it could read and the update it gave."""
+def station(node: Callable[[S, Runtime[RunContext]], Awaitable[U]]) -> Any:
+    """The same node inside a span that carries its name, the keys it could read and the update it gave.
+
+    Typed Any because LangGraph's overloads of `add_node` do not accept a generic coroutine function.
+    """
 
     async def timed(state: S, runtime: Runtime[RunContext]) -> U:
         with runtime.context.trace.span(node.__name__, "station", inputs=dict(state)) as span:

@@ -26,7 +26,7 @@ def passage(number: int, text: str) -> Passage:
 
 def test_every_packaged_prompt_can_be_read_and_states_its_safety() -> None:
     prompts = list(PromptBook.packaged())
-    assert {prompt.name for prompt in prompts} >= {"chat.answer", "rag.answer", "agent.act", "agent.answer"}
+    assert {prompt.name for prompt in prompts} >= {"chat.answer", "rag.answer", "agent.act", "agent.arguments"}
     assert all(prompt.sections[0].kind == "safety" for prompt in prompts)
 
 
