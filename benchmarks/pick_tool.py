@@ -203,11 +203,10 @@ async def main(texts: dict[str, str]) -> None:
     embedder = await MiniLmEmbedder.open()
     picker = ToolPicker(embedder)
     results = {name: await bfcl(picker, text) for name, text in texts.items()}
-    fitting = results["simple_python"] + results["multiple"]
-    print(f"BFCL, odd rows, right tool: {np.mean(fitting[1::2]):.3f} (n={len(fitting[1::2])})")
-    print(
-        f"BFCL, odd rows, rightly none: {np.mean(results['irrelevance'][1::2]):.3f} (n={len(results['irrelevance'][1::2])})"
-    )
+    fitting = (results["simple_python"] + results["multiple"])[1::2]
+    irrelevant = results["irrelevance"][1::2]
+    print(f"BFCL, odd rows, right tool: {np.mean(fitting):.3f} (n={len(fitting)})")
+    print(f"BFCL, odd rows, rightly none: {np.mean(irrelevant):.3f} (n={len(irrelevant)})")
     picker = ToolPicker(embedder, fallback="search_documents")
     print("our tools, questions that the examples were tuned on:")
     await ours(picker, OURS)
