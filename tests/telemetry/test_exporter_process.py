@@ -50,7 +50,7 @@ async def ended_run(store: Store, status: RunStatus = "completed") -> str:
 
 async def until(holds: Callable[[], Any], timeout_s: float = 110.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not await holds():  # noqa: ASYNC110 - it is another process that makes it hold
+        while not await holds():
             await asyncio.sleep(0.02)
 
 
