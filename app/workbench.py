@@ -53,7 +53,6 @@ from graphs.types import ModelInfo
 log = logging.getLogger("pilothouse.workbench")
 
 PAGES: Final = Path(__file__).with_name("handbook")
-OWNER: Final = Principal("default", "owner", frozenset({"owner"}), "owner")
 SWEEP_S: Final = 60.0  # how often expired approvals are looked for; they live for days
 ENOUGH_DISK_BYTES: Final = 1 << 30
 
@@ -63,7 +62,7 @@ class Workbench:
     """Everything open. `ready` is set when the handbook is searchable; `failed` holds why it cannot be."""
 
     settings: Settings
-    owner_key: str
+    owner: Principal
     store: Store
     access: Access
     sessions: Sessions
@@ -81,7 +80,7 @@ class Workbench:
 
     def login_link(self) -> str:
         """A console link that logs the owner in once, as Jupyter prints it."""
-        token = self.login_tokens.issue(OWNER)
+        token = self.login_tokens.issue(self.owner)
         everywhere = self.settings.host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
         host = "127.0.0.1" if everywhere else self.settings.host
         return f"http://{host}:{self.settings.port}/login?token={token}"
@@ -134,7 +133,7 @@ async def open_workbench(
         owner_key = ensure_owner_key(home, settings.owner_key.get_secret_value() if settings.owner_key else None)
         store = await Store.open(settings.store_url, clock)
         stack.push_async_callback(store.close)
-        await store.keys.import_owner(owner_key)
+        owner = await store.keys.import_owner(owner_key)
         secret = session_secret(home)
         verifier, oidc_login = _oidc(settings, secret)
         embedder = await MiniLmEmbedder.open(threads=settings.model_threads)
@@ -163,7 +162,7 @@ async def open_workbench(
         )
         bench = Workbench(
             settings=settings,
-            owner_key=owner_key,
+            owner=Principal(owner.tenant_id, owner.user_id, frozenset(owner.scopes), owner.key_id),
             store=store,
             access=Access(store.keys, verifier),
             sessions=Sessions(secret, store.keys),

@@ -128,9 +128,9 @@ def sends(
     return answer
 
 
-def sends_json(body: Any, status: int = 200, **headers: str) -> Answer:
+def sends_json(body: Any, status: int = 200, **given: Any) -> Answer:
     """An answer in one piece of JSON."""
-    return sends(orjson.dumps(body), status=status, kind="application/json", **headers)
+    return sends(orjson.dumps(body), status=status, kind="application/json", **given)
 
 
 def drips(*first: bytes, then: bytes = b"", every_s: float = 0.02) -> Answer:

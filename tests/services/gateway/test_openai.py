@@ -101,7 +101,7 @@ async def test_an_odd_but_whole_answer_is_taken(answer: Answer, text: str, finis
     assert (completion.text, completion.finish_reason) == (text, finish)
 
 
-BAD_USAGE = [
+BAD_USAGE: list[Any] = [
     None, {}, [], "19", {"prompt_tokens": 19}, {"prompt_tokens": "19", "completion_tokens": "3"},
     {"prompt_tokens": -1, "completion_tokens": 3}, {"prompt_tokens": 19, "completion_tokens": 1e308},
     {"prompt_tokens": 19.5, "completion_tokens": 3}, {"prompt_tokens": True, "completion_tokens": 3},
