@@ -41,7 +41,7 @@ imports:
 	.venv/bin/lint-imports
 
 tests:
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2 --dist loadfile
 
 notebooks:
 	.venv/bin/pytest notebooks

@@ -183,12 +183,15 @@ def ingest(
 def evaluate(
     suite: Annotated[str, typer.Argument(help="Name of a suite.")] = "handbook",
     split: Annotated[str, typer.Option(help="dev (to choose by) or test (to report).")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first questions.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="An evenly spread sample of that many questions.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Instead of the suite's models; may be repeated.")] = None,
 ) -> None:
     """Run an evaluation suite and log it to MLflow."""
     # Evals stand to the right of app on the line, so app knows them by name only.
     (entry,) = entry_points(group="pilothouse.evals", name="run")
-    raise typer.Exit(run(entry.load()(settings(), suite=suite, split=split, limit=limit, console=out)))
+    raise typer.Exit(
+        run(entry.load()(settings(), suite=suite, split=split, limit=limit, models=tuple(model or ()), console=out))
+    )
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import subprocess
 from collections import defaultdict
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,10 +33,18 @@ Row = dict[str, object]
 
 
 async def run_suite(
-    settings: Settings, *, suite: str = "handbook", split: str = "test", limit: int | None = None, console: Console
+    settings: Settings,
+    *,
+    suite: str = "handbook",
+    split: str = "test",
+    limit: int | None = None,
+    models: tuple[str, ...] = (),
+    console: Console,
 ) -> int:
-    """Run it, print and log the table; the exit code. Raises Missing for an unknown suite."""
+    """Run it, on the suite's models or on those named, print and log the table; the exit code. Raises Missing."""
     chosen = _suite(suite)
+    if models:
+        chosen = replace(chosen, models=models)
     dataset = load(chosen.dataset, split, limit)
     with TemporaryDirectory(prefix="pilothouse-eval-") as home:
         # A home of its own: an evaluation leaves no conversations behind and starts from the packaged handbook.

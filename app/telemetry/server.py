@@ -15,7 +15,7 @@ def mlflow_server(tracking_uri: str, artifacts: Path, port: int) -> int:
     command = [
         *(sys.executable, "-m", "mlflow", "server"),
         *("--backend-store-uri", tracking_uri),
-        *("--artifacts-destination", artifacts.resolve().as_uri()),
+        *("--default-artifact-root", str(artifacts.resolve())),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         # Without this a page that resolves its own name to 127.0.0.1 could read everything.
         *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),
