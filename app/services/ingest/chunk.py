@@ -18,7 +18,6 @@ _LINE = re.compile(r"[^\n]*\S[^\n]*")
 _SENTENCE = re.compile(
     r"""\S.*?(?: [.!?]["')\]]*(?=\s) | [。！？] | \Z | (?=\n[ \t]*(?:[-*+]|\d{1,9}[.)])\s) )""", re.DOTALL | re.VERBOSE
 )
-_WORDS = re.compile(r"\S{1,400}(?:\s+\S{1,400}){0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +64,32 @@ def _parts(text: str, block: Block) -> Iterator[Block]:
     if count_tokens(text[block.start : block.end]) <= limit:
         yield block
         return
-    splitters = (_LINE, _WORDS) if block.whole else (_SENTENCE, _LINE, _WORDS)
-    yield from _split(text, block, splitters)
+    yield from _split(text, block, (_LINE,) if block.whole else (_SENTENCE, _LINE))
 
 
 def _split(text: str, block: Block, splitters: Sequence[re.Pattern[str]]) -> Iterator[Block]:
-    if not splitters or count_tokens(text[block.start : block.end]) <= TARGET_TOKENS:
+    if count_tokens(text[block.start : block.end]) <= TARGET_TOKENS:
         yield block
-        return
-    for found in splitters[0].finditer(text, block.start, block.end):
-        end = found.start() + len(found.group().rstrip())
-        yield from _split(text, replace(block, start=found.start(), end=end), splitters[1:])
+    elif not splitters:
+        yield from _runs(text, block)
+    else:
+        for found in splitters[0].finditer(text, block.start, block.end):
+            end = found.start() + len(found.group().rstrip())
+            yield from _split(text, replace(block, start=found.start(), end=end), splitters[1:])
+
+
+def _runs(text: str, block: Block) -> Iterator[Block]:
+    """TARGET_TOKENS at a time: between words, or inside one that is longer than that."""
+    start, word, tokens, in_word = block.start, block.start, 0, 0
+    for token in _TOKEN.finditer(text, block.start, block.end):
+        if text[token.start() - 1].isspace():
+            word, in_word = token.start(), 0
+        if tokens == TARGET_TOKENS:
+            cut, tokens = (word, in_word) if word > start else (token.start(), 0)
+            yield replace(block, start=start, end=start + len(text[start:cut].rstrip()))
+            start, word, in_word = cut, cut, tokens
+        tokens, in_word = tokens + 1, in_word + 1
+    yield replace(block, start=start)
 
 
 def _everything(text: str) -> Sequence[Block]:

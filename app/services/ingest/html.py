@@ -66,21 +66,21 @@ class _Reader:
             self._text.append("\n")
         self._tables -= tag == "table"
         self._verbatim -= tag == "pre"
-        if tag in _INLINE or self._tables or self._verbatim:
+        if tag in _INLINE or tag == "br" or self._tables or self._verbatim:
             return
         if tag in {"h1", "h2", "h3", "h4", "h5", "h6"}:
             heading, self._text = " ".join("".join(self._text).split()), []
             if heading:
                 self.builder.heading(int(tag[1]), heading)
         else:
-            self.flush(whole=tag in {"table", "pre"})
+            self.flush(whole=tag == "table", verbatim=tag == "pre")
 
-    def flush(self, *, whole: bool = False) -> None:
+    def flush(self, *, whole: bool = False, verbatim: bool = False) -> None:
         text, self._text = "".join(self._text), []
-        if not whole:
-            text = "\n".join(" ".join(line.split()) for line in text.split("\n"))
-        if text.strip() != "-":
-            self.builder.block(text, whole=whole)
+        if not verbatim:
+            text = "\n".join(" ".join(line.split()) for line in text.split("\n") if line.strip())
+        if text != "-":
+            self.builder.block(text, whole=whole or verbatim)
 
 
 def _walk(root: Any) -> Iterator[tuple[Any, bool]]:

@@ -4,7 +4,7 @@ import asyncio
 
 from app.services.ingest.child import LIMIT_CHARS, parse_apart
 from app.services.ingest.detect import MEDIA_TYPES, decode, detect
-from app.services.ingest.document import ParsedDocument
+from app.services.ingest.document import ParsedDocument, normalise
 from app.services.ingest.markdown import parse_markdown, parse_text
 from graphs.errors import DocumentUnreadable
 
@@ -16,13 +16,14 @@ _CHILDREN = asyncio.Semaphore(2)  # processes at once, a gigabyte each at most
 
 async def parse(data: bytes | str, filename: str = "", media_type: str = "") -> ParsedDocument:
     """Raises DocumentUnreadable: broken, locked, empty, too large, or of a type that is not read."""
-    content = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
     if isinstance(data, str) and len(data) > LIMIT_CHARS:
         raise DocumentUnreadable(f"the document holds more than {LIMIT_CHARS} characters", field="text")
+    # Lone surrogates have no bytes; normalised they are gone, and normalising again changes nothing.
+    content = data if isinstance(data, bytes) else normalise(data).encode()
     kind = await asyncio.to_thread(detect, content, filename, media_type)
     if kind in {"markdown", "text"} and len(content) <= LIMIT_INLINE_BYTES:
         read = parse_markdown if kind == "markdown" else parse_text
-        document = await asyncio.to_thread(lambda: read(data if isinstance(data, str) else decode(data)))
+        document = await asyncio.to_thread(lambda: read(decode(content)))
     else:
         async with _CHILDREN:
             document = await parse_apart(kind, content)

@@ -1,7 +1,5 @@
-import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -9,8 +7,6 @@ from app.services.ingest.ingest import Ingest
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
 from app.services.store.store import Store
-
-DOCUMENTS = Path("/work/shared/data/documents")
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +33,3 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 @pytest.fixture
 def ingest(library: Library, embedder: MiniLmEmbedder, store: Store) -> Ingest:
     return Ingest(library, embedder, store.documents)
-
-
-def real_files() -> list[dict[str, Any]]:
-    """The manifest of real documents, empty where the data is not at hand."""
-    manifest = DOCUMENTS / "manifest.jsonl"
-    return [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.is_file() else []

@@ -1,0 +1,85 @@
+"""What taking documents in needs of the services beside it, and what it hands them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.services.ingest.chunk import Chunk
+
+
+class Record(Protocol):
+    """What is known of a document that was taken in."""
+
+    @property
+    def tenant_id(self) -> str: ...
+    @property
+    def collection(self) -> str: ...
+    @property
+    def document_id(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def media_type(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def metadata(self) -> Mapping[str, Any]: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def updated_at(self) -> datetime: ...
+
+
+class Documents(Protocol):
+    """Where records and normalised texts are kept; `get` and `delete` raise Missing."""
+
+    async def get(self, tenant_id: str, collection: str, document_id: str) -> Record: ...
+
+    async def delete(self, tenant_id: str, collection: str, document_id: str) -> None: ...
+
+    async def upsert(
+        self,
+        tenant_id: str,
+        collection: str,
+        document_id: str,
+        title: str,
+        media_type: str,
+        size_bytes: int,
+        sha256: str,
+        chunks: int,
+        metadata: Mapping[str, Any],
+        text: str,
+    ) -> Record: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A document as it goes into the index; `vectors` has shape (len(chunks), dimensions)."""
+
+    document_id: str
+    title: str
+    metadata: Mapping[str, Any]
+    chunks: Sequence[Chunk]
+    vectors: NDArray[np.float32]
+
+
+class Library(Protocol):
+    """The index. `replace` and `remove` are one commit each."""
+
+    async def replace(self, tenant_id: str, collection: str, entries: Sequence[Entry]) -> None: ...
+
+    async def remove(self, tenant_id: str, collection: str, document_id: str) -> None: ...
+
+    async def count(self, tenant_id: str, collection: str, document_id: str) -> int: ...
+
+
+class Embedder(Protocol):
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
