@@ -1,0 +1,164 @@
+"""Every route needs a credential, except those that one file names. The list of routes is the application's own."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from app.api.app import create_api
+from app.api.public import HEALTH, LOGIN, PUBLIC, SELF_AUTHENTICATING_SOCKETS
+from app.settings import Settings
+from tests.api.served import Served
+
+SETTINGS = Settings()
+
+
+def leaves(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
+    """Method and path of every route, mounts and included routers walked; parameters get a value."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if isinstance(route, Mount):
+            yield "GET", filled(route.path) + "/anything"
+        elif isinstance(route, WebSocketRoute):
+            yield "WEBSOCKET", filled(route.path)
+        elif isinstance(route, Route | APIRoute):
+            yield from ((method, filled(route.path)) for method in sorted(route.methods or ()))
+        elif included is not None:
+            yield from leaves(included.routes)
+        else:
+            raise AssertionError(f"the walk does not know {type(route)}")
+
+
+def filled(path: str) -> str:
+    return re.sub(r"{[^}]*}", "0" * 32, path)
+
+
+ROUTES = sorted(set(leaves(create_api(SETTINGS).routes)))
+GUARDED = [(method, path) for method, path in ROUTES if path not in PUBLIC and method != "WEBSOCKET"]
+# What a mounted console and unknown paths would be: nothing is open because no route of ours names it.
+ELSEWHERE = [("GET", "/console"), ("GET", "/console/gradio_api/startup-events"), ("POST", "/console/gradio_api/cancel")]
+ELSEWHERE += [("GET", "/nothing"), ("GET", "/metrics"), ("POST", "/v1/chat/completions"), ("GET", "/healthz/")]
+
+
+def test_the_walk_finds_the_routes() -> None:
+    assert len(GUARDED) > 25
+    assert ("POST", "/api/ai/chat") in GUARDED
+    assert ("GET", "/openapi.json") in GUARDED
+    assert {path for _, path in ROUTES if path in PUBLIC} == PUBLIC
+    assert {path for method, path in ROUTES if method == "WEBSOCKET"} == SELF_AUTHENTICATING_SOCKETS
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED + ELSEWHERE)
+def test_no_route_answers_without_a_credential(nobody: httpx.Client, method: str, path: str) -> None:
+    answer = nobody.request(method, path, json={})
+    assert answer.status_code == 401
+    if method != "HEAD":
+        assert answer.json()["code"] == "unauthenticated"
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED + ELSEWHERE)
+@pytest.mark.parametrize("key", ["wrong", "ph_" + "0" * 32 + "_" + "A" * 43])
+def test_no_route_answers_to_a_wrong_key(nobody: httpx.Client, method: str, path: str, key: str) -> None:
+    assert nobody.request(method, path, headers={"Authorization": f"Bearer {key}"}).status_code == 401
+    assert nobody.request(method, path, headers={"X-API-Key": key}).status_code == 401
+
+
+def test_a_key_in_the_query_string_opens_nothing(server: Served, nobody: httpx.Client) -> None:
+    for name in ("key", "api_key", "token", "access_token"):
+        assert nobody.get("/api/ai/runs", params={name: server.keys["ann"]}).status_code == 401
+
+
+@pytest.mark.parametrize("path", sorted(HEALTH))
+def test_health_answers_everybody(nobody: httpx.Client, path: str) -> None:
+    assert nobody.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["x/healthz?", "x/healthz#", "x\\healthz", "a@127.0.0.1", "127.0.0.1/healthz?"])
+@pytest.mark.parametrize("path", ["/api/ai/runs", "/console", "/openapi.json"])
+def test_a_crafted_host_opens_nothing(server: Served, nobody: httpx.Client, host: str, path: str) -> None:
+    assert nobody.get(path, headers={"Host": host}).status_code in {400, 401}
+    assert nobody.get(path, headers={"Host": f"{host}:{server.address[1]}"}).status_code in {400, 401}
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "0.0.0.0", "localhost."]
+)
+def test_only_named_hosts_are_answered(ann: httpx.Client, host: str) -> None:
+    answer = ann.get("/api/ai/runs", headers={"Host": host})
+    assert (answer.status_code, answer.json()["code"]) == (400, "unknown_host")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:9", "[::1]", "[::1]:8000"])
+def test_a_named_host_may_come_with_any_port(ann: httpx.Client, host: str) -> None:
+    assert ann.get("/api/ai/runs", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://[", ""])
+def test_another_site_cannot_make_the_browser_write(ann: httpx.Client, origin: str) -> None:
+    answer = ann.post("/api/ai/chat", json={"message": "say x"}, headers={"Origin": origin})
+    assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin")
+
+
+def test_a_page_of_ours_may_write(server: Served, ann: httpx.Client) -> None:
+    answer = ann.post("/api/ai/chat", json={"message": "say x"}, headers={"Origin": server.url})
+    assert answer.status_code == 200
+
+
+def socket_url(server: Served) -> str:
+    return server.url.replace("http", "ws", 1) + "/api/ai/chat/ws"
+
+
+def test_a_socket_without_a_credential_hears_nothing(server: Served) -> None:
+    for first in ({"type": "chat", "message": "say x"}, {"type": "auth", "key": "wrong"}, {"type": "auth", "key": 1}):
+        with connect(socket_url(server), proxy=None) as socket:
+            socket.send(json.dumps(first))
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
+
+
+def test_a_socket_with_a_wrong_key_is_refused_in_the_handshake(server: Served) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connect(socket_url(server), additional_headers={"X-API-Key": "wrong"}, proxy=None)
+    assert refused.value.response.status_code == 401
+
+
+def test_a_page_of_another_site_cannot_open_a_socket(server: Served) -> None:
+    headers = {"X-API-Key": server.keys["ann"]}
+    with pytest.raises(InvalidStatus) as refused:
+        connect(socket_url(server), additional_headers=headers, origin="https://evil.example", proxy=None)  # type: ignore[arg-type]
+    assert refused.value.response.status_code == 403
+
+
+async def test_until_the_bench_is_open_only_health_answers() -> None:
+    transport = httpx.ASGITransport(create_api(SETTINGS))
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        assert (await client.get("/healthz")).status_code == 200
+        for path in ["/readyz", "/api/ai/runs", "/console", "/openapi.json", *sorted(LOGIN)]:
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["code"]) == (503, "starting")
+            assert answer.headers["retry-after"] == "1"
+
+
+def test_every_answer_carries_the_security_headers(ann: httpx.Client, nobody: httpx.Client) -> None:
+    for answer in (
+        ann.get("/api/ai/runs"),
+        nobody.get("/api/ai/runs"),
+        nobody.get("/login"),
+        nobody.get("/healthz"),
+        ann.get("/api/ai/nothing"),
+        ann.post("/api/ai/chat", content=b"{"),
+    ):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["cache-control"] == "no-store"
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
