@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from app.services.gateway.extractive import ExtractiveAnswerer
 from app.services.gateway.llamacpp import LlamaCppProvider
@@ -62,9 +63,7 @@ async def scripted(_: MiniLmEmbedder) -> AsyncIterator[Case]:
 
 @asynccontextmanager
 async def openai(_: MiniLmEmbedder) -> AsyncIterator[Case]:
-    async def answer(request: Any, body: dict[str, Any]) -> Any:
-        from aiohttp import web
-
+    async def answer(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         if "response_format" in body:

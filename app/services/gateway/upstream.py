@@ -89,7 +89,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
         return None
     try:
         date = parsedate_to_datetime(seconds)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     at = date if date.tzinfo else date.replace(tzinfo=UTC)
     return _within(max(0.0, (at - (now or datetime.now(UTC))).total_seconds()))

@@ -28,6 +28,7 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
         ({"retry-after": "inf"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "99 Foo 9999999999 99:99:99"}, None),
+        ({"retry-after": "Thu, 01 Jan 99999999999999999999 12:01:00 GMT"}, None),
         ({"retry-after": ""}, None),
     ],
 )
