@@ -31,7 +31,7 @@ from app.services.gateway.llamacpp import LlamaCppProvider
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.provider import Provider
 from app.services.guardrails.guard import PatternGuard
-from app.services.ingest.ingest import Ingest
+from app.services.ingest.ingest import Ingest, Source
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
 from app.services.retrieval.retriever import TenantRetriever
@@ -202,9 +202,11 @@ async def _prepare(bench: Workbench) -> None:
     held = await bench.store.documents.list(SHARED_TENANT, HANDBOOK, limit=200)
     for gone in {record.document_id for record in held.items} - pages.keys():
         await bench.ingest.remove(SHARED_TENANT, HANDBOOK, gone)
-    for name, path in pages.items():
-        # A page whose hash is unchanged is skipped, so that only the first start pays for embedding.
-        await bench.ingest.add(SHARED_TENANT, HANDBOOK, name, path.read_bytes(), filename=path.name)
+    # Pages whose hash is unchanged are skipped, so that only the first start pays for embedding.
+    sources = [Source(name, path.read_bytes(), filename=path.name) for name, path in pages.items()]
+    for outcome in await bench.ingest.add_batch(SHARED_TENANT, HANDBOOK, sources):
+        if outcome.error is not None:
+            raise outcome.error
     bench.ready.set()
     log.info("ready", extra={"handbook_pages": len(pages)})
 
