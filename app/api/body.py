@@ -1,7 +1,7 @@
 """JSON bodies, read strictly: what two parsers could understand differently is refused before a schema sees it.
 
 Refused: bytes that are not UTF-8, a key twice in one object, NaN and the infinities, numbers beyond 64 bits, nesting
-over 64 levels, more than a million values. Lone surrogates and NULs become U+FFFD, as the store would write them.
+over 64 levels, more than a million values. A lone surrogate becomes U+FFFD, as the store would write it.
 """
 
 import json
@@ -15,7 +15,6 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 from app.api.errors import Refused
-from app.services.store.text import clean_json
 
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 1_000_000
@@ -23,7 +22,7 @@ _INT_RANGE: Final = (-(2**63), 2**64 - 1)
 
 # A string counts as one token, closed or not; possessive, so that no input makes it look twice.
 _TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[{\]},]', re.DOTALL)
-_UNSTORABLE = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def loads(body: bytes) -> Any:
@@ -43,7 +42,7 @@ def loads(body: bytes) -> Any:
         raise _malformed(f"the body is not JSON: {error.msg} at character {error.pos}") from error
     except RecursionError as error:
         raise _malformed(f"the body is nested deeper than {MAX_DEPTH} levels") from error
-    return clean_json(value) if _UNSTORABLE.search(body) else value
+    return _encodable(value) if _SURROGATE.search(body) else value
 
 
 class StrictRequest(Request):
@@ -90,6 +89,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise _malformed("an object in the body has the same key twice")
     return found
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            # Through UTF-16, where escaped pairs that the parser joined stay what they are.
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        case dict():
+            return {_encodable(key): _encodable(item) for key, item in value.items()}
+        case list():
+            return [_encodable(item) for item in value]
+    return value
 
 
 def _no_constant(name: str) -> float:

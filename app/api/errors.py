@@ -147,10 +147,10 @@ def field_errors(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 def _field_error(item: Mapping[str, Any]) -> dict[str, str]:
     """One of pydantic's errors without the input it is about."""
     place = item["loc"][1:] if item["loc"] and item["loc"][0] in _PLACES else item["loc"]
-    field = ".".join(_shown(part) for part in place)
+    field = ".".join(_shown(part) for part in place if part != "[key]")
     if item["type"] in _NOT_AN_OBJECT and not field:
         return {"field": "", "message": "send a JSON object with Content-Type: application/json", "code": item["type"]}
-    return {"field": field, "message": str(item["msg"]), "code": str(item["type"])}
+    return {"field": field, "message": str(item["msg"]).removeprefix("Value error, "), "code": str(item["type"])}
 
 
 _PLACES: Final = frozenset({"body", "query", "path", "header"})

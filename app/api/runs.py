@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import AwareDatetime
 
 from app.api.deps import Bench, Chatter, Cursor, Limit, RunReader, whose
@@ -42,8 +42,13 @@ async def read_run(request_id: str, bench: Bench, principal: RunReader) -> Answe
 @router.get(
     "/{request_id}/events",
     summary="Replay or follow a run",
-    response_class=EventStream,
-    responses={200: {"description": "The events after `Last-Event-ID`, then new ones as they come."}},
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The events after `Last-Event-ID`, then new ones as they come.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    },
 )
 async def run_events(
     request_id: str, bench: Bench, principal: RunReader, last_event_id: EventNumber = 0

@@ -6,15 +6,16 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     Field,
+    PlainValidator,
     StrictBool,
-    StrictFloat,
     StrictInt,
-    StrictStr,
     StringConstraints,
+    WithJsonSchema,
 )
 
 from app.records import Camel, Mode, Scope
 from app.services.store.records import Rating
+from app.services.store.text import clean
 from graphs.types import Decision
 
 MAX_QUERY_CHARS = 8_000
@@ -31,17 +32,32 @@ def _printable(text: str) -> str:
     return text
 
 
+def _scalar(value: Any) -> str | bool | int | float | None:
+    """One check in place of a union, whose errors would name each branch."""
+    if isinstance(value, str) and len(value) > MAX_METADATA_CHARS:
+        raise ValueError(f"must have at most {MAX_METADATA_CHARS} characters")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("must fit into 64 bits")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError("must be text, a number, a boolean or null")
+
+
 # The hard ceiling of a message; `max_message_chars` in the settings is the one that callers meet.
-Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000_000)]
+Message = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000_000), AfterValidator(clean)
+]
 # An id that was never given is 404 and not 422, so ids are only bounded here.
 Id = Annotated[str, StringConstraints(max_length=512)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
 Collection = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 DocumentId = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_printable)]
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
-MetadataInt = Annotated[StrictInt, Field(ge=-(2**63), le=2**63 - 1)]
-MetadataText = Annotated[StrictStr, StringConstraints(max_length=MAX_METADATA_CHARS)]
-Scalar = MetadataText | StrictBool | MetadataInt | StrictFloat | None
+Scalar = Annotated[
+    str | bool | int | float | None,
+    PlainValidator(_scalar),
+    WithJsonSchema({"type": ["string", "number", "boolean", "null"]}),
+]
 Metadata = Annotated[dict[MetadataKey, Scalar], Field(max_length=MAX_METADATA)]
 Comment = Annotated[str, StringConstraints(max_length=MAX_COMMENT_CHARS)]
 
@@ -77,7 +93,7 @@ class KeyIn(Camel):
 class DocumentIn(Camel):
     id: DocumentId
     title: Annotated[str, StringConstraints(max_length=512)] = ""
-    text: str
+    text: Annotated[str, AfterValidator(clean)]
     metadata: Metadata = Field(default_factory=dict)
 
 
