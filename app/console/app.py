@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount
 
 from app.console.frame import Frame
@@ -35,7 +36,9 @@ def build_console(bench: Workbench) -> "gradio.Blocks":
 @asynccontextmanager
 async def mount_console(api: FastAPI, bench: Workbench, path: str = "/console") -> AsyncIterator[None]:
     """The console at `path` while the context is open; `api` may already be serving."""
-    mounted = await asyncio.to_thread(_mount, api, bench, path)
+    # In a thread, so that the API keeps answering; with a loop there, because Gradio opens loops of its own, and
+    # never closes them, where none is running.
+    mounted = await asyncio.to_thread(lambda: asyncio.run(_mount(api, bench, path)))
     # Gradio hooks itself into the lifespan of `api`, which has begun by now: its own is entered here.
     async with mounted.router.lifespan_context(mounted):
         mounted.get_blocks().run_startup_events()
@@ -43,7 +46,7 @@ async def mount_console(api: FastAPI, bench: Workbench, path: str = "/console") 
         yield
 
 
-def _mount(api: FastAPI, bench: Workbench, path: str) -> Any:
+async def _mount(api: FastAPI, bench: Workbench, path: str) -> Any:
     """Gives Gradio's own application, which is read untyped."""
     blocks = build_console(bench)
     import gradio  # loaded by now, see above
@@ -70,7 +73,14 @@ def _mount(api: FastAPI, bench: Workbench, path: str) -> Any:
     mount = next(route for route in reversed(api.routes) if isinstance(route, Mount) and route.path == path)
     page: Any = mount.app
     mount.app = Frame(page, head())
+    api.add_route(path, _with_slash, methods=["GET"], include_in_schema=False)
     return page
+
+
+async def _with_slash(request: Request) -> Response:
+    """The page's own addresses are relative: without the slash they would point beside it."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"{request.scope['path']}/{query}", 308)
 
 
 def _user_of(request: Request) -> str | None:

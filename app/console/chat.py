@@ -10,10 +10,11 @@ from markupsafe import Markup
 from app.console.advice import Advice, advice_on
 from app.console.pace import paced
 from app.console.panel import EMPTY, panel, said
-from app.console.reader import HANDBOOK, Reader, principal_of
+from app.console.reader import Reader, principal_of
 from app.console.turn import Turn, drawn_sources
 from app.console.view import draw
 from app.console.welcome import WELCOME
+from app.names import HANDBOOK
 from app.records import Mode, Principal, RunRequest
 from app.services.store.records import Rating
 from app.workbench import Workbench

@@ -10,13 +10,12 @@ from app.console.advice import advice_on
 from app.console.passage import drawn_passage
 from app.console.turn import Turn
 from app.console.view import draw
+from app.names import HANDBOOK, SHARED_TENANT
 from app.records import CardCitation, Principal
 from app.services.store.records import ApprovalRecord, ConversationRecord, RunFilter, RunRecord
 from app.services.store.store import Store
 from graphs.errors import Missing, PilothouseError, Unauthenticated
 
-HANDBOOK = "handbook"
-SHARED_TENANT = "_shared"
 TURNS_SHOWN = 50
 
 

@@ -1,0 +1,36 @@
+"""Who may reach the console over HTTP. Gradio leaves some of its own routes open; the guard before it must not."""
+
+import httpx
+import pytest
+from starlette.routing import Mount, Route
+
+from app.console.frame import policy
+from tests.console.served import Served
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_no_path_under_the_console_answers_without_a_credential(server: Served) -> None:
+    mount = next(route for route in server.api.routes if isinstance(route, Mount) and route.path == "/console")
+    routes = [
+        (method, route.path) for route in mount.routes if isinstance(route, Route) for method in route.methods or ()
+    ]
+    assert len(routes) > 20
+    with server.client(None) as nobody:
+        answers = {(method, path): nobody.request(method, f"/console{path}").status_code for method, path in routes}
+    assert {pair: status for pair, status in answers.items() if status not in (401, 302)} == {}
+
+
+def test_the_address_without_a_slash_leads_to_the_page(server: Served) -> None:
+    with server.client("ann") as ann:
+        answer = ann.get("/console?run=x", headers={"Host": httpx.URL(server.url).netloc.decode()})
+    assert (answer.status_code, answer.headers["location"]) == (308, "/console/?run=x")
+
+
+def test_the_page_allows_its_own_scripts_by_hash_and_no_others(server: Served) -> None:
+    with server.client("ann") as ann:
+        page = ann.get("/console/")
+    allowed = page.headers["content-security-policy"]
+    assert allowed == policy(page.content)
+    assert "'unsafe-inline'" not in allowed.partition("script-src")[2].partition(";")[0]
+    assert "sha256-" in allowed
