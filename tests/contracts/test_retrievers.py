@@ -1,13 +1,10 @@
 """What every Retriever promises; run on each implementation."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pytest
 import pytest_asyncio
-from numpy.typing import NDArray
 
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
@@ -17,6 +14,7 @@ from app.telemetry.spans import RunTrace
 from graphs.context import Retriever
 from graphs.errors import Invalid, Missing
 from graphs.types import Passage
+from tests.services.retrieval.entries import doc
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -25,26 +23,6 @@ TEXTS = {
     "quota": ("Quota", "A tenant over its budget gets quota_exhausted.", {"lang": "en", "level": 2}),
     "schluessel": ("Schlüssel", "Der key wird jährlich erneuert.", {"lang": "de", "level": 1}),
 }
-
-
-@dataclass(frozen=True)
-class Piece:
-    text: str
-    start: int = 0
-    heading: str = ""
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
-
-
-@dataclass(frozen=True)
-class Doc:
-    document_id: str
-    title: str
-    chunks: tuple[Piece, ...]
-    vectors: NDArray[np.float32]
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @pytest_asyncio.fixture(params=["lance", "memory"], scope="module", loop_scope="module")
@@ -60,11 +38,7 @@ async def retriever(
         return
     embedder = MiniLmEmbedder()
     library = await Library.open(tmp_path_factory.mktemp("lance"), embedder)
-    vectors = await embedder.embed([text for _, text, _ in TEXTS.values()])
-    entries = [
-        Doc(id_, title, (Piece(text),), vector[None], metadata)
-        for (id_, (title, text, metadata)), vector in zip(TEXTS.items(), vectors, strict=True)
-    ]
+    entries = [await doc(embedder, id_, text, title, **metadata) for id_, (title, text, metadata) in TEXTS.items()]
     await library.replace("_shared", "handbook", entries)
     trace = RunTrace("run")
     yield TenantRetriever(library, "acme", trace)

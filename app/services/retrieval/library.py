@@ -18,10 +18,11 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from app.services.retrieval.embedder import Embedder, Vectors
+from app.services.retrieval.embedder import Embedder
 from app.services.retrieval.fuse import fuse
+from app.services.retrieval.legs import search_legs
 from app.services.retrieval.query import checked_limit, checked_query, checked_where
-from app.services.retrieval.table import COLUMNS, Entry, facet_lines, passage, rows, schema, table_name, words
+from app.services.retrieval.table import Entry, passage, rows, schema, table_name
 from graphs.errors import Conflict, Missing, UpstreamError
 from graphs.types import Retrieval
 
@@ -82,10 +83,10 @@ class Library:
         question, limit, filters = checked_query(query), checked_limit(limit), checked_where(where)
         snapshot = await self._snapshot(tenant_id, collection)
         vector = (await self._embedder.embed([question]))[0]
-        found, cosines, bm25 = await _legs(snapshot.table, question, vector, filters, max(limit, CANDIDATES))
-        best = fuse(cosines, bm25)[:limit]
+        legs = await _guarded(search_legs(snapshot.table, question, vector, filters, max(limit, CANDIDATES)))
+        best = fuse(legs.cosines, legs.bm25)[:limit]
         return Retrieval(
-            passages=tuple(passage(found[chunk_id], score, collection) for chunk_id, score in best),
+            passages=tuple(passage(legs.rows[chunk_id], score, collection) for chunk_id, score in best),
             index_version=f"{collection}@{snapshot.version}",
             embedder=self._embedder.id,
         )
@@ -204,30 +205,6 @@ class Library:
         except IndexFailed as error:
             # The rows are committed and searchable, and the next write does this again: no reason to fail the ingest.
             log.warning("index not optimised", extra={"table": table.name}, exc_info=error)
-
-
-async def _legs(
-    table: Any, question: str, vector: Vectors, filters: Sequence[str], limit: int
-) -> tuple[dict[str, Mapping[str, Any]], dict[str, float], dict[str, float]]:
-    """Rows by chunk id, the cosine of each, and the BM25 score of those that share a word with the question."""
-    from lancedb.expr import col, lit
-    from lancedb.query import MatchQuery
-
-    near = table.query().nearest_to(vector).distance_type("dot").select([*COLUMNS, "_distance"]).limit(limit)
-    matching = table.query().nearest_to_text(MatchQuery(words(question), "words"))
-    matching = matching.select([*COLUMNS, "vector", "_score"]).limit(limit)
-    for line in filters:
-        equal = col("facets").contains(lit(facet_lines([line])))
-        near, matching = near.where(equal), matching.where(equal)
-    nearest, matched = await _guarded(asyncio.gather(near.to_arrow(), matching.to_arrow()))
-
-    vectors = matched["vector"].combine_chunks().flatten().to_numpy().reshape(-1, len(vector))
-    found = {row["chunk_id"]: row for row in (*matched.drop(["vector"]).to_pylist(), *nearest.to_pylist())}
-    # The text leg's rows get their cosine too: leaving it at 0 would push down a passage that only just missed the cut.
-    cosines = dict(zip(matched["chunk_id"].to_pylist(), (vectors @ vector).tolist(), strict=True))
-    cosines |= {row["chunk_id"]: 1 - row["_distance"] for row in nearest.to_pylist()}
-    bm25 = dict(zip(matched["chunk_id"].to_pylist(), matched["_score"].to_pylist(), strict=True))
-    return found, cosines, bm25
 
 
 def _hold(held: OrderedDict[str, Any], name: str, value: Any) -> None:

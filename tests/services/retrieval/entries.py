@@ -1,0 +1,37 @@
+"""Documents as the index takes them, with real vectors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.services.retrieval.embedder import Embedder
+
+
+@dataclass(frozen=True)
+class Piece:
+    text: str
+    start: int = 0
+    heading: str = ""
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+@dataclass(frozen=True)
+class Doc:
+    document_id: str
+    title: str
+    chunks: tuple[Piece, ...]
+    vectors: NDArray[np.float32]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def doc(
+    embedder: Embedder, document_id: str, texts: str | Sequence[str], title: str = "", **metadata: Any
+) -> Doc:
+    pieces = [texts] if isinstance(texts, str) else texts
+    return Doc(document_id, title, tuple(map(Piece, pieces)), await embedder.embed(pieces), metadata)
