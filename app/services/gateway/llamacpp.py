@@ -113,7 +113,7 @@ class LlamaCppProvider:
 
 def _serve(path: Path, key: str, window: int, threads: int, slots: int) -> Any:
     # Its threads meet at a barrier some 450 times a token. Spinning there, they starve each other as soon as anything
-    # else runs: 2 tokens/s against 45 when they sleep (2 cores, load 8). OpenMP reads this once, as it loads.
+    # else runs: 2-4 tokens/s against 20-45 when they sleep (2 cores, load 8-10). OpenMP reads this once, as it loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import xllamacpp  # 100 MB of native code, for those who run a model in the process only

@@ -1,7 +1,7 @@
 """A model that says what a test wrote down for it: the double of every provider, and it keeps their contract."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -124,5 +124,5 @@ class ScriptedGateway(ModelGateway):
         super().__init__({info.name: self.provider}, default=info.name)
 
     @property
-    def requests(self) -> Iterable[ModelRequest]:
+    def requests(self) -> tuple[ModelRequest, ...]:
         return tuple(self.provider.requests)
