@@ -1,17 +1,18 @@
 """What routes are handed: the bench, and the caller with the right the route needs."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Depends, Query
 from starlette.requests import HTTPConnection
 
 from app.records import Principal, Scope
-from app.services.store.page import MAX_LIMIT
 from graphs.errors import Forbidden
 
 if TYPE_CHECKING:
     from app.workbench import Workbench
+
+MAX_LIMIT: Final = 200  # the store's own; importing that loads SQLAlchemy before the socket is open
 
 
 async def open_bench(connection: HTTPConnection) -> Any:

@@ -4,30 +4,21 @@ Every way ends in the same signed cookie, HttpOnly and SameSite=Lax. Nothing her
 """
 
 import re
-from functools import cache
-from html import escape
-from pathlib import Path
-from string import Template
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from app.api.deps import Bench
+from app.api.pages import sign_in
 from app.api.public import CONSOLE, LOGIN_COOKIE, SESSION_COOKIE
 from app.records import Principal
-from app.services.access.login import ATTEMPT_S
 from graphs.errors import PilothouseError, QuotaExhausted, Unauthenticated, UpstreamError
 
 router = APIRouter(include_in_schema=False)
 
-PAGE: Final = Path(__file__).with_name("login.html")
-# form-action also governs where a form's redirect may lead: the console, on this host.
-PAGE_CSP: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
-)
 _CONSOLE_PATH: Final = re.compile(r"/console(?:/[A-Za-z0-9_-]+)*/?")
+LOGIN_COOKIE_S: Final = 10 * 60
 MAX_KEY_CHARS: Final = 16_384
 
 
@@ -68,7 +59,7 @@ async def begin_oidc(request: Request, bench: Bench) -> Response:
     except UpstreamError:
         return _page(bench, CONSOLE, "The identity provider does not answer. Try again, or sign in with a key.", 502)
     response = RedirectResponse(begun.url, 303)
-    _set_cookie(request, response, LOGIN_COOKIE, begun.cookie, ATTEMPT_S)
+    _set_cookie(request, response, LOGIN_COOKIE, begun.cookie, LOGIN_COOKIE_S)
     return response
 
 
@@ -118,15 +109,4 @@ def _local(wanted: Any) -> str:
 
 
 def _page(bench: Bench, wanted: str, trouble: str = "", status: int = 200) -> Response:
-    page = _template().substitute(
-        next=escape(wanted, quote=True),
-        trouble=f'<p class="trouble" role="alert">{escape(trouble)}</p>' if trouble else "",
-        described='aria-invalid="true"' if trouble else "",
-        oidc='<a class="other" href="/login/oidc">Sign in with single sign-on</a>' if bench.oidc_login else "",
-    )
-    return HTMLResponse(page, status, {"Content-Security-Policy": PAGE_CSP})
-
-
-@cache
-def _template() -> Template:
-    return Template(PAGE.read_text(encoding="utf-8"))
+    return sign_in(wanted, trouble, status=status, oidc=bench.oidc_login is not None)

@@ -17,6 +17,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api import pages
 from app.api.errors import Refused, from_error, from_http, unexpected
 from app.api.public import (
     CONSOLE,
@@ -36,6 +37,7 @@ access = logging.getLogger("pilothouse.access")
 log = logging.getLogger("pilothouse.api")
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+PAGES: Final = frozenset({"/", CONSOLE, CONSOLE + "/", "/login"})  # what a person opens in a browser
 _MAX_LOGGED_PATH: Final = 512
 
 
@@ -184,6 +186,8 @@ def _too_large(limit_bytes: int) -> Refused:
 
 def _refusal(scope: Scope, error: PilothouseError | HTTPException) -> Response:
     request_id = scope["request_id"]
+    if isinstance(error, Refused) and error.code == "starting" and _is_page_visit(scope):
+        return pages.starting(retry_after_s=2)
     if isinstance(error, HTTPException):
         return from_http(error, request_id)
     if isinstance(error, Unauthenticated) and _is_page_visit(scope):
@@ -192,8 +196,8 @@ def _refusal(scope: Scope, error: PilothouseError | HTTPException) -> Response:
 
 
 def _is_page_visit(scope: Scope) -> bool:
-    """Whether a person in a browser asks for a page of the console, and wants the way in and not a document."""
-    if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] not in {"/", CONSOLE, CONSOLE + "/"}:
+    """Whether a person in a browser asks for a page, and is better served by a page than by a problem document."""
+    if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] not in PAGES:
         return False
     return "text/html" in Headers(scope=scope).get("accept", "")
 

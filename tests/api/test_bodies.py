@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.api import deps
 from app.api.body import MAX_DEPTH, loads
 from app.api.errors import Refused
 from app.api.public import small_body_bytes
+from app.services.store import page
 from app.settings import Settings
 from tests.api.served import Served
 
@@ -187,6 +189,10 @@ def test_a_page_is_asked_for_within_limits(ann: httpx.Client, params: dict[str, 
     assert answer.status_code == status
     if status != 200:
         assert problem_of(answer)["field"] == next(iter(params))
+
+
+def test_a_page_here_is_as_long_as_a_page_of_the_store() -> None:
+    assert deps.MAX_LIMIT == page.MAX_LIMIT
 
 
 def test_the_failure_of_a_route_tells_nothing_but_its_id(

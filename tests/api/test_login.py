@@ -3,8 +3,15 @@
 import httpx
 import pytest
 
+from app.api.app import create_api
 from app.records import Principal
+from app.services.access.login import LoginStart
+from app.settings import Settings
 from tests.api.served import Served
+from tests.services.access.conftest import FakeIssuer, issuer, signing_keys
+from tests.services.access.test_login import approve, login
+
+__all__ = ["issuer", "signing_keys"]  # fixtures of the access tests, used here by name
 
 ANN = Principal("acme", "ann", frozenset({"chat"}))
 
@@ -115,3 +122,29 @@ def test_single_sign_on_says_when_it_is_not_set_up(nobody: httpx.Client) -> None
     for path in ("/login/oidc", "/login/callback?code=x&state=y"):
         assert nobody.get(path).status_code == 404
     assert "single sign-on" not in nobody.get("/login").text.lower()
+
+
+async def test_a_person_who_comes_too_early_sees_a_page_that_asks_again() -> None:
+    transport = httpx.ASGITransport(create_api(Settings()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        for path in ("/", "/console", "/login"):
+            page = await client.get(path, headers={"Accept": "text/html"})
+            assert (page.status_code, page.headers["retry-after"]) == (503, "2")
+            assert 'http-equiv="refresh"' in page.text
+
+
+async def test_single_sign_on_ends_in_a_session(
+    server: Served, issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.bench, "oidc_login", login(issuer))
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as browser:
+        assert "/login/oidc" in (await browser.get("/login")).text
+        begun = await browser.get("/login/oidc")
+        back = approve(issuer, LoginStart(begun.headers["location"], ""), sub="grace")
+        forged = await browser.get("/login/callback", params=back | {"state": "x"})
+        assert (forged.status_code, "set-cookie" in forged.headers) == (401, False)
+        done = await browser.get("/login/callback", params=back)
+        assert (done.status_code, done.headers["location"]) == (303, "/console")
+        assert issuer.forms[0]["redirect_uri"] == f"{server.url}/login/callback"
+        assert (await browser.get("/api/ai/conversations")).status_code == 200
+        assert (await browser.get("/login/callback", params=back)).status_code == 401
