@@ -21,6 +21,7 @@ from app.api.errors import Refused, field_errors
 from app.api.public import small_body_bytes
 from app.api.schemas import ChatIn
 from app.api.stream import dumps, guarded
+from app.live import LAST_EVENTS
 from app.records import Principal, RunEvent
 from graphs.errors import Conflict, Forbidden, Invalid, PilothouseError, QuotaExhausted, Unauthenticated
 
@@ -64,8 +65,9 @@ class _Talk:
     def __init__(self, socket: WebSocket, bench: Bench) -> None:
         self._socket, self._bench = socket, bench
         self._limit_bytes = small_body_bytes(bench.settings)
-        self._forwarding: asyncio.Task[None] | None = None
+        self._forwarding: set[asyncio.Task[None]] = set()
         self._run_id = ""
+        self._ended = True
         self._mistakes = 0
 
     async def authenticated(self) -> Principal:
@@ -96,19 +98,21 @@ class _Talk:
                     raise Closed(POLICY, "too many mistakes") from error
 
     async def detach(self) -> None:
-        if self._forwarding is not None:
-            self._forwarding.cancel()
-            await asyncio.wait({self._forwarding})
+        for task in self._forwarding:
+            task.cancel()
+        await asyncio.gather(*self._forwarding, return_exceptions=True)
 
     async def _obey(self, principal: Principal, message: dict[str, Any]) -> None:
-        running = self._forwarding is not None and not self._forwarding.done()
         match message.pop("type", None):
-            case "chat" if running:
+            case "chat" if not self._ended:
                 raise Conflict("a run is in flight on this socket")
             case "chat":
                 await self._still_valid(principal)
                 self._run_id = await self._bench.runner.start(principal, run_request(ChatIn.model_validate(message)))
-                self._forwarding = asyncio.create_task(self._forward(principal, self._run_id))
+                self._ended = False
+                task = asyncio.create_task(self._forward(principal, self._run_id))
+                self._forwarding.add(task)
+                task.add_done_callback(self._forwarding.discard)
             case "cancel" if self._run_id:
                 await self._bench.runner.cancel(principal, self._run_id)
             case "cancel":
@@ -127,10 +131,15 @@ class _Talk:
         try:
             async with aclosing(guarded(self._bench.runner.events(principal, run_id))) as events:  # type: ignore[type-var]
                 async for event in events:
+                    # Before it is sent: who has heard the end may ask again at once.
+                    self._ended = event.type in LAST_EVENTS
                     await self._tell(event)
         except (WebSocketDisconnect, RuntimeError):
             # Starlette raises RuntimeError for a send after the close; the reading side ends the talk.
             log.info("a socket was left", extra={"requestId": run_id})
+        finally:
+            if run_id == self._run_id:
+                self._ended = True
 
     async def _read(self) -> dict[str, Any]:
         """One message. Raises Closed for frames that are too big or not text, Refused for what is not an object."""
