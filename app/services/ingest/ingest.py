@@ -1,8 +1,8 @@
 """Takes documents in: parse, chunk, embed, index, record.
 
-The index is written before the record, each in one commit, and the record's hash is what lets the same content be
-skipped. So a crash anywhere leaves the old document or the new one searchable, never a mixture, and the same call again
-mends what the crash left. Writers of one document take turns in this process; between processes the last one wins.
+The index is written before the record, each in one commit, and both say which source they were made from. So a crash
+anywhere leaves the old document or the new one searchable, never a mixture, and the next call mends what it left. Calls
+for one document take turns in this process; what two processes do to one document at once, the next call mends too.
 """
 
 import asyncio
@@ -28,8 +28,10 @@ __all__ = ["Ingest", "Outcome", "Record", "Source"]
 
 log = logging.getLogger(__name__)
 
+PIPELINE = 1  # one more whenever the same source would become other chunks; documents are then taken in anew
 LIMIT_CHUNKS = 50_000
 LIMIT_TITLE_CHARS = 512
+PARSERS = 2  # child processes at once
 GROUP = 64  # documents of a batch that are embedded together and committed at once
 
 
@@ -66,6 +68,7 @@ class Prepared:
     title: str
     metadata: Mapping[str, Any]
     chunks: Sequence[Chunk]
+    state: str
     media_type: str
     size_bytes: int
     sha256: str
@@ -79,6 +82,7 @@ class Ingest:
         self._library = library
         self._embedder = embedder
         self._documents = documents
+        self._parsing = asyncio.Semaphore(PARSERS)
         self._turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
 
     async def add(
@@ -136,7 +140,7 @@ class Ingest:
         entries, first = list[Entry](), 0
         for made in ready:
             last = first + len(made.chunks)
-            entries.append(Entry(made.id, made.title, made.metadata, made.chunks, vectors[first:last]))
+            entries.append(Entry(made.id, made.title, made.metadata, made.chunks, made.state, vectors[first:last]))
             first = last
         await self._library.replace(tenant_id, collection, entries)
         return [
@@ -149,28 +153,26 @@ class Ingest:
         try:
             checked_document_id(source.id)
             metadata = checked_metadata(source.metadata)
-            held = await self._unchanged(tenant_id, collection, source, metadata)
-            return Outcome(source.id, held) if held else await self._prepare(source, metadata)
+            state = _state(source, metadata)
+            held = await self._unchanged(tenant_id, collection, source, state)
+            return Outcome(source.id, held) if held else await self._prepare(source, metadata, state)
         except Invalid as error:
             return Outcome(source.id, error=error)
 
-    async def _unchanged(
-        self, tenant_id: str, collection: str, source: Source, metadata: Mapping[str, Any]
-    ) -> Record | None:
+    async def _unchanged(self, tenant_id: str, collection: str, source: Source, state: str) -> Record | None:
+        """The record, if it and every chunk in the index were made from this very source."""
         try:
             held = await self._documents.get(tenant_id, collection, source.id)
         except Missing:
             return None
-        same = (
-            held.sha256 == _sha256(source)
-            and _line(source.title) in {"", held.title}
-            and json.dumps(dict(held.metadata), sort_keys=True) == json.dumps(dict(metadata), sort_keys=True)
-        )
-        # A removal that broke off after the index leaves a record without chunks.
-        return held if same and await self._library.count(tenant_id, collection, source.id) == held.chunks else None
+        if held.sha256 != _sha256(source):
+            return None
+        # The index is asked too: a crash between the two writes leaves a record that no longer speaks for it.
+        indexed = await self._library.states(tenant_id, collection, source.id)
+        return held if set(indexed) == {state} else None
 
-    async def _prepare(self, source: Source, metadata: Mapping[str, Any]) -> Prepared:
-        parsed = await parse(source.content, source.filename, source.media_type)
+    async def _prepare(self, source: Source, metadata: Mapping[str, Any], state: str) -> Prepared:
+        parsed = await parse(source.content, source.filename, source.media_type, turns=self._parsing)
         for note in parsed.notes:
             log.warning("document read in part", extra={"document_id": source.id, "note": note})
         chunks = await asyncio.to_thread(chunk, parsed)
@@ -181,6 +183,7 @@ class Ingest:
             title=_line(source.title) or _line(parsed.title) or _line(PurePath(source.filename).name) or source.id,
             metadata=metadata,
             chunks=chunks,
+            state=state,
             media_type=parsed.media_type,
             size_bytes=len(_bytes(source)),
             sha256=_sha256(source),
@@ -233,6 +236,12 @@ def _bytes(source: Source) -> bytes:
 
 def _sha256(source: Source) -> str:
     return hashlib.sha256(_bytes(source)).hexdigest()
+
+
+def _state(source: Source, metadata: Mapping[str, Any]) -> str:
+    """A digest of all that decides what a document becomes, the rules of parsing and chunking included."""
+    told = [PIPELINE, _sha256(source), source.filename, source.media_type, source.title, metadata]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _check_collection(tenant_id: str, collection: str) -> None:

@@ -1,6 +1,7 @@
 """A file or a text to a ParsedDocument; whatever is wrong with it is a DocumentUnreadable that says what."""
 
 import asyncio
+from contextlib import nullcontext
 
 from app.services.ingest.child import LIMIT_CHARS, parse_apart
 from app.services.ingest.detect import MEDIA_TYPES, decode, detect
@@ -11,11 +12,15 @@ from graphs.errors import DocumentUnreadable
 # Markdown's block structure was read at 100 kB/s at worst (tables without end), so that this much takes 2.5 s of a
 # thread; a larger file goes to the child process like PDF and HTML.
 LIMIT_INLINE_BYTES = 256 * 1024
-_CHILDREN = asyncio.Semaphore(2)  # processes at once, a gigabyte each at most
 
 
-async def parse(data: bytes | str, filename: str = "", media_type: str = "") -> ParsedDocument:
-    """Raises DocumentUnreadable: broken, locked, empty, too large, or of a type that is not read."""
+async def parse(
+    data: bytes | str, filename: str = "", media_type: str = "", *, turns: asyncio.Semaphore | None = None
+) -> ParsedDocument:
+    """`turns` bounds how many child processes run at once, a gigabyte each at most.
+
+    Raises DocumentUnreadable: broken, locked, empty, too large, or of a type that is not read.
+    """
     if isinstance(data, str) and len(data) > LIMIT_CHARS:
         raise DocumentUnreadable(f"the document holds more than {LIMIT_CHARS} characters", field="text")
     # Lone surrogates have no bytes; normalised they are gone, and normalising again changes nothing.
@@ -25,7 +30,7 @@ async def parse(data: bytes | str, filename: str = "", media_type: str = "") -> 
         read = parse_markdown if kind == "markdown" else parse_text
         document = await asyncio.to_thread(lambda: read(decode(content)))
     else:
-        async with _CHILDREN:
+        async with turns or nullcontext():
             document = await parse_apart(kind, content)
     if not document.text.replace("\ufffd", "").strip():
         raise DocumentUnreadable(f"the document ({MEDIA_TYPES[kind]}) holds no text", field="file")

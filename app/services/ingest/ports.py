@@ -62,12 +62,13 @@ class Documents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A document as it goes into the index; `vectors` has shape (len(chunks), dimensions)."""
+    """A document as it goes into the index, with its state's digest; `vectors` has shape (len(chunks), dimensions)."""
 
     document_id: str
     title: str
     metadata: Mapping[str, Any]
     chunks: Sequence[Chunk]
+    state: str
     vectors: NDArray[np.float32]
 
 
@@ -78,7 +79,7 @@ class Library(Protocol):
 
     async def remove(self, tenant_id: str, collection: str, document_id: str) -> None: ...
 
-    async def count(self, tenant_id: str, collection: str, document_id: str) -> int: ...
+    async def states(self, tenant_id: str, collection: str, document_id: str) -> tuple[str, ...]: ...
 
 
 class Embedder(Protocol):

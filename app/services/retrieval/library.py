@@ -22,7 +22,7 @@ from app.services.retrieval.embedder import Embedder
 from app.services.retrieval.fuse import fuse
 from app.services.retrieval.legs import search_legs
 from app.services.retrieval.query import checked_limit, checked_query, checked_where
-from app.services.retrieval.table import Entry, passage, rows, schema, table_name
+from app.services.retrieval.table import Entry, made_by, passage, rows, schema, table_name
 from graphs.errors import Conflict, Missing, UpstreamError
 from graphs.types import Retrieval
 
@@ -95,16 +95,16 @@ class Library:
         """`collection@number`; it changes with every commit. Raises Missing."""
         return f"{collection}@{(await self._snapshot(tenant_id, collection)).version}"
 
-    async def count(self, tenant_id: str, collection: str, document_id: str) -> int:
-        """Chunks held of a document; 0 if it or its collection is unknown."""
+    async def states(self, tenant_id: str, collection: str, document_id: str) -> tuple[str, ...]:
+        """The state that each held chunk of a document was written with; none if it or its collection is unknown."""
         from lancedb.expr import col, lit
 
         try:
             snapshot = await self._snapshot(tenant_id, collection)
         except Missing:
-            return 0
-        held = snapshot.table.query().where(col("document_id") == lit(document_id)).select(["ordinal"])
-        return int((await _guarded(held.to_arrow())).num_rows)
+            return ()
+        held = snapshot.table.query().where(col("document_id") == lit(document_id)).select(["state"])
+        return tuple((await _guarded(held.to_arrow()))["state"].to_pylist())
 
     async def replace(self, tenant_id: str, collection: str, entries: Sequence[Entry]) -> None:
         """Put the documents in place of what was held of them, in one commit; the collection is made if need be.
@@ -153,7 +153,7 @@ class Library:
         return table.append_column(layout.field("vector"), column).cast(layout)
 
     async def _open(self, name: str, collection: str) -> Any:
-        """The table at its newest version. Raises Missing, Conflict if another embedder wrote it."""
+        """The table at its newest version. Raises Missing, Conflict if another embedder or layout made it."""
         if name not in self._tables:
             try:
                 table = await self._db.open_table(name)
@@ -161,9 +161,9 @@ class Library:
                 if "was not found" not in str(error):
                     raise IndexFailed(f"the index of collection {collection} could not be opened") from error
                 raise Missing(f"no collection {collection}") from error
-            writer = ((await table.schema()).metadata or {}).get(b"embedder", b"").decode()
-            if writer != self._embedder.id:
-                raise Conflict(f"collection {collection} was embedded by {writer}: rebuild it for {self._embedder.id}")
+            made = ((await table.schema()).metadata or {}).get(b"made", b"").decode()
+            if made != made_by(self._embedder.id):
+                raise Conflict(f"collection {collection} was made by {made or 'an older version'} and must be rebuilt")
             _hold(self._tables, name, table)
         return self._tables[name]
 

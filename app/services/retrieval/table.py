@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from app.services.retrieval.query import facets
 from graphs.types import Passage
 
+LAYOUT = 1  # of the columns; one more whenever they or what they mean change
+
 # What a passage is made of; a search selects these by name, so that vectors stay where they are.
 COLUMNS = ("chunk_id", "document_id", "title", "heading", "text", "start", "end", "metadata")
 
@@ -36,7 +38,10 @@ class Chunk(Protocol):
 
 
 class Entry(Protocol):
-    """A document as it goes into the index; `vectors` has one row for each chunk, of the library's embedder."""
+    """A document as it goes into the index.
+
+    `state` is a digest of whatever it was made from, `vectors` has one row for each chunk, of the library's embedder.
+    """
 
     @property
     def document_id(self) -> str: ...
@@ -47,11 +52,18 @@ class Entry(Protocol):
     @property
     def chunks(self) -> Sequence[Chunk]: ...
     @property
+    def state(self) -> str: ...
+    @property
     def vectors(self) -> NDArray[np.float32]: ...
 
 
 def table_name(tenant_id: str, collection: str) -> str:
     return "c_" + hashlib.sha256(json.dumps([tenant_id, collection]).encode()).hexdigest()[:40]
+
+
+def made_by(embedder_id: str) -> str:
+    """What tables carry to be told apart: rows of another embedder or another layout cannot be searched together."""
+    return f"{embedder_id}, layout {LAYOUT}"
 
 
 def schema(embedder_id: str, dimensions: int) -> Any:
@@ -70,11 +82,12 @@ def schema(embedder_id: str, dimensions: int) -> Any:
             pa.field("end", pa.int64(), nullable=False),
             pa.field("ordinal", pa.int32(), nullable=False),
             pa.field("metadata", pa.string(), nullable=False),
+            pa.field("state", pa.string(), nullable=False),
             pa.field("facets", pa.string(), nullable=False),
             pa.field("words", pa.string(), nullable=False),
             pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
         ],
-        metadata={"embedder": embedder_id},
+        metadata={"made": made_by(embedder_id)},
     )
 
 
@@ -95,6 +108,7 @@ def rows(tenant_id: str, collection: str, entries: Sequence[Entry]) -> Iterator[
                 "end": chunk.end,
                 "ordinal": ordinal,
                 "metadata": metadata,
+                "state": entry.state,
                 "facets": lines,
                 "words": words("\n".join((entry.title, chunk.heading, chunk.text))),
             }

@@ -28,6 +28,7 @@ class Doc:
     chunks: tuple[Piece, ...]
     vectors: NDArray[np.float32]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    state: str = ""
 
 
 async def doc(

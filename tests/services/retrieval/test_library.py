@@ -67,8 +67,8 @@ async def test_stems_are_found(library: Library, embedder: MiniLmEmbedder) -> No
 async def test_replacing_leaves_no_chunk_of_the_old_state(library: Library, embedder: MiniLmEmbedder) -> None:
     await library.replace("acme", "notes", [await doc(embedder, "a", ["one key", "two key", "three key"])])
     await library.replace("acme", "notes", [await doc(embedder, "b", "other key"), await doc(embedder, "a", "two key")])
-    assert await library.count("acme", "notes", "a") == 1
-    assert await library.count("acme", "notes", "b") == 1
+    assert len(await library.states("acme", "notes", "a")) == 1
+    assert len(await library.states("acme", "notes", "b")) == 1
 
 
 async def test_the_same_text_keeps_its_chunk_id(library: Library, embedder: MiniLmEmbedder) -> None:
@@ -102,7 +102,7 @@ async def test_every_write_gives_a_new_version(library: Library, embedder: MiniL
 
 async def test_removing_what_is_not_held_does_nothing(library: Library) -> None:
     await library.remove("acme", "notes", "a")
-    assert await library.count("acme", "notes", "a") == 0
+    assert len(await library.states("acme", "notes", "a")) == 0
 
 
 async def test_vectors_of_two_embedders_never_mix(
@@ -111,7 +111,7 @@ async def test_vectors_of_two_embedders_never_mix(
     await library.replace("acme", "notes", [await doc(embedder, "a", "key")])
     monkeypatch.setattr(MiniLmEmbedder, "id", "another@1")
     other = await Library.open(tmp_path / "lance", embedder)
-    with pytest.raises(Conflict, match="rebuild"):
+    with pytest.raises(Conflict, match="rebuilt"):
         await other.search("acme", "notes", "key")
     await other.close()
 
@@ -152,6 +152,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.timeout(300)  # importing lancedb twice more took half a minute on a crowded machine
 async def test_writers_in_several_processes_lose_and_double_nothing(library: Library, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path / "lance"), MiniLmEmbedder.id]
     writers = [await asyncio.create_subprocess_exec(*command, name) for name in ("one", "two")]
