@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from math import fsum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,7 +49,7 @@ class Rarity:
         return self._known.get(stem, self._unknown)
 
     def total(self, found: frozenset[str]) -> float:
-        return sum(self.of(stem) for stem in found)
+        return fsum(self.of(stem) for stem in found)  # exact, so the order of a set cannot show
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +90,19 @@ class Reader:
     async def read(self, texts: Sequence[str], passages: Sequence[str]) -> tuple[list[Sentence], list[Reading]]:
         """Each of `texts` as one sentence, each of `passages` split into its sentences; same order as given."""
         keys = [sha256(passage.encode("utf-8", "surrogatepass")).digest() for passage in passages]
-        fresh = {key: passage for key, passage in zip(keys, passages, strict=True) if key not in self._kept}
+        # Taken now: while the embedder works, another call may push them out.
+        kept = {key: self._kept[key] for key in keys if key in self._kept}
+        fresh = {key: passage for key, passage in zip(keys, passages, strict=True) if key not in kept}
         spans = {key: split(passage) for key, passage in fresh.items()}
         pieces = [fresh[key][start:end] for key in fresh for start, end in spans[key]]
         wanted = [*texts, *pieces]
         vectors = iter(await self._embedder.embed(wanted) if wanted else ())
         asked = [_sentence(text, 0, len(text), next(vectors)) for text in texts]
-        read = {
+        kept |= {
             key: _reading(passage, [_sentence(passage[a:b], a, b, next(vectors)) for a, b in spans[key]])
             for key, passage in fresh.items()
         }
-        readings = [read.get(key) or self._kept[key] for key in keys]
+        readings = [kept[key] for key in keys]
         for key, reading in zip(keys, readings, strict=True):
             self._kept[key] = reading
             self._kept.move_to_end(key)

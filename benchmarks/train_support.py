@@ -2,11 +2,11 @@
 
     python benchmarks/train_support.py --data DIR [--write]
 
-Data: grounding/xquad_en.jsonl (derived from XQuAD, google-deepmind/xquad, CC BY-SA 4.0) and grounding/scifact_train.jsonl
-(allenai/scifact: claims CC BY 4.0, abstracts ODC-By 1.0). Neither is committed; the weights are our own statistics. A
-question and its answer become a statement by rules; sentences of passages with words left out (supported) or with a
-number or name exchanged (not) stand for what a model writes when it copies badly. Split by article and by claim:
-weights from train, the model's size and the threshold from dev, the table from held-out.
+Data: grounding/xquad_en.jsonl (derived from XQuAD, google-deepmind/xquad, CC BY-SA 4.0) and
+grounding/scifact_train.jsonl (allenai/scifact: claims CC BY 4.0, abstracts ODC-By 1.0). Neither is committed; the
+weights are our own statistics. A question and its answer become a statement by rules; sentences of passages with words
+left out (supported) or with a number or name exchanged (not) stand for what a model writes when it copies badly. Split
+by article and by claim: weights from train, the model's size and the threshold from dev, the table from held-out.
 """
 
 import argparse
@@ -124,7 +124,6 @@ def main() -> None:
     kinds = np.array([case.kind for case in cases])
     part = np.array([case.part for case in cases])
     groups = np.array([case.group for case in cases])
-    np.savez("/tmp/support_features.npz", x=x, y=y, kinds=kinds, part=part, groups=groups)  # DEV
 
     def mean_auroc(score: np.ndarray, chosen: np.ndarray) -> float:
         return float(
@@ -147,13 +146,16 @@ def main() -> None:
     grid = np.arange(0.1, 0.9, 0.01)
     threshold = float(max(grid, key=lambda t: balanced_accuracy_score(y[dev], score[dev] >= t)))
     print(f"\nchosen on dev: {best}, threshold {threshold:.2f}\n\nheld-out")
+    overlap = x[:, FEATURES.index("passage")]
     for name, pair in KINDS.items():
         m = np.flatnonzero(heldout & np.isin(kinds, pair))
-        ys, scores, words = y[m], score[m], x[m, FEATURES.index("passage")]
-        show(f"AUROC, {name}", interval(lambda i: auroc(ys[i], scores[i]), groups[m]), len(m))
-        show("  by word overlap alone", interval(lambda i: auroc(ys[i], words[i]), groups[m]), len(m))
-        accuracy = interval(lambda i: balanced_accuracy_score(ys[i], scores[i] >= threshold), groups[m])
-        show("  balanced accuracy at the threshold", accuracy, len(m))
+        measured = {
+            f"AUROC, {name}": lambda i: auroc(y[i], score[i]),
+            "  by word overlap alone": lambda i: auroc(y[i], overlap[i]),
+            "  balanced accuracy at the threshold": lambda i: balanced_accuracy_score(y[i], score[i] >= threshold),
+        }
+        for label, statistic in measured.items():
+            show(label, interval(statistic, m, groups[m]), len(m))
     for name in sorted(set(kinds)):
         m = heldout & (kinds == name)
         print(f"share of {name:28} called supported: {np.mean(score[m] >= threshold):.2f}  n={m.sum()}")

@@ -87,22 +87,29 @@ def _rounded(values: Array) -> Any:
 
 
 def interval(
-    statistic: Callable[[NDArray[np.int64]], float], groups: Sequence[str], *, draws: int = 1_000
+    statistic: Callable[[NDArray[np.int64]], float],
+    chosen: NDArray[np.int64],
+    groups: Sequence[str],
+    *,
+    draws: int = 1_000,
 ) -> tuple[float, float, float]:
-    """A statistic of row numbers with its 95 % bootstrap interval, resampling whole groups (questions, articles)."""
+    """A statistic of row numbers with its 95 % bootstrap interval, resampling whole groups (articles, claims).
+
+    `groups` has the group of each of the `chosen` rows.
+    """
     members: dict[str, list[int]] = {}
-    for index, group in enumerate(groups):
+    for index, group in zip(chosen.tolist(), groups, strict=True):
         members.setdefault(group, []).append(index)
     names = list(members)
     rng = np.random.default_rng(SEED)
     values = []
     for _ in range(draws):
-        chosen = rng.integers(0, len(names), len(names))
-        value = statistic(np.array([index for name in chosen for index in members[names[name]]]))
+        drawn = rng.integers(0, len(names), len(names))
+        value = statistic(np.array([index for name in drawn for index in members[names[name]]]))
         if not np.isnan(value):
             values.append(value)
     low, high = np.percentile(values, [2.5, 97.5])
-    return statistic(np.arange(len(groups))), float(low), float(high)
+    return statistic(chosen), float(low), float(high)
 
 
 def auroc(y: NDArray[np.int64], score: Array) -> float:

@@ -1,5 +1,6 @@
 """What the extractive answerer sees of a question and a sentence that may answer it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,14 +34,19 @@ class Candidate:
     sentence: Sentence
 
 
+# Headings, data in braces, continued options of a command, and the second half of a sentence that a chunk cut.
+_NO_ANSWER: Final = re.compile(r"#|[{}\[\]]|--?\w|[\"']\w+[\"']:")
+
+
 def candidates(readings: Sequence[Reading]) -> list[Candidate]:
-    """Sentences that can stand as an answer: no headings, no questions, none twice (chunks may overlap)."""
+    """Sentences that can stand as an answer: no headings, questions or data, none twice (chunks may overlap)."""
     seen: set[str] = set()
     found = []
     for number, reading in enumerate(readings):
         for place, sentence in enumerate(reading.sentences):
             text = sentence.text
-            if text.startswith("#") or text.endswith("?") or not sentence.stems or sentence.plain in seen:
+            cut = place == 0 and text[0].islower()
+            if cut or text.endswith("?") or _NO_ANSWER.match(text) or not sentence.stems or sentence.plain in seen:
                 continue
             seen.add(sentence.plain)
             found.append(Candidate(number, place, sentence))

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.reading import Embedder, Rarity, Reader
+from app.reading import Embedder, Rarity, Reader, Reading
 from app.scorer import Scorer, read_weights
 from app.services.gateway.evidence import (
     ANSWER_FEATURES,
@@ -31,16 +31,22 @@ from graphs.types import Completion, Delta, ModelInfo, ModelRequest, Passage, Us
 
 WEIGHTS_FILE = Path(__file__).with_name("extractive_weights.json")
 MOST_SENTENCES = 3
+MOST_LED_IN: Final = 8
 ALIKE: Final = 0.92  # cosine from which a second sentence says the same again
+_ITEM: Final = re.compile(r"[-*+•]|\d[.)]|```|\A\n[ \t]*\Z")  # what stands before a list item or a line of code
 _TOKEN: Final = re.compile(r"\w{1,8}|[^\w\s]")  # long words count more than once, as they do for real tokenizers
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the answerer would quote, best first, and the probability that the passages hold an answer."""
+    """What the answerer would quote, and the probability that the passages hold an answer.
+
+    `chosen` are the sentences that were picked, best first; `quotes` is what would be said, in order.
+    """
 
     probability: float
-    chosen: tuple[Candidate, ...]
+    chosen: tuple[Candidate, ...] = ()
+    quotes: tuple[str, ...] = ()
 
 
 class ExtractiveAnswerer:
@@ -79,7 +85,7 @@ class ExtractiveAnswerer:
             raise UpstreamError("the extractive answerer is closed")
         choice = await self.choose(request.question, request.grounding)
         answered = choice.probability >= self.threshold
-        pieces = _joined([each.sentence.text for each in _in_order(choice.chosen)]) if answered else [REFUSAL]
+        pieces = _joined(choice.quotes) if answered else [REFUSAL]
         for piece in pieces:
             yield Delta(piece)
         text = "".join(pieces)
@@ -98,11 +104,12 @@ class ExtractiveAnswerer:
         (asked,), readings = await self._reader.read([question], [passage.text for passage in passages])
         found = candidates(readings)
         if not found or not asked.stems:
-            return Choice(0.0, ())
+            return Choice(0.0)
         rows = sentence_features(asked, passages, readings, found, self._rarity)
         logits = self._sentences.logit(rows)
         overall = self._answers.probability(answer_features(asked, readings, rows, logits, self._rarity))
-        return Choice(float(overall[0]), pick(found, 1.0 / (1.0 + np.exp(-logits)), self._second_share))
+        chosen = pick(found, 1.0 / (1.0 + np.exp(-logits)), self._second_share)
+        return Choice(float(overall[0]), chosen, quotes(chosen, readings))
 
     async def close(self) -> None:
         self._closed = True
@@ -121,19 +128,54 @@ def pick(found: Sequence[Candidate], scores: NDArray[np.float64], second_share: 
     return tuple(chosen[:MOST_SENTENCES])
 
 
-def _in_order(chosen: Sequence[Candidate]) -> list[Candidate]:
-    """The best sentence's passage first, and within a passage as it was written."""
+def quotes(chosen: Sequence[Candidate], readings: Sequence[Reading]) -> tuple[str, ...]:
+    """Verbatim stretches: the best sentence's passage first, within a passage as it was written.
+
+    A sentence that ends in a colon brings the list that it leads in; lines of code keep a fence around them.
+    """
+    said: list[str] = []
+    covered: set[tuple[int, int]] = set()
     passages = list(dict.fromkeys(each.passage for each in chosen))
-    return sorted(chosen, key=lambda each: (passages.index(each.passage), each.place))
+    for each in sorted(chosen, key=lambda each: (passages.index(each.passage), each.place)):
+        if (each.passage, each.place) in covered:
+            continue
+        reading = readings[each.passage]
+        last = _last_led_in(reading, each.place)
+        covered |= {(each.passage, place) for place in range(each.place, last + 1)}
+        start = reading.sentences[each.place].start
+        stretch = reading.text[start : reading.sentences[last].end]
+        opened = "```\n" if reading.text.count("```", 0, start) % 2 else ""
+        closed = "\n```" if (opened + stretch).count("```") % 2 else ""
+        said.append(opened + stretch + closed)
+    return tuple(said)
 
 
-def _joined(sentences: Sequence[str]) -> list[str]:
-    """The sentences with what goes between them, so that splitting the joined text gives the same sentences back."""
+def _last_led_in(reading: Reading, place: int) -> int:
+    """The last of the list items, table rows or code lines that follow a leading sentence directly; else itself."""
+    sentences = reading.sentences
+    if not sentences[place].text.endswith((":", "\\")):
+        return place
+    last = min(place + MOST_LED_IN, len(sentences) - 1)
+    for here in range(place + 1, last + 1):
+        gap = reading.text[sentences[here - 1].end : sentences[here].start]
+        item = "\n" not in gap or _ITEM.search(gap) or sentences[here].text.startswith("|")
+        if not item or sentences[here].text.startswith("#"):
+            return here - 1
+    return last
+
+
+def _joined(stretches: Sequence[str]) -> list[str]:
+    """The stretches with what goes between them, so that splitting the joined text gives the same sentences back."""
     pieces: list[str] = []
-    for sentence in sentences:
+    for stretch in stretches:
+        between = ""
         if pieces:
-            text = f"{pieces[-1]} {sentence}"
-            apart = [text[start:end] for start, end in split(text)] == [pieces[-1].strip(), sentence]
-            sentence = (" " if apart else "\n\n") + sentence
-        pieces.append(sentence)
+            before = pieces[-1].strip()
+            apart = _sentences(f"{before} {stretch}") == _sentences(before) + _sentences(stretch)
+            between = " " if apart and "\n" not in before + stretch else "\n\n"
+        pieces.append(between + stretch)
     return pieces
+
+
+def _sentences(text: str) -> list[str]:
+    return [text[start:end] for start, end in split(text)]

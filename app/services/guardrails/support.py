@@ -58,14 +58,18 @@ class SupportModel:
         scores = self._scorer.probability(rows).reshape(len(claims), len(readings))
         for index, claim in enumerate(claims):
             for place, reading in enumerate(readings):
+                if not reading.sentences or not claim.stems:
+                    scores[index, place] = 0.0
                 if _quotes(claim, reading):
                     scores[index, place] = 1.0
         return [[float(score) for score in row] for row in scores]
 
 
 def _quotes(claim: Sentence, reading: Reading) -> bool:
-    """Whether the sentence stands in the passage word for word; punctuation and layout aside."""
-    return claim.plain.count(" ") > QUOTE_WORDS and claim.plain in reading.plain
+    """Whether the claim is a sentence of the passage, or three words of it in a row; punctuation and layout aside."""
+    if claim.plain.count(" ") > QUOTE_WORDS:
+        return claim.plain in reading.plain
+    return any(claim.plain == sentence.plain for sentence in reading.sentences) and bool(claim.stems)
 
 
 def features(claim: Sentence, reading: Reading, rarity: Rarity) -> NDArray[np.float64]:

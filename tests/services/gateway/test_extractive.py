@@ -10,12 +10,28 @@ from graphs.refusal import REFUSAL
 from graphs.sentences import split
 from graphs.types import Completion, Delta, ModelRequest, Passage
 
-TEXTS = (
-    "# Approvals\n\nAn approval expires after 7 days. An expired approval counts as denied. Tickets wait for an approval.",
-    "# Keys\n\nA key carries one or more of three scopes:\n\n- `chat` allows chat.\n- `runs` allows reading runs.\n- `owner` includes"
-    " all others.\n\nKeys are stored hashed. A revoked key stops at once.",
-    "# Start\n\nStart the server with this command.\n\n```sh\nmake run PORT=8000\n```\n\nThe server listens on port 8000.",
-)
+APPROVALS = """# Approvals
+
+An approval expires after 7 days. An expired approval counts as denied. Tickets wait for an approval."""
+KEYS = """# Keys
+
+A key carries one or more of three scopes:
+
+- `chat` allows chat.
+- `runs` allows reading runs.
+- `owner` includes all others.
+
+Keys are stored hashed. A revoked key stops at once."""
+START = """# Start
+
+Start the server with this command.
+
+```sh
+make run PORT=8000
+```
+
+The server listens on port 8000."""
+TEXTS = (APPROVALS, KEYS, START)
 
 
 def passages(texts: tuple[str, ...] = TEXTS) -> tuple[Passage, ...]:

@@ -1,0 +1,52 @@
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from app.services.guardrails.stream import PatternFilter
+from tests.services.guardrails.leaks import LEAKS, PATTERNS, pieces, whole
+
+FRAGMENTS = [text for text, _ in LEAKS.values()] + [
+    "![ok](https://img.example.com/a.png)", "![x][ref]", "<b>", "<your key>", "vec![1, 2]", "a<b and c>d", "hello. ",
+    "12 ", "!", "[", "(", "<", '"', ">", "-----", "eyJ", "-----BEGIN PRIVATE KEY-----", "A", "é", "\n", " ",
+]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=5), max_size=8).map("".join)
+SIZES = st.lists(st.integers(0, 30), max_size=60)
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, SIZES)
+@example("x" * 5_000 + "<img " + "y" * 2_000 + ">", [1] * 60)
+def test_however_a_text_is_cut_the_output_is_the_same(text: str, sizes: list[int]) -> None:
+    assert pieces(text, sizes) == whole(text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(sorted(LEAKS)), st.text(max_size=20), st.text(max_size=20), SIZES)
+def test_a_seeded_leak_never_comes_out(name: str, before: str, after: str, sizes: list[int]) -> None:
+    text, secret = LEAKS[name]
+    assert secret not in pieces(f"{before} {text} {after}", sizes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map(" ".join))
+def test_a_cleaned_answer_stays_as_it_is(text: str) -> None:
+    clean = whole(text)
+    assert whole(clean) == clean
+
+
+def test_ordinary_text_is_let_out_to_the_last_word() -> None:
+    applied = PatternFilter(PATTERNS)
+    text = "Nothing in this sentence begins a pattern, so it is let out at once: "
+    held = len(text) - len(applied.feed(text))
+    assert held <= 1
+
+
+def test_a_key_that_never_ends_holds_back_what_a_key_can_be_and_no_more() -> None:
+    applied = PatternFilter(PATTERNS)
+    assert applied.feed("-----BEGIN PRIVATE KEY-----" + "A" * 8_192) == "‹private key removed›"
+    assert applied.feed(" and on it goes. ") == " and on it goes. "
+
+
+def test_reasons_name_each_pattern_once() -> None:
+    applied = PatternFilter(PATTERNS)
+    applied.feed("4111111111111111 and 5500000000000004 and AKIAIOSFODNN7EXAMPLE ")
+    assert applied.reasons == ("card_number", "aws_key_id")
