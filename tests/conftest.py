@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from app.settings import quiet_libraries
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 pytest_plugins = ("tests.databases",)
 
 quiet_libraries()
+# A deadline would assert a time, on machines that others use too.
+settings.register_profile("pilothouse", deadline=None)
+settings.load_profile("pilothouse")
 for name in [name for name in os.environ if name.startswith("PILOTHOUSE_")]:
     del os.environ[name]
 

@@ -79,7 +79,7 @@ class Served:
 
 @contextmanager
 def served(home: Path) -> Iterator[Served]:
-    settings = Settings.offline(home, owner_key=OWNER_KEY, export_traces=False, reattach_grace_s=2)
+    settings = Settings.offline(home, owner_key=OWNER_KEY, export_traces=False, reattach_grace_s=10)
     script, ready = Script(), threading.Event()
     found: dict[str, Any] = {}
     pages = home / "pages"
