@@ -5,6 +5,8 @@ guard every path under the mount: Gradio itself leaves several of its routes ope
 """
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,9 @@ MAX_UPLOAD_BYTES = 1024  # the console takes no files; Gradio's upload route is 
 def build_console(bench: Workbench) -> "gradio.Blocks":
     """The page, not yet mounted."""
     quiet_libraries()
+    # After every event Gradio sums up all earlier ones with pandas, for a dashboard that is off here.
+    os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(sys.maxsize))
+    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
     # Imported here because Gradio costs about 3 s, and /healthz must answer before that.
     from app.console.page import build_page
 

@@ -15,7 +15,8 @@ AROUND_CHARS: Final = 30_000  # on each side of the quote; a whole book would ma
 
 
 def drawn_passage(citation: CardCitation, text: str, *, run_id: str) -> Markup:
-    start, end = sorted((max(0, min(citation.start, len(text))), max(0, min(citation.end, len(text)))))
+    place = quoted(citation, text)
+    start, end = place or (0, 0)
     first = text.rfind("\n", 0, start - AROUND_CHARS) + 1 if start > AROUND_CHARS else 0
     last = text.find("\n", end + AROUND_CHARS)
     last = len(text) if last == -1 else last
@@ -24,6 +25,15 @@ def drawn_passage(citation: CardCitation, text: str, *, run_id: str) -> Markup:
         citation=citation,
         run_id=run_id,
         lines=lines(text[first:last], start - first, end - first),
+        changed=place is None,
         hidden_before=first,
         hidden_after=len(text) - last,
     )
+
+
+def quoted(citation: CardCitation, text: str) -> tuple[int, int] | None:
+    """Where the quote is in the document as it is now; None if it was changed and does not hold it any more."""
+    if text[citation.start : citation.end].strip() == citation.quote.strip():
+        return citation.start, citation.end
+    moved = text.find(citation.quote) if citation.quote else -1
+    return None if moved == -1 else (moved, moved + len(citation.quote))

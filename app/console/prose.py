@@ -16,12 +16,14 @@ from markupsafe import Markup, escape
 
 from app.records import CardCitation, CardSentence
 
-# Sentence ends travel through the parser as private-use characters. Each has a space on its inner side, so that
-# emphasis which opens or closes right there still counts as such by CommonMark's flanking rules.
-_BEGIN: Final = "\ue000\u2005"
-_END: Final = "\u2005\ue001"
-_EDGE: Final = re.compile(f"({_BEGIN}|{_END})")
-_RESERVED: Final = re.compile("[\ue000\ue001]")
+# Where sentences begin and end travels through the parser as private-use characters that carry the sentence's place.
+# Each has a space on its inner side, so that emphasis which opens or closes right there still counts as such by
+# CommonMark's flanking rules.
+_BEGINS: Final = 0xF0000
+_ENDS: Final = 0x100000
+_MOST: Final = 0xFFF0  # sentences that are marked; a plane has room for no more
+_EDGE: Final = re.compile("([\U000f0000-\U000fffff]\u2005|\u2005[\U00100000-\U0010ffff])")
+_RESERVED: Final = re.compile("[\U000f0000-\U0010ffff]")
 _MARKER: Final = re.compile(r"\s?\[(\d{1,3})\]")
 _BLOCK_START: Final = re.compile(r"[ \t>]*(?:[-*+]|\d{1,9}[.)]|#{1,6})[ \t]+")
 _SAFE_SCHEMES: Final = ("http://", "https://", "mailto:")
@@ -30,27 +32,24 @@ _SAFE_SCHEMES: Final = ("http://", "https://", "mailto:")
 def prose(text: str, sentences: Sequence[CardSentence] = (), citations: Sequence[CardCitation] = ()) -> Markup:
     """`text` as safe HTML. Offsets of `sentences` are those of `text`; chips refer to `citations` by number."""
     text = _RESERVED.sub("\ufffd", text)
-    ordered = sorted(sentences, key=lambda sentence: sentence.start)
-    env = {"pass": _Pass(text, ordered, {citation.number: citation for citation in citations})}
-    return Markup(_parser.render(_mark(text, ordered), env))  # noqa: S704 - every rule below escapes
+    ordered = sorted(sentences, key=lambda sentence: sentence.start)[:_MOST]
+    state = _Pass(text, ordered, {citation.number: citation for citation in citations})
+    html = _parser.render(_mark(text, ordered), {"pass": state})
+    return Markup(html + state.rest())  # noqa: S704 - every rule below escapes
 
 
 class _Pass:
-    """What one rendering knows: which sentence it is in, and the chips it owes."""
+    """What one rendering knows: which sentence it is in, and whose chips it has drawn."""
 
     def __init__(self, text: str, sentences: Sequence[CardSentence], citations: dict[int, CardCitation]) -> None:
         self.text, self.sentences, self.citations = text, sentences, citations
-        self.index = -1
-        self.inside = False
+        self.sentence: CardSentence | None = None
+        self.ended: set[int] = set()
         self.hosts: list[str] = []
 
     def text_piece(self, piece: str) -> str:
-        if piece == _BEGIN:
-            self.index, self.inside = self.index + 1, True
-            return ""
-        if piece == _END:
-            self.inside = False
-            return "".join(self.chip(number) for number in self._owed())
+        if _EDGE.fullmatch(piece):
+            return self.edge(piece)
         parts: list[str] = []
         last = 0
         for marker in _MARKER.finditer(piece):
@@ -59,11 +58,24 @@ class _Pass:
                 last = marker.end()
         return "".join([*parts, self.wrapped(piece[last:])])
 
+    def edge(self, piece: str) -> str:
+        place = ord(piece.strip("\u2005"))
+        if place < _ENDS:
+            self.sentence = self.sentences[place - _BEGINS]
+            return ""
+        self.sentence = None
+        return self._chips(place - _ENDS)
+
+    def rest(self) -> str:
+        """The chips of sentences whose end the parser took for something else, such as a link's definition."""
+        chips = "".join(self._chips(index) for index in range(len(self.sentences)) if index not in self.ended)
+        return f"<p>{chips}</p>" if chips else ""
+
     def wrapped(self, piece: str, before: str = "", after: str = "") -> str:
         if not piece:
             return ""
         shown = f"{before}{escape(piece)}{after}"
-        sentence = self.sentences[self.index] if self.inside else None
+        sentence = self.sentence
         if sentence is None or sentence.supported or not piece.strip():
             return shown
         note = f"No passage supports this sentence (support {sentence.score:.2f})"
@@ -73,15 +85,18 @@ class _Pass:
         citation = self.citations[number]
         where = " · ".join(part for part in (citation.title, citation.heading) if part)
         return (
-            f'<button type="button" class="chip" data-act="cite" data-number="{number}" '
+            # The word joiner keeps a chip from standing alone on the next line.
+            f'\u2060<button type="button" class="chip" data-act="cite" data-number="{number}" '
             f'title="{escape(where)}" aria-label="Source {number}: {escape(where)}">{number}</button>'
         )
 
-    def _owed(self) -> list[int]:
-        """Citations of the sentence that has just ended and that its text does not name as [n] itself."""
-        sentence = self.sentences[self.index]
+    def _chips(self, index: int) -> str:
+        """Citations of a sentence that has ended, except those that its text names as [n] itself."""
+        self.ended.add(index)
+        sentence = self.sentences[index]
         near = self.text[sentence.start : sentence.end + 6]
-        return [n for n in sentence.citations if n in self.citations and f"[{n}]" not in near]
+        owed = [number for number in sentence.citations if number in self.citations and f"[{number}]" not in near]
+        return "".join(self.chip(number) for number in owed)
 
 
 class _Renderer(RendererHTML):
@@ -119,7 +134,7 @@ class _Renderer(RendererHTML):
 def _mark(text: str, sentences: Sequence[CardSentence]) -> str:
     out: list[str] = []
     last = 0
-    for sentence in sentences:
+    for index, sentence in enumerate(sentences):
         block = _BLOCK_START.match(text, sentence.start)
         start = max(last, min(block.end() if block else sentence.start, sentence.end))
         while start > last and text[start - 1] in "*_~":
@@ -129,7 +144,7 @@ def _mark(text: str, sentences: Sequence[CardSentence]) -> str:
             end += 1
         while end > start and text[end - 1].isspace():
             end -= 1
-        out += [text[last:start], _BEGIN, text[start:end], _END]
+        out += [text[last:start], chr(_BEGINS + index), "\u2005", text[start:end], "\u2005", chr(_ENDS + index)]
         last = end
     return "".join([*out, text[last:]])
 

