@@ -293,7 +293,7 @@ async def _providers(settings: Settings, embedder: MiniLmEmbedder) -> dict[str, 
 def _model_gateway(settings: Settings, providers: Mapping[str, Provider]) -> ModelGateway:
     """A model of the user's own serves everything; the embedded default answers RAG with the extractive model.
 
-    That choice is measured: see the table in the README and evals/LOG.md.
+    Its scores are in evals/LOG.md; the comparison with the language model is still to be measured.
     """
     default = next(iter(providers))
     own = settings.openai_model is not None or settings.gguf_path is not None
