@@ -106,7 +106,8 @@ async def test_the_server_answers_on_loopback_to_its_key_alone() -> None:
 
 
 SERVING = """
-import asyncio
+import asyncio, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 from app.services.gateway.llamacpp import LlamaCppProvider
 from graphs.types import Message, ModelRequest
 
