@@ -1,10 +1,11 @@
 """The committed datasets, by name."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from graphs.errors import Missing
 
@@ -14,13 +15,16 @@ Split = Literal["dev", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question; no answers means that the documents hold none."""
+    """A question; no answers means that the documents hold none.
+
+    `gold` has the sentences that hold the answer, by page: the page that the question was written on first, then pages
+    that say the same. Any of them is right.
+    """
 
     id: str
     question: str
     answers: tuple[str, ...]
-    document_id: str | None
-    quotes: tuple[str, ...]
+    gold: Mapping[str, tuple[str, ...]]
     kind: str
     split: str
 
@@ -39,11 +43,13 @@ def load(name: str, split: str | None = None, limit: int | None = None) -> Datas
         raise Missing(f"there is no dataset {name}")
     data = path.read_bytes()
     rows = [json.loads(line) for line in data.decode().splitlines() if line]
-    cases = [
-        Case(**row | {"answers": tuple(row["answers"]), "quotes": tuple(row["quotes"])})
-        for row in rows
-        if split is None or row["split"] == split
-    ]
+    cases = [_case(row) for row in rows if split is None or row["split"] == split]
     if limit is not None and limit < len(cases):
         cases = [cases[place * len(cases) // limit] for place in range(limit)]
     return Dataset(name, sha256(data).hexdigest(), tuple(cases))
+
+
+def _case(row: dict[str, Any]) -> Case:
+    homes = [row, *row["also"]] if row["quotes"] else []
+    gold = {home["document_id"]: tuple(home["quotes"]) for home in homes}
+    return Case(row["id"], row["question"], tuple(row["answers"]), gold, row["kind"], row["split"])

@@ -73,8 +73,7 @@ async def _score_all(bench: Workbench, chosen: Suite, dataset: Dataset, console:
         task = progress.add_task(chosen.name, total=len(dataset.cases) * len(chosen.models))
         for case in dataset.cases:
             ranking, _ = await _search(bench, case.question, SEARCHED)
-            judged = retrieval.relevant(ranking, case.document_id, case.quotes) if case.document_id else {}
-            found = retrieval.scores(ranking, judged)
+            found = retrieval.scores(ranking, retrieval.relevant(ranking, case.gold))
             # Interleaved, so that a slow minute of the machine falls on all models alike.
             for model in chosen.models:
                 request = RunRequest(case.question, chosen.mode, model=model, feature="eval")
@@ -98,7 +97,7 @@ async def _score(case: Case, card: AnswerCard) -> dict[str, Score]:
     return {
         "token_f1": answers.token_f1(said, case.answers),
         "holds_answer": answers.holds_answer(said, case.answers),
-        "citation_precision": citations.citation_precision(card, case.document_id, case.quotes),
+        "citation_precision": citations.citation_precision(card, case.gold),
         "right_refusal": citations.right_refusal(card, case.answers),
     } | await answers.ragas_scores(said, case.answers)
 

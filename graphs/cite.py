@@ -1,13 +1,15 @@
 """Citations from measured support: pure functions."""
 
+import re
 from collections.abc import Sequence
 
-from graphs.sentences import split
+from graphs.sentences import Span, split
 from graphs.types import Citation, Passage, SentenceSupport
 
 CITATIONS_PER_SENTENCE = 2
 # A second passage is cited beside the best only if it supports the sentence nearly as well.
 NEAR_BEST = 0.9
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 def attach(
@@ -24,7 +26,8 @@ def attach(
     `threshold`; only supported sentences cite.
     """
     numbers: dict[int, int] = {}
-    strongest: dict[int, tuple[float, str]] = {}
+    strongest: dict[int, float] = {}
+    quoted: dict[int, list[tuple[float, Span]]] = {}
     sentences = []
     for (start, end), row in zip(spans, scores, strict=True):
         best = max(row, default=0.0)
@@ -33,12 +36,15 @@ def attach(
         text = answer[start:end]
         for index in cited:
             numbers.setdefault(index, len(numbers) + 1)
-            if row[index] > strongest.get(index, (-1.0, ""))[0]:
-                strongest[index] = (row[index], text)
+            strongest[index] = max(row[index], strongest.get(index, 0.0))
+            quoted.setdefault(index, []).append((row[index], quote_span(passages[index].text, text)))
         sentences.append(
             SentenceSupport(text, start, end, round(best, 4), supported, tuple(numbers[index] for index in cited))
         )
-    citations = [_citation(number, passages[index], *strongest[index]) for index, number in numbers.items()]
+    citations = [
+        _citation(number, passages[index], strongest[index], stretch(passages[index].text, quoted[index]))
+        for index, number in numbers.items()
+    ]
     return tuple(sentences), tuple(citations)
 
 
@@ -48,8 +54,8 @@ def _cited(row: Sequence[float], best: float, threshold: float) -> list[int]:
     return [index for index in ranked[:CITATIONS_PER_SENTENCE] if row[index] >= floor]
 
 
-def _citation(number: int, passage: Passage, score: float, sentence: str) -> Citation:
-    start, end = quote_span(passage.text, sentence)
+def _citation(number: int, passage: Passage, score: float, span: Span) -> Citation:
+    start, end = span
     return Citation(
         number=number,
         chunk_id=passage.chunk_id,
@@ -64,7 +70,22 @@ def _citation(number: int, passage: Passage, score: float, sentence: str) -> Cit
     )
 
 
-def quote_span(text: str, sentence: str) -> tuple[int, int]:
+def stretch(text: str, quoted: Sequence[tuple[float, Span]]) -> Span:
+    """The best supported span, with those beside it: a sentence and the list that it leads in are one quote.
+
+    Spans are beside each other when no letter stands between them.
+    """
+    runs: list[Span] = []
+    for start, end in sorted(span for _, span in quoted):
+        if runs and not _LETTER.search(text, runs[-1][1], start):
+            runs[-1] = (runs[-1][0], max(end, runs[-1][1]))
+        else:
+            runs.append((start, end))
+    _, best = max(quoted, key=lambda each: (each[0], each[1][1] - each[1][0]))
+    return next(run for run in runs if run[0] <= best[0] and best[1] <= run[1])
+
+
+def quote_span(text: str, sentence: str) -> Span:
     """Where in `text` the sentence is best found: verbatim, else the sentence of `text` that shares most words."""
     found = text.find(sentence)
     if found >= 0:

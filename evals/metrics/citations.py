@@ -1,26 +1,25 @@
 """Citations and refusals of an answer card."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from app.records import AnswerCard
 from evals.metrics.retrieval import holds
 from evals.metrics.score import Score
 
 
-def citation_precision(card: AnswerCard, document_id: str | None, quotes: Sequence[str]) -> Score:
-    """Share of citations whose quoted text overlaps a gold quote on the gold page; unscored without citations.
+def citation_precision(card: AnswerCard, gold: Mapping[str, Sequence[str]]) -> Score:
+    """Share of citations whose quoted text overlaps a gold quote of the page it is from; unscored without citations.
 
     For a question without an answer every citation is wrong.
     """
     if not card.citations:
         return Score(None, "the answer cites nothing")
-    right = sum(
-        citation.document_id == document_id and _overlaps(citation.quote, quotes) for citation in card.citations
-    )
+    right = sum(overlaps(citation.quote, gold.get(citation.document_id, ())) for citation in card.citations)
     return Score(right / len(card.citations))
 
 
-def _overlaps(quote: str, golds: Sequence[str]) -> bool:
+def overlaps(quote: str, golds: Sequence[str]) -> bool:
+    """Whether the quote holds one of the golds or stands in one."""
     return holds(quote, golds) or any(holds(gold, [quote]) for gold in golds)
 
 

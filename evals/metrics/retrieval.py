@@ -1,4 +1,4 @@
-"""Retrieval against gold passages: a chunk is relevant if it holds a gold quote of the question."""
+"""Retrieval against gold quotes: where in the ranking the question's fact is first held."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,10 +24,14 @@ def holds(text: str, quotes: Sequence[str]) -> bool:
     return any(" ".join(quote.split()) in flat for quote in quotes)
 
 
-def relevant(passages: Sequence[Passage], document_id: str, quotes: Sequence[str]) -> dict[str, int]:
-    """Judgements by chunk id. A quote that no chunk holds whole leaves a judgement that nothing can satisfy."""
-    found = {p.chunk_id: 1 for p in passages if p.document_id == document_id and holds(p.text, quotes)}
-    return found or {f"no chunk of {document_id} holds a quote": 1}
+def relevant(ranking: Sequence[Passage], gold: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """The judgement of one question: the first passage that holds a gold quote of its page.
+
+    The question wants one fact, and pages that repeat it do not make it two: so recall@k is the share of questions
+    whose fact is among the first k. A fact that no passage holds leaves a judgement that nothing can satisfy.
+    """
+    found = (p.chunk_id for p in ranking if holds(p.text, gold.get(p.document_id, ())))
+    return {next(found, "no passage holds it"): 1} if gold else {}
 
 
 def scores(ranking: Sequence[Passage], judgements: Mapping[str, int]) -> dict[str, Score]:

@@ -13,7 +13,7 @@ HANDBOOK = ROOT / "app" / "handbook"
 DATASET = ROOT / "evals" / "datasets" / "handbook.jsonl"
 CARD = DATASET.with_name("README.md")
 KINDS = ("fact", "identifier", "procedure", "number", "paraphrase", "unanswerable")
-FIELDS = {"id", "question", "answers", "document_id", "quotes", "kind", "split"}
+FIELDS = {"id", "question", "answers", "document_id", "quotes", "also", "kind", "split"}
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,20 @@ def test_every_quote_stands_verbatim_in_its_page(questions: list[dict[str, Any]]
     lost = [
         (question["id"], quote)
         for question in questions
-        for quote in question["quotes"]
-        if quote not in pages.get(question["document_id"], "")
+        for home in (question, *question["also"])
+        for quote in home["quotes"]
+        if quote not in pages.get(home["document_id"], "")
     ]
     assert lost == []
+
+
+def test_a_page_that_says_the_same_is_another_page_and_only_of_what_has_an_answer(
+    questions: list[dict[str, Any]],
+) -> None:
+    for question in questions:
+        homes = [home["document_id"] for home in (question, *question["also"])]
+        assert len(set(homes)) == len(homes), question["id"]
+        assert question["quotes"] or not question["also"], question["id"]
 
 
 def test_a_question_has_an_answer_with_a_quote_or_is_unanswerable(questions: list[dict[str, Any]]) -> None:

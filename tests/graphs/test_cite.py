@@ -1,6 +1,6 @@
 """Citations are what measured support says, not what a model wrote."""
 
-from graphs.cite import attach, quote_span
+from graphs.cite import attach, quote_span, stretch
 from graphs.types import Passage
 
 TEXT = "The port is 8000. Set PORT to change it."
@@ -49,3 +49,17 @@ def test_no_passages_and_no_sentences_give_nothing() -> None:
 def test_a_paraphrase_quotes_the_sentence_that_shares_most_words() -> None:
     start, end = quote_span(TEXT, "the port is always 8000.")
     assert TEXT[start:end] == "The port is 8000."
+
+
+def test_a_lead_in_and_its_list_are_one_quote() -> None:
+    text = "The kinds are:\n\n- one;\n- two.\n\nNothing else. Kinds differ."
+    quoted = [(1.0, quote_span(text, part)) for part in ("two.", "The kinds are:", "one;", "Kinds differ.")]
+    start, end = stretch(text, quoted)
+    assert text[start:end] == "The kinds are:\n\n- one;\n- two."
+
+
+def test_of_quotes_that_lie_apart_the_best_supported_is_shown_then_the_longest() -> None:
+    text = "Short one. In between. A longer one of them."
+    first, last = quote_span(text, "Short one."), quote_span(text, "A longer one of them.")
+    assert stretch(text, [(0.9, first), (0.8, last)]) == first
+    assert stretch(text, [(1.0, first), (1.0, last)]) == last
