@@ -1,0 +1,203 @@
+"""Reads the YAML file into a Config, or says at which line and path it is wrong.
+
+Everything that can be known without calling anybody is checked: types and ranges, unknown and doubled keys, names
+that point nowhere, cycles of routes, secrets that the environment lacks. All faults are told at once.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from app.config.schema import Allowance, Config
+from graphs.errors import Invalid
+
+MAX_FILE_BYTES: Final = 4 << 20
+RESERVED: Final = "pilothouse/"  # `model: pilothouse/rag` names a graph
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: `path` as written in the file, `line` from 1 (0 where the file has none)."""
+
+    path: str
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
+
+
+class ConfigInvalid(Invalid):
+    """The configuration file cannot be used; `faults` names every reason."""
+
+    code = "config_invalid"
+
+    def __init__(self, source: str, faults: list[Fault]) -> None:
+        self.faults = tuple(sorted(faults, key=lambda fault: fault.line))
+        super().__init__(f"{source} cannot be used:\n" + "\n".join(f"  {fault}" for fault in self.faults))
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
+    """The configuration in `path`. Raises ConfigInvalid."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigInvalid(str(path), [Fault("", 0, f"the file has more than {MAX_FILE_BYTES} bytes")])
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(str(path), [Fault("", 0, f"the file cannot be read ({type(error).__name__})")]) from error
+    return parse(text, environment, source=str(path))
+
+
+def parse(text: str, environment: Mapping[str, str] = os.environ, *, source: str = "the configuration") -> Config:
+    """The same for text at hand. Raises ConfigInvalid."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_aliases(text)
+        value = yaml.safe_load(text) if root is not None else {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        said = getattr(error, "problem", None) or "this is not YAML"
+        raise ConfigInvalid(source, [Fault("", mark.line + 1 if mark else 0, str(said))]) from error
+    except (RecursionError, ValueError) as error:
+        raise ConfigInvalid(source, [Fault("", 0, f"this is not YAML that can be read ({error})")]) from error
+    lines: dict[Path_, int] = {}
+    faults: list[Fault] = []
+    if root is not None:
+        _walk(root, (), lines, faults)
+    if not isinstance(value, dict):
+        raise ConfigInvalid(source, [Fault("", 1, "the file must be a mapping")])
+    try:
+        config = Config.model_validate(value)
+    except ValidationError as error:
+        faults += [_fault(item["loc"], _said(item), lines) for item in error.errors()]
+        raise ConfigInvalid(source, faults) from None
+    faults += [_fault(path, message, lines) for path, message in _cross_checks(config, environment)]
+    if faults:
+        raise ConfigInvalid(source, faults)
+    return config
+
+
+def _refuse_aliases(text: str) -> None:
+    """Anchors have no use here and can blow a small file up to gigabytes."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise _alias(event.start_mark)
+
+
+def _alias(mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem="anchors and aliases are not allowed", problem_mark=mark)
+
+
+def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, int], faults: list[Fault]) -> None:
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                faults.append(Fault(_dotted((*path, name)), key.start_mark.line + 1, "the key is written twice"))
+            seen.add(name)
+            _walk(value, (*path, name), lines, faults)
+            lines[*path, name] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _walk(value, (*path, index), lines, faults)
+
+
+def _fault(path: Path_, message: str, lines: Mapping[Path_, int]) -> Fault:
+    known = next((path[:length] for length in range(len(path), -1, -1) if path[:length] in lines), ())
+    return Fault(_dotted(path), lines.get(known, 0), message)
+
+
+def _said(item: Any) -> str:
+    """Pydantic's words without its prefixes; a key that we do not know gets ours."""
+    if item["type"] == "extra_forbidden":
+        return "there is no such key"
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _dotted(path: Path_) -> str:
+    # Pydantic names the key of a mapping that is itself wrong as [key].
+    return ".".join(str(part) for part in path if part != "[key]")
+
+
+def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tuple[Path_, str]]:
+    yield from _check_names(config)
+    for name, provider in config.providers.items():
+        if provider.api_key_env is not None and not environment.get(provider.api_key_env):
+            yield ("providers", name, "api_key_env"), f"the environment has no {provider.api_key_env}"
+    if (webhook := config.alerts.webhook_url_env) is not None and not environment.get(webhook):
+        yield ("alerts", "webhook_url_env"), f"the environment has no {webhook}"
+    for name, model in config.models.items():
+        if model.provider not in config.providers:
+            yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
+    yield from _check_routes(config)
+    for tenant_id, tenant in config.tenants.items():
+        at: Path_ = ("tenants", tenant_id)
+        yield from _check_allowance(config, at, tenant)
+        for group in ("users", "features", "keys"):
+            for name, allowance in getattr(tenant, group).items():
+                yield from _check_allowance(config, (*at, group, name), allowance)
+    for index, example in enumerate(config.examples):
+        if not _is_known(config, example.model):
+            yield ("examples", index, "model"), f"there is no model or route {example.model!r}"
+
+
+def _check_names(config: Config) -> Iterator[tuple[Path_, str]]:
+    for name in config.models.keys() & config.routes.keys():
+        yield ("routes", name), "a model has this name too, so a caller could not say which is meant"
+    for group in ("models", "routes"):
+        for name in getattr(config, group):
+            if name.startswith(RESERVED):
+                yield (group, name), f"names that begin with {RESERVED} are those of graphs"
+
+
+def _check_routes(config: Config) -> Iterator[tuple[Path_, str]]:
+    for name, route in config.routes.items():
+        for index, candidate in enumerate(route.candidates):
+            if not _is_known(config, candidate):
+                yield ("routes", name, "candidates", index), f"there is no model or route {candidate!r}"
+            elif candidate in config.models and config.models[candidate].kind != "chat":
+                yield ("routes", name, "candidates", index), f"{candidate!r} is not a chat model"
+        if (cycle := _cycle(config, name)) is not None:
+            yield ("routes", name, "candidates"), f"the route falls back on itself: {' -> '.join(cycle)}"
+
+
+def _cycle(config: Config, start: str) -> tuple[str, ...] | None:
+    """The way from a route back to itself, if there is one."""
+    open_ways: list[tuple[str, ...]] = [(start,)]
+    seen: set[str] = set()
+    while open_ways:
+        way = open_ways.pop()
+        for candidate in config.routes[way[-1]].candidates:
+            if candidate == start:
+                return (*way, start)
+            if candidate in config.routes and candidate not in seen:
+                seen.add(candidate)
+                open_ways.append((*way, candidate))
+    return None
+
+
+def _check_allowance(config: Config, at: Path_, allowance: Allowance) -> Iterator[tuple[Path_, str]]:
+    for index, name in enumerate(allowance.models or ()):
+        if not _is_known(config, name):
+            yield (*at, "models", index), f"there is no model or route {name!r}"
+    for index, step in enumerate(allowance.degrade):
+        if step.route is not None and not _is_known(config, step.route):
+            yield (*at, "degrade", index, "route"), f"there is no model or route {step.route!r}"
+
+
+def _is_known(config: Config, name: str) -> bool:
+    return name in config.models or name in config.routes or name in EMBEDDED
+
+
+EMBEDDED: Final = frozenset({"extractive", "smollm2-135m-instruct"})
+"""Models that are always there; a file may name them without declaring them."""

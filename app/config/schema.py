@@ -1,0 +1,229 @@
+"""The gateway's configuration as values: providers, models, routes, tenants. Frozen; nothing here reads or opens.
+
+Money is written in US dollars and tokens a month or minute, as people think of them; `Price` turns it into integers.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from graphs.types import Task
+
+ProviderKind = Literal["openai", "anthropic", "llamacpp", "extractive", "langchain", "scripted"]
+Policy = Literal["order", "cost", "latency", "quality"]
+BrokenStream = Literal["fail", "continue"]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")]
+Environment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
+
+EVERYONE = "*"
+"""The name under which a tenant, user, feature or key that is not listed finds its allowance."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ProviderConfig(_Part):
+    """A place that serves models. Secrets are named by their environment variable, never written here."""
+
+    kind: ProviderKind
+    base_url: str | None = None
+    api_key_env: Environment | None = None
+    path: str | None = Field(default=None, description="GGUF file of a llamacpp provider.")
+    chat_model: str | None = Field(default=None, description="Import path of a langchain chat model, package:Class.")
+    arguments: dict[str, str | int | float | bool | None] = Field(
+        default_factory=dict, description="Keyword arguments of that class."
+    )
+    max_connections: int = Field(default=256, ge=1, le=10_000)
+    connect_timeout_s: Seconds = 5.0
+
+    @model_validator(mode="after")
+    def _belongs(self) -> "ProviderConfig":
+        needs = {"openai": ("base_url",), "langchain": ("chat_model",)}.get(self.kind, ())
+        for field in needs:
+            if getattr(self, field) is None:
+                raise ValueError(f"a provider of kind {self.kind} needs {field}")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError("base_url must begin with http:// or https://")
+        return self
+
+
+class ModelConfig(_Part):
+    """A model as routes and callers name it. Prices that are absent come from the public price list."""
+
+    provider: Name
+    model: str = Field(min_length=1, max_length=256)
+    input_usd_per_mtok: Usd | None = None
+    output_usd_per_mtok: Usd | None = None
+    cached_input_usd_per_mtok: Usd | None = None
+    cache_write_usd_per_mtok: Usd | None = None
+    context_tokens: int = Field(default=16_384, ge=256, le=100_000_000)
+    max_output_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    native_tools: bool = True
+    kind: Literal["chat", "embedding"] = "chat"
+    dimensions: int | None = Field(default=None, ge=1, le=100_000, description="Of an embedding model.")
+
+    @model_validator(mode="after")
+    def _priced_whole(self) -> "ModelConfig":
+        if (self.input_usd_per_mtok is None) != (self.output_usd_per_mtok is None) and self.kind == "chat":
+            raise ValueError("input_usd_per_mtok and output_usd_per_mtok are given together or not at all")
+        return self
+
+
+class CacheConfig(_Part):
+    """Caches of a route; both are off unless they are named."""
+
+    exact_ttl_s: Seconds | None = None
+    semantic_ttl_s: Seconds | None = None
+    semantic_threshold: Share = 0.95
+
+
+class RouteConfig(_Part):
+    """How a call finds its model. A candidate is a model or another route, whose candidates stand in its place."""
+
+    candidates: tuple[Name, ...] = Field(min_length=1, max_length=32)
+    policy: Policy = "order"
+    min_quality: Share | None = None
+    timeout_s: Seconds = 60.0
+    first_token_timeout_s: Seconds | None = None
+    between_tokens_timeout_s: Seconds = 30.0
+    retries: int = Field(default=2, ge=0, le=10)
+    hedge_after_s: Seconds | None = None
+    on_broken_stream: BrokenStream = "fail"
+    cache: CacheConfig = CacheConfig()
+
+
+class Degrade(_Part):
+    """What becomes of calls from a share of the budget on: one step of the ladder."""
+
+    at: float = Field(ge=0, le=1, allow_inf_nan=False)
+    route: Name | None = None
+    context_tokens: int | None = Field(default=None, ge=256, description="The prompt may have no more.")
+    cached: bool = Field(default=False, description="A cached answer is given where there is one, whatever its age.")
+    answer: Literal["extractive", "refuse"] | None = None
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "Degrade":
+        if self.route is None and self.context_tokens is None and not self.cached and self.answer is None:
+            raise ValueError("a step needs one of route, context_tokens, cached, answer")
+        return self
+
+
+class Allowance(_Part):
+    """What one tenant, user, feature or key may use; None is without limit."""
+
+    budget_usd_month: Usd | None = None
+    requests_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    tokens_per_minute: Count | None = None
+    concurrent_runs: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    models: tuple[Name, ...] | None = None
+    degrade: tuple[Degrade, ...] = ()
+
+    @model_validator(mode="after")
+    def _ladder_rises(self) -> "Allowance":
+        shares = [step.at for step in self.degrade]
+        if shares != sorted(shares):
+            raise ValueError("the steps of degrade must rise")
+        return self
+
+
+class TenantConfig(Allowance):
+    """A tenant's allowance, and those inside it; `"*"` stands for each one that is not listed."""
+
+    users: dict[str, Allowance] = Field(default_factory=dict)
+    features: dict[str, Allowance] = Field(default_factory=dict)
+    keys: dict[str, Allowance] = Field(default_factory=dict)
+
+
+class BreakerConfig(_Part):
+    """When a model is left alone for a while. Rates are shares of the calls of the last `window_s`."""
+
+    window_s: Seconds = 30.0
+    min_calls: int = Field(default=10, ge=1)
+    failure_rate: Share = 0.5
+    slow_call_s: Seconds | None = None
+    slow_rate: Share = 0.8
+    open_s: Seconds = 5.0
+    max_open_s: Seconds = 60.0
+    probes: int = Field(default=1, ge=1, le=3)
+
+
+class AlertConfig(_Part):
+    """Who is told of spent budgets and open breakers."""
+
+    webhook_url_env: Environment | None = None
+    budget_shares: tuple[Share, ...] = (0.5, 0.8, 1.0)
+
+
+class LimitsConfig(_Part):
+    """Bounds of the whole server."""
+
+    concurrent_runs: int = Field(default=256, ge=1, le=100_000)
+    queue_wait_s: Seconds = 10.0
+    queue_length: int = Field(default=1_000, ge=0)
+    max_n: int = Field(default=8, ge=1, le=128)
+    max_output_tokens: int = Field(default=32_768, ge=1)
+    run_tokens: Count = 1_000_000
+    run_cost_usd: Usd | None = None
+    retry_share: Share = 0.1
+    retry_floor: int = Field(default=10, ge=0, description="Retries a minute that are allowed in any case.")
+
+
+class Expectation(_Part):
+    """What an example of the file claims; what is not named is not checked."""
+
+    allowed: bool | None = None
+    model: Name | None = None
+    candidates: tuple[Name, ...] | None = None
+    degraded: str | None = None
+    code: str | None = None
+
+
+class Example(_Part):
+    """A claim about the file that `pilothouse config check` runs: this caller's call is routed like that."""
+
+    tenant: str
+    user: str = "someone"
+    feature: str = ""
+    key: str = ""
+    model: Name = "default"
+    task: Task = "chat"
+    input_tokens: Count = 1_000
+    spent_usd: Usd = Decimal(0)
+    expect: Expectation
+
+
+class Config(_Part):
+    """The whole file. Made by `app.config.load`, which also checks what one name says of another."""
+
+    providers: dict[Name, ProviderConfig] = Field(default_factory=dict)
+    models: dict[Name, ModelConfig] = Field(default_factory=dict)
+    routes: dict[Name, RouteConfig] = Field(default_factory=dict)
+    tenants: dict[str, TenantConfig] = Field(default_factory=dict)
+    limits: LimitsConfig = LimitsConfig()
+    breaker: BreakerConfig = BreakerConfig()
+    alerts: AlertConfig = AlertConfig()
+    safe_answer: str = Field(
+        default="I cannot answer just now. Please try again in a moment.", min_length=1, max_length=2_000
+    )
+    sampled_traces: Share = 0.1
+    examples: tuple[Example, ...] = ()
+
+    def tenant(self, tenant_id: str) -> TenantConfig:
+        """The tenant's entry, else that of everyone, else one without limits."""
+        return self.tenants.get(tenant_id) or self.tenants.get(EVERYONE) or TenantConfig()
+
+    def model_names(self, route: str) -> tuple[str, ...]:
+        """The models of a route or model name in the order of its candidates, each once."""
+        if route in self.models:
+            return (route,)
+        found: dict[str, None] = {}
+        for candidate in self.routes[route].candidates:
+            found.update(dict.fromkeys(self.model_names(candidate)))
+        return tuple(found)

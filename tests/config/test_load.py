@@ -1,0 +1,110 @@
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from app.config.load import ConfigInvalid, load, parse
+from app.config.schema import EVERYONE
+
+ISSUED = """
+providers: {lab: {kind: openai, base_url: http://127.0.0.1:9001/v1, api_key_env: LAB_KEY}}
+models:
+  big:   {provider: lab, model: ok,   input_usd_per_mtok: 2.0, output_usd_per_mtok: 8.0, context_tokens: 128000}
+  small: {provider: lab, model: ok2,  input_usd_per_mtok: 0.1, output_usd_per_mtok: 0.4}
+routes:
+  default:
+    {candidates: [big, small], policy: order, timeout_s: 20, first_token_timeout_s: 5, retries: 2, hedge_after_s: null}
+  summarize: {candidates: [small, big], policy: cost, min_quality: 0.6}
+tenants:
+  acme: {budget_usd_month: 50, requests_per_minute: 600, tokens_per_minute: 200000, concurrent_runs: 20,
+         models: [big, small], degrade: [{at: 0.8, route: summarize}, {at: 1.0, answer: extractive}]}
+"""
+SECRETS = {"LAB_KEY": "s3cret"}
+
+
+def faults_of(text: str, **secrets: str) -> list[tuple[str, int, str]]:
+    with pytest.raises(ConfigInvalid) as raised:
+        parse(text, SECRETS | secrets)
+    return [(fault.path, fault.line, fault.message) for fault in raised.value.faults]
+
+
+def test_the_documented_file_is_read_as_it_is_written():
+    config = parse(ISSUED, SECRETS)
+    assert config.models["big"].input_usd_per_mtok == Decimal("2.0")
+    assert config.routes["summarize"].min_quality == 0.6
+    assert [step.at for step in config.tenants["acme"].degrade] == [0.8, 1.0]
+    assert config.model_names("default") == ("big", "small")
+    assert config.model_names("small") == ("small",)
+
+
+def test_an_empty_file_is_a_configuration_without_limits():
+    config = parse("", SECRETS)
+    assert config.tenant("anyone").budget_usd_month is None
+
+
+def test_a_tenant_that_is_not_listed_has_the_allowance_of_everyone():
+    config = parse(f"tenants: {{'{EVERYONE}': {{requests_per_minute: 3}}}}", SECRETS)
+    assert config.tenant("unheard-of").requests_per_minute == 3
+
+
+@pytest.mark.parametrize(
+    ("broken", "path", "line", "words"),
+    [
+        ("models:\n  big: {provider: lab, model: ok, colour: red}", "models.big.colour", 2, "no such key"),
+        ("nonsense: 1", "nonsense", 1, "no such key"),
+        ("models:\n  big:\n    provider: lab\n    model: ok\n    input_usd_per_mtok: -1\n    output_usd_per_mtok: 1",
+         "models.big.input_usd_per_mtok", 5, "greater than or equal to 0"),
+        ("models: {a: {provider: nowhere, model: x}}", "models.a.provider", 1, "no provider"),
+        ("routes:\n  a: {candidates: [b]}\n  b: {candidates: [a]}", "routes.a.candidates", 2, "a -> b -> a"),
+        ("routes:\n  a: {candidates: [a]}", "routes.a.candidates", 2, "a -> a"),
+        ("routes:\n  a: {candidates: [ghost]}", "routes.a.candidates.0", 2, "no model or route"),
+        ("routes:\n  a: {candidates: []}", "routes.a.candidates", 2, "at least 1"),
+        ("providers:\n  p: {kind: openai, base_url: http://x/v1, api_key_env: ABSENT}", "providers.p.api_key_env", 2,
+         "environment has no ABSENT"),
+        ("providers: {p: {kind: openai}}", "providers.p", 1, "needs base_url"),
+        ("providers: {p: {kind: openai, base_url: 'file:///etc/passwd'}}", "providers.p", 1, "http"),
+        ("providers: {p: {kind: magic}}", "providers.p.kind", 1, "Input should be"),
+        ("tenants:\n  acme:\n    budget_usd_month: .nan", "tenants.acme.budget_usd_month", 3, "finite"),
+        ("tenants:\n  acme:\n    budget_usd_month: 1\n    budget_usd_month: 900", "tenants.acme.budget_usd_month", 4,
+         "twice"),
+        ("tenants: {acme: {models: [ghost]}}", "tenants.acme.models.0", 1, "no model or route"),
+        ("tenants: {acme: {degrade: [{at: 0.9, answer: refuse}, {at: 0.5, answer: refuse}]}}", "tenants.acme", 1,
+         "must rise"),
+        ("tenants: {acme: {users: {ann: {users: {}}}}}", "tenants.acme.users.ann.users", 1, "no such key"),
+        ("models: {pilothouse/rag: {provider: p, model: x}}\nproviders: {p: {kind: scripted}}",
+         "models.pilothouse/rag", 1, "graphs"),
+        ("routes: {x: {candidates: [extractive]}}\nmodels: {x: {provider: p, model: x}}\n"
+         "providers: {p: {kind: scripted}}", "routes.x", 1, "a model has this name too"),
+        ("models: [1, 2", "", 1, "expected"),
+        ("- a\n- b", "", 1, "must be a mapping"),
+        ("a: &x [1]\nb: *x", "", 2, "aliases are not allowed"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_with_its_path_and_line(broken: str, path: str, line: int, words: str):
+    assert any((path, line) == (found[0], found[1]) and words in found[2] for found in faults_of(broken)), faults_of(
+        broken
+    )
+
+
+def test_all_faults_are_told_at_once_in_the_order_of_the_file():
+    faults = faults_of("models:\n  a: {provider: x, model: y, z: 1}\n  b: {provider: x, model: 7}\nq: 1")
+    assert [line for _, line, _ in faults] == [2, 3, 4]
+
+
+def test_a_secret_is_never_repeated_in_what_is_said():
+    with pytest.raises(ConfigInvalid) as raised:
+        parse("providers: {p: {kind: openai, base_url: http://x/v1, api_key: sk-very-secret}}", SECRETS)
+    assert "sk-very-secret" not in str(raised.value)
+
+
+def test_a_file_that_is_absent_or_binary_is_refused_by_name(tmp_path: Path):
+    with pytest.raises(ConfigInvalid, match="nowhere[.]yaml cannot be used"):
+        load(tmp_path / "nowhere.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigInvalid, match="cannot be read"):
+        load(tmp_path / "binary.yaml")
+
+
+def test_deep_nesting_is_refused_and_does_not_exhaust_the_stack():
+    with pytest.raises(ConfigInvalid):
+        parse("[" * 50_000, SECRETS)

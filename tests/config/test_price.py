@@ -1,0 +1,56 @@
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.config.price import configured, listed, usd_to_micros
+from app.config.schema import ModelConfig, ProviderConfig
+from graphs.types import Usage
+
+TOKENS = st.integers(0, 10_000_000)
+USD = st.decimals(0, 500, places=6, allow_nan=False)
+
+
+def model(input_usd: Decimal, output_usd: Decimal, **more: Decimal) -> ModelConfig:
+    return ModelConfig(provider="p", model="m", input_usd_per_mtok=input_usd, output_usd_per_mtok=output_usd, **more)  # type: ignore[arg-type]
+
+
+@given(TOKENS, TOKENS, USD, USD)
+def test_a_cost_is_the_exact_sum_rounded_to_a_micro_dollar(
+    read: int, wrote: int, input_usd: Decimal, output_usd: Decimal
+):
+    price = configured(model(input_usd, output_usd))
+    assert price is not None
+    exact_micros = read * input_usd + wrote * output_usd
+    assert abs(price.cost_micros(Usage(read, wrote)) - exact_micros) <= Decimal("0.5")
+
+
+@given(TOKENS, TOKENS, TOKENS, TOKENS, USD, USD, USD, USD)
+def test_no_usage_costs_more_than_the_worst_case_of_its_tokens(
+    read: int, wrote: int, cached: int, written: int, a: Decimal, b: Decimal, c: Decimal, d: Decimal
+):
+    price = configured(model(a, b, cached_input_usd_per_mtok=c, cache_write_usd_per_mtok=d))
+    assert price is not None
+    usage = Usage(read, wrote, cached_input_tokens=cached, cache_write_tokens=written)
+    assert 0 <= price.cost_micros(usage) <= price.worst_micros(read, wrote)
+
+
+def test_cached_tokens_are_billed_at_their_own_price():
+    price = configured(model(Decimal(2), Decimal(8), cached_input_usd_per_mtok=Decimal("0.5")))
+    assert price is not None
+    assert price.cost_micros(Usage(1_000, 100, cached_input_tokens=600)) == 400 * 2 + 300 + 800
+
+
+def test_the_public_list_knows_the_vendors_own_models_and_no_others():
+    openai = ProviderConfig(kind="openai", base_url="https://api.openai.com/v1")
+    found = listed("gpt-4o-mini", openai)
+    assert found is not None
+    assert (found.input_picos, found.output_picos, found.cached_input_picos) == (150_000, 600_000, 75_000)
+    assert found.source.startswith("genai-prices:openai/")
+    assert listed("gpt-4o-mini", ProviderConfig(kind="openai", base_url="http://127.0.0.1:9/v1")) is None
+    assert listed("no-such-model", openai) is None
+    assert listed("claude-sonnet-4-5", ProviderConfig(kind="anthropic")) is not None
+
+
+def test_dollars_become_micro_dollars_without_a_float_between():
+    assert usd_to_micros(Decimal("0.1") + Decimal("0.2")) == 300_000
