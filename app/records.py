@@ -11,6 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from graphs.types import Usage
+
 Mode = Literal["chat", "rag", "agent"]
 RunStatus = Literal["running", "waiting", "completed", "blocked", "failed", "cancelled"]
 Scope = Literal["owner", "chat", "documents", "approvals", "runs"]
@@ -33,6 +35,57 @@ class Principal:
     @property
     def is_owner(self) -> bool:
         return "owner" in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Payer:
+    """Who a model call is for, and so whose allowance it draws on. `run_id` is empty for a call outside a run."""
+
+    tenant_id: str
+    user_id: str
+    key_id: str = ""
+    feature: str = ""
+    request_id: str = ""
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One attempt at a model call as it is reserved, before anything is sent.
+
+    `wanted_micros` covers its worst case. Where the budget has less left, anything down to `least_micros` is granted
+    and the caller has to cap the answer accordingly. `prompt_tokens` and `prompt_micros` are an estimate of what is
+    spent the moment the prompt is read: it is what a call costs that a killed process never settled.
+    """
+
+    payer: Payer
+    model: str
+    provider: str
+    route: str
+    task: str
+    attempt: int
+    streamed: bool
+    price_source: str
+    wanted_micros: int
+    least_micros: int
+    prompt_tokens: int
+    prompt_micros: int
+
+
+Outcome = Literal["ok", "failed", "cancelled", "cached"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """How an attempt ended and what it cost. Times are milliseconds."""
+
+    outcome: Outcome
+    usage: Usage
+    cost_micros: int
+    latency_ms: float
+    first_token_ms: float | None = None
+    error_code: str = ""
+    model_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def test_a_secret_is_never_repeated_in_what_is_said():
 
 
 def test_a_file_that_is_absent_or_binary_is_refused_by_name(tmp_path: Path):
-    with pytest.raises(ConfigInvalid, match="nowhere[.]yaml cannot be used"):
+    with pytest.raises(ConfigInvalid, match=r"nowhere[.]yaml cannot be used"):
         load(tmp_path / "nowhere.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigInvalid, match="cannot be read"):
