@@ -21,7 +21,7 @@ from langgraph.types import Command
 from app.card import RunFacts, card, card_error, event
 from app.live import LAST_EVENTS, LiveRun
 from app.records import AnswerCard, CardUsage, Principal, RunEvent, RunRequest, RunStatus
-from app.services.gateway.gateway import MeteredGateway
+from app.services.gateway.meter import MeteredGateway
 from app.services.store.records import ApprovalRecord, MessageRecord, RunRecord
 from app.services.store.store import Store
 from app.telemetry.logs import log_run

@@ -26,8 +26,9 @@ from app.services.access.owner import ensure_owner_key
 from app.services.access.sessions import LoginTokens, Sessions, session_secret
 from app.services.escalation.store import StoreEscalation
 from app.services.gateway.extractive import ExtractiveAnswerer
-from app.services.gateway.gateway import MeteredGateway, ModelGateway
+from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.llamacpp import LlamaCppProvider
+from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.provider import Provider
 from app.services.guardrails.guard import PatternGuard
@@ -298,7 +299,7 @@ def _model_gateway(settings: Settings, providers: Mapping[str, Provider]) -> Mod
     default = next(iter(providers))
     own = settings.openai_model is not None or settings.gguf_path is not None
     extractive = next((name for name, provider in providers.items() if provider.info.extractive), None)
-    return ModelGateway(providers, default, {} if own or extractive is None else {"rag": extractive})
+    return ModelGateway.of(providers, default, {} if own or extractive is None else {"rag": extractive})
 
 
 def _oidc(settings: Settings, secret: str) -> tuple[OidcVerifier | None, OidcLogin | None]:

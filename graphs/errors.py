@@ -109,6 +109,24 @@ class UpstreamRejected(UpstreamError):
     code = "upstream_rejected"
 
 
+class UpstreamUnauthorized(UpstreamRejected):
+    """It does not accept our credential: nothing is wrong with the call, and an operator has to act."""
+
+    code = "upstream_unauthorized"
+
+
+class UpstreamTooLong(UpstreamRejected):
+    """The prompt is longer than the model's window; a larger model may take it."""
+
+    code = "upstream_too_long"
+
+
+class UpstreamNotFound(UpstreamRejected):
+    """The server does not know the model under that name."""
+
+    code = "upstream_not_found"
+
+
 class UpstreamRateLimited(UpstreamError):
     """It asks to wait."""
 

@@ -10,7 +10,7 @@ from app.checkpoints import checkpointer
 from app.records import Principal, RunEvent, RunRequest
 from app.runner import Job, Runner
 from app.services.escalation.store import StoreEscalation
-from app.services.gateway.gateway import MeteredGateway
+from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.scripted import Script, ScriptedGateway
 from app.services.guardrails.guard import PatternGuard
 from app.services.retrieval.embedder import MiniLmEmbedder

@@ -78,7 +78,7 @@ async def test_a_run_that_fails_after_the_model_spoke_still_pays(tmp_path: Path,
         assert answer.types[-1] == "run.failed"
         card = await bench.runner.card(ANN, answer.run_id)
         assert card.error is not None
-        assert (card.status, card.error.code, card.answer) == ("failed", "upstream_error", "")
+        assert (card.status, card.error.code, card.answer) == ("failed", "upstream_broke_off", "")
         assert card.usage.output_tokens > 0
         conversation = await bench.store.conversations.messages(card.conversation_id, "acme", "ann", 10)
         assert [message.role for message in conversation] == ["user"]

@@ -1,71 +1,109 @@
-"""Every model behind one door, and the meter that one run reads.
+"""Every model behind one door: routes a call, tries until one answers, books each attempt."""
 
-The gateway is the one layer that may retry; it does not yet. Which model serves which task is decided where it is made.
-"""
-
-import time
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Final, Self
 
-from app.services.gateway.openai_wire import estimated_usage
+from app.config.price import FREE
+from app.config.schema import RouteConfig
+from app.records import Payer
+from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
+from app.services.gateway.ports import Desk, OpenDesk
 from app.services.gateway.provider import Provider
-from graphs.context import Span, Trace
-from graphs.errors import Missing, PilothouseError, UpstreamError, UpstreamTimeout
-from graphs.types import Completion, Delta, FinishReason, ModelInfo, ModelRequest, Task, Usage
+from app.services.gateway.recover import Attempt, Call, Ended, Recovery
+from app.services.gateway.routes import Need, Plan, Router, Target
+from app.services.gateway.tokens import MESSAGE_TOKENS, texts_of
+from graphs.errors import UpstreamError, UpstreamTimeout
+from graphs.types import Completion, Delta, ModelInfo, ModelRequest, Task
+
+NOBODY: Final = Payer("", "")
+"""Who pays where nobody is billed: notebooks, tests of graphs."""
 
 
 class ModelGateway:
-    """Routes a call to the provider of its model. Owns the providers: closing it closes them.
+    """The typed door, for graphs and whatever expects LangChain. Owns the providers: closing it closes them."""
 
-    `default` is the model of a task for requests that name none; `by_task` overrides it task by task.
-    """
+    def __init__(self, router: Router, recovery: Recovery) -> None:
+        self.router, self.recovery = router, recovery
 
-    def __init__(
-        self, providers: Mapping[str, Provider], default: str, by_task: Mapping[Task, str] | None = None
-    ) -> None:
-        self._providers = dict(providers)
-        self._default, self._by_task = default, dict(by_task or {})
-        for name in {default, *self._by_task.values()}:
-            self._provider(name)
+    @classmethod
+    def of(
+        cls,
+        providers: Mapping[str, Provider],
+        default: str,
+        by_task: Mapping[Task, str] | None = None,
+        *,
+        desk: Desk | None = None,
+        retries: int = 0,
+    ) -> Self:
+        """A gateway over providers alone: no routes, no prices. Raises Missing for a default that does not exist."""
+        targets = {name: Target(name, provider, FREE, Breaker(BreakerPolicy())) for name, provider in providers.items()}
+        routes = {name: RouteConfig(candidates=(name,), retries=retries) for name in providers}
+        router = Router(targets, routes, members=lambda name: (name,), by_task=by_task or {}, default=default)
+        return cls(router, Recovery(desk or OpenDesk(), retries=RetryBudget(0.1, 10)))
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
-        return tuple(provider.info for provider in self._providers.values())
-
-    def default_for(self, task: Task) -> str:
-        """The name of the model that serves `task` when a request names none."""
-        return self._by_task.get(task, self._default)
+        return tuple(target.info for target in self.router.targets.values())
 
     def describe(self, model: str | None = None, task: Task = "chat") -> ModelInfo:
-        return self._provider(model or self.default_for(task)).info
+        """The first model of the route, with the smallest window of all: a prompt for it fits whichever answers."""
+        targets = self.router.models_of(self.router.name_for(model, task))
+        smallest = min(target.info.context_tokens for target in targets)
+        info = targets[0].info
+        return info if info.context_tokens == smallest else replace(info, context_tokens=smallest)
 
     def count_tokens(self, text: str, model: str | None = None, task: Task = "chat") -> int:
-        return self._provider(model or self.default_for(task)).count_tokens(text)
+        return self.router.models_of(self.router.name_for(model, task))[0].provider.count_tokens(text)
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Completion, None]:
-        provider = self._provider(request.model or self.default_for(request.task))
+    def plan(self, request: ModelRequest, payer: Payer) -> tuple[Plan, int]:
+        """How the request would be tried, and how many tokens its prompt has at most. Raises as Router.plan does."""
+        name = self.router.name_for(request.model, request.task)
+        read = sum(self.count_tokens(text, name) + MESSAGE_TOKENS for text in texts_of(request.messages))
+        allowed = self.recovery.desk.allowed(payer)
+        need = Need(request.task, read + MESSAGE_TOKENS, request.max_tokens or 0, allowed)
+        return self.router.plan(name, need), need.prompt_tokens
+
+    async def stream(
+        self, request: ModelRequest, payer: Payer = NOBODY, report: Callable[[Attempt], None] | None = None
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        """As the port says. `report` hears of every attempt when it ends."""
+        plan, prompt_tokens = self.plan(request, payer)
+
+        def opened(target: Target, cap: int | None) -> AsyncGenerator[Delta | Completion, None]:
+            limit = request.max_tokens if cap is None else min(request.max_tokens or cap, cap)
+            return _timed(target, replace(request, model=target.name, max_tokens=limit), plan.config)
+
+        call: Call[Delta | Completion] = Call(
+            payer=payer,
+            plan=plan,
+            task=request.task,
+            streamed=True,
+            prompt_tokens=prompt_tokens,
+            output_tokens=request.max_tokens,
+            open=opened,
+            read=_read,
+            count=lambda target, text: target.provider.count_tokens(text) if text else 0,
+            report=report,
+        )
         # Closing it here, not when the collector comes by, is what stops the upstream when the caller goes.
-        async with aclosing(provider.stream(request)) as items:
+        async with aclosing(self.recovery.stream(call)) as items:
             async for item in items:
                 yield item
 
-    async def complete(self, request: ModelRequest) -> Completion:
-        return await _last(self.stream(request))
+    async def complete(self, request: ModelRequest, payer: Payer = NOBODY) -> Completion:
+        return await last(self.stream(request, payer))
 
     async def close(self) -> None:
-        for provider in self._providers.values():
-            await provider.close()
-
-    def _provider(self, name: str) -> Provider:
-        try:
-            return self._providers[name]
-        except KeyError:
-            raise Missing(f"there is no model named {name!r}", field="model") from None
+        await self.recovery.close()
+        for target in self.router.targets.values():
+            await target.provider.close()
 
 
-async def _last(items: AsyncGenerator[Delta | Completion, None]) -> Completion:
+async def last(items: AsyncGenerator[Delta | Completion, None]) -> Completion:
+    """The completion of a stream. Raises UpstreamError where there is none."""
     completion: Completion | None = None
     async with aclosing(items):
         async for item in items:  # to its end: leaving at the completion would look like an abandoned call
@@ -76,160 +114,29 @@ async def _last(items: AsyncGenerator[Delta | Completion, None]) -> Completion:
     return completion
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCall:
-    """One call of a run as it is billed. A call that failed has a code, and the usage of what it still consumed."""
-
-    model: str
-    model_version: str
-    provider: str
-    task: Task
-    usage: Usage
-    latency_ms: float
-    first_token_ms: float | None
-    finish_reason: FinishReason | None
-    error_code: str | None = None
+def _read(item: Delta | Completion) -> tuple[bool, str, Ended | None]:
+    if isinstance(item, Delta):
+        return True, item.text, None
+    return False, "", Ended(item.usage, item.finish_reason, item.model_version)
 
 
-class MeteredGateway:
-    """The gateway of one run: fills in the run's model, times every call as a span and keeps its bill.
-
-    The bill lives here and not in graph state, so a run that fails after the model spoke still has it. Describing and
-    counting follow the same choice of model as calling.
-    """
-
-    def __init__(
-        self,
-        gateway: ModelGateway,
-        trace: Trace,
-        model: str | None = None,
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._gateway, self._trace, self._model, self._monotonic = gateway, trace, model, monotonic
-        self._calls: list[ModelCall] = []
-
-    @property
-    def calls(self) -> tuple[ModelCall, ...]:
-        """Finished calls in the order in which they ended, failed and abandoned ones among them."""
-        return tuple(self._calls)
-
-    @property
-    def usage(self) -> Usage:
-        return sum((call.usage for call in self._calls), Usage())
-
-    def describe(self, model: str | None = None, task: Task = "chat") -> ModelInfo:
-        return self._gateway.describe(model or self._model, task)
-
-    def count_tokens(self, text: str, model: str | None = None, task: Task = "chat") -> int:
-        return self._gateway.count_tokens(text, model or self._model, task)
-
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Completion, None]:
-        name = request.model or self._model or self._gateway.default_for(request.task)
-        request = replace(request, model=name)
-        meter = _Meter(self._gateway, request, self.describe(name), self._monotonic)
-        with self._trace.span(name, "model", inputs=_inputs(request)) as span:
+async def _timed(
+    target: Target, request: ModelRequest, config: RouteConfig
+) -> AsyncGenerator[Delta | Completion, None]:
+    """The provider's stream within the route's deadlines."""
+    loop = asyncio.get_running_loop()
+    whole = loop.time() + config.timeout_s
+    until = min(whole, loop.time() + (config.first_token_timeout_s or config.timeout_s))
+    waited = "the first token"
+    async with aclosing(target.provider.stream(request)) as items:
+        while True:
             try:
-                async with aclosing(self._gateway.stream(request)) as items:
-                    async for item in items:
-                        meter.hear(item)
-                        yield item
-            except BaseException as error:
-                meter.error = error
-                raise
-            finally:
-                self._calls.append(call := meter.call())
-                meter.describe(span, call)
-
-    async def complete(self, request: ModelRequest) -> Completion:
-        return await _last(self.stream(request))
-
-
-class _Meter:
-    """What one call has given so far, readable at whatever point it ends."""
-
-    def __init__(
-        self, gateway: ModelGateway, request: ModelRequest, info: ModelInfo, monotonic: Callable[[], float]
-    ) -> None:
-        self._gateway, self._request, self._info, self._monotonic = gateway, request, info, monotonic
-        self._started = monotonic()
-        self._first: float | None = None
-        self._texts: list[str] = []
-        self._completion: Completion | None = None
-        self.error: BaseException | None = None
-
-    def hear(self, item: Delta | Completion) -> None:
-        if self._first is None:
-            self._first = self._monotonic()
-        if isinstance(item, Delta):
-            self._texts.append(item.text)
-        else:
-            self._completion = item
-
-    def call(self) -> ModelCall:
-        info, completion = self._info, self._completion
-        return ModelCall(
-            model=info.name,
-            model_version=completion.model_version if completion else info.version,
-            provider=info.provider,
-            task=self._request.task,
-            usage=completion.usage if completion else self._spent(),
-            latency_ms=round((self._monotonic() - self._started) * 1e3, 3),
-            first_token_ms=None if self._first is None else round((self._first - self._started) * 1e3, 3),
-            finish_reason=completion.finish_reason if completion else None,
-            error_code=None if completion else _code(self.error),
-        )
-
-    def _spent(self) -> Usage:
-        """What a call without a completion consumed: once the model reads the prompt, vendors bill it.
-
-        A refusal or a broken connection before the first token is taken for a call that no model read; one that was
-        given up (by a deadline or by its caller) for one that was being read.
-        """
-        given_up = isinstance(self.error, UpstreamTimeout) or not isinstance(self.error, Exception)
-        if not self._texts and not given_up:
-            return Usage()
-        return estimated_usage(
-            self._request.messages,
-            "".join(self._texts),
-            lambda text: self._gateway.count_tokens(text, self._request.model),
-        )
-
-    def describe(self, span: Span, call: ModelCall) -> None:
-        completion = self._completion
-        span.set(
-            model=call.model,
-            model_version=call.model_version,
-            provider=call.provider,
-            task=call.task,
-            input_tokens=call.usage.input_tokens,
-            output_tokens=call.usage.output_tokens,
-            tokens_estimated=call.usage.estimated,
-            first_token_ms=call.first_token_ms,
-            finish_reason=call.finish_reason,
-            outputs={
-                "text": completion.text if completion else "".join(self._texts),
-                "tool_calls": [asdict(proposal) for proposal in completion.tool_calls] if completion else [],
-            },
-        )
-
-
-def _code(error: BaseException | None) -> str:
-    """The failure's code; anything else than an error of ours that ends a call is a cancellation or a closed stream."""
-    if isinstance(error, PilothouseError):
-        return error.code
-    return "internal_error" if isinstance(error, Exception) else "cancelled"
-
-
-def _inputs(request: ModelRequest) -> dict[str, Any]:
-    return {
-        "messages": [
-            {"role": message.role, "content": message.content}
-            | ({"tool_calls": [asdict(call) for call in message.tool_calls]} if message.tool_calls else {})
-            for message in request.messages
-        ],
-        "tools": [spec.name for spec in request.tools],
-        "temperature": request.temperature,
-        "max_tokens": request.max_tokens,
-        "schema": request.response_schema,
-    }
+                async with asyncio.timeout_at(until):
+                    item = await anext(items)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                waited = "the whole answer" if until == whole else waited
+                raise UpstreamTimeout(f"{target.name} took too long for {waited}") from error
+            yield item
+            until, waited = min(whole, loop.time() + config.between_tokens_timeout_s), "the next token"

@@ -121,7 +121,8 @@ class ScriptedGateway(ModelGateway):
 
     def __init__(self, script: Script, info: ModelInfo = SCRIPTED) -> None:
         self.provider = ScriptedProvider(script, info)
-        super().__init__({info.name: self.provider}, default=info.name)
+        alone = ModelGateway.of({info.name: self.provider}, default=info.name)
+        super().__init__(alone.router, alone.recovery)
 
     @property
     def requests(self) -> tuple[ModelRequest, ...]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.services.gateway.gateway import MeteredGateway, ModelGateway
+from app.services.gateway.gateway import ModelGateway
+from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.scripted import SCRIPTED, Line, Say, ScriptedGateway, ScriptedProvider
 from graphs.context import Span
 from graphs.errors import Missing, UpstreamError, UpstreamRejected, UpstreamTimeout
@@ -46,7 +47,7 @@ def metered(*script: Line, model: str | None = None) -> tuple[MeteredGateway, Tr
 
 def two() -> ModelGateway:
     small, large = (ScriptedProvider(lambda _: "hi", replace(SCRIPTED, name=name)) for name in ("small", "large"))
-    return ModelGateway({"small": small, "large": large}, "small", {"rag": "large"})
+    return ModelGateway.of({"small": small, "large": large}, "small", {"rag": "large"})
 
 
 def test_each_task_has_its_default_and_a_named_model_goes_before_it() -> None:
@@ -62,9 +63,9 @@ def test_each_task_has_its_default_and_a_named_model_goes_before_it() -> None:
 
 def test_a_default_that_does_not_exist_is_noticed_when_the_gateway_is_made() -> None:
     with pytest.raises(Missing):
-        ModelGateway({}, "small")
+        ModelGateway.of({}, "small")
     with pytest.raises(Missing):
-        ModelGateway({"small": ScriptedProvider([])}, "small", {"rag": "large"})
+        ModelGateway.of({"small": ScriptedProvider([])}, "small", {"rag": "large"})
 
 
 async def test_an_unknown_model_is_missing_wherever_it_is_named() -> None:

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ async def test_a_script_plays_line_by_line_and_remembers_what_it_was_asked() -> 
     assert (second.text, second.tool_calls, second.finish_reason) == ("", (call,), "tool_calls")
     with pytest.raises(UpstreamRateLimited):
         await gateway.complete(ASK)
-    assert gateway.requests == (ASK, ASK, ASK)
+    assert gateway.requests == (replace(ASK, model="scripted"),) * 3
 
 
 async def test_a_script_that_has_run_out_says_so() -> None:

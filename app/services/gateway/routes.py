@@ -1,0 +1,164 @@
+"""Which models may serve a call, and in which order: order, cost, latency or quality, with the reasons.
+
+A plan is made once for each call and is a value: prices and limits in it stay as they were at admission.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from app.config.price import FREE, Price
+from app.config.schema import CacheConfig, RouteConfig
+from app.services.gateway.breaker import Breaker
+from app.services.gateway.latency import Latency
+from app.services.gateway.provider import Provider
+from graphs.errors import Forbidden, Missing, PromptTooLong, UpstreamError
+from graphs.types import ModelInfo, Task
+
+UNMEASURED_MS: Final = 0.0  # a model nobody has called yet is tried before a slow one
+
+
+class NoModelFits(UpstreamError):
+    """Every candidate of the route is ruled out for this call; the message says by what."""
+
+    code = "no_model_fits"
+
+
+@dataclass(slots=True)
+class Target:
+    """A model that can be called: its provider, price, and what is known of its health."""
+
+    name: str
+    provider: Provider
+    price: Price
+    breaker: Breaker
+    latency: Latency = field(default_factory=Latency)
+    provider_name: str = ""
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.provider.info
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one call will be tried. `reasons` say in words why the first is first and who was left out."""
+
+    route: str
+    targets: tuple[Target, ...]
+    config: RouteConfig
+    reasons: tuple[str, ...]
+
+    @property
+    def cache(self) -> CacheConfig:
+        return self.config.cache
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a call asks of a model."""
+
+    task: Task
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    allowed: frozenset[str] | None = None
+
+
+class Router:
+    """Routes by name. A model's name is a route of that model alone."""
+
+    def __init__(
+        self,
+        targets: Mapping[str, Target],
+        routes: Mapping[str, RouteConfig],
+        *,
+        members: Callable[[str], Sequence[str]],
+        by_task: Mapping[Task, str],
+        default: str,
+        quality: Callable[[str, Task], float | None] = lambda _model, _task: None,
+    ) -> None:
+        """`members` resolves a route to its models in the order of its candidates; `by_task` overrides `default`."""
+        self.targets, self.routes = dict(targets), dict(routes)
+        self._members, self._by_task, self._default, self._quality = members, dict(by_task), default, quality
+        self._alone: dict[str, RouteConfig] = {}
+        for name in {default, *self._by_task.values()}:
+            self.route_of(name)
+
+    def name_for(self, name: str | None, task: Task) -> str:
+        """The route or model that serves a call which names `name`."""
+        return name or self._by_task.get(task, self._default)
+
+    def route_of(self, name: str) -> RouteConfig:
+        """Raises Missing."""
+        if (route := self.routes.get(name)) is not None:
+            return route
+        if name in self.targets:
+            if name not in self._alone:
+                self._alone[name] = RouteConfig(candidates=(name,))
+            return self._alone[name]
+        raise Missing(f"there is no model or route named {name!r}", field="model")
+
+    def models_of(self, name: str) -> tuple[Target, ...]:
+        """The models of a route in the order of its candidates. Raises Missing."""
+        self.route_of(name)
+        names = self._members(name) if name in self.routes else (name,)
+        return tuple(self.targets[member] for member in names)
+
+    def plan(self, name: str, need: Need) -> Plan:
+        """Raises Missing, Forbidden (the payer may use none of them), PromptTooLong, NoModelFits."""
+        config = self.route_of(name)
+        candidates = self.models_of(name)
+        reasons: list[str] = []
+        fit = [target for target in candidates if need.allowed is None or target.name in need.allowed]
+        if not fit:
+            raise Forbidden(f"this caller may not use {name}", field="model")
+        fit = self._large_enough(fit, need, reasons)
+        fit = self._good_enough(fit, need, config, reasons)
+        return Plan(name, tuple(self._ordered(fit, need, config, reasons)), config, tuple(reasons))
+
+    def _large_enough(self, targets: list[Target], need: Need, reasons: list[str]) -> list[Target]:
+        if not need.prompt_tokens:
+            return targets
+        large = [target for target in targets if target.info.context_tokens >= need.prompt_tokens]
+        if not large:
+            most = max(target.info.context_tokens for target in targets)
+            raise PromptTooLong(
+                f"the prompt has about {need.prompt_tokens} tokens; the largest window here has {most}",
+                field="messages",
+            )
+        reasons += [f"{target.name}: window too small" for target in targets if target not in large]
+        return large
+
+    def _good_enough(self, targets: list[Target], need: Need, config: RouteConfig, reasons: list[str]) -> list[Target]:
+        if config.min_quality is None:
+            return targets
+        good: list[Target] = []
+        for target in targets:
+            score = self._quality(target.name, need.task)
+            if score is not None and score >= config.min_quality:
+                good.append(target)
+            else:
+                known = "was never measured" if score is None else f"scores {score:.2f}"
+                reasons.append(f"{target.name}: {known} at {need.task}, {config.min_quality:g} is demanded")
+        if not good:
+            raise NoModelFits("no model of this route has the quality that it demands: " + "; ".join(reasons))
+        return good
+
+    def _ordered(self, targets: list[Target], need: Need, config: RouteConfig, reasons: list[str]) -> list[Target]:
+        if config.policy == "order" or len(targets) == 1:
+            return targets
+        if config.policy == "cost":
+            keys = {t.name: float(t.price.worst_micros(need.prompt_tokens, need.output_tokens or 1)) for t in targets}
+            unit = "micro-dollars at most"
+        elif config.policy == "latency":
+            keys = {t.name: t.latency.p95_ms or UNMEASURED_MS for t in targets}
+            unit = "ms at the 95th percentile"
+        else:
+            keys = {t.name: -(self._quality(t.name, need.task) or 0.0) for t in targets}
+            unit = f"at {need.task}"
+        ordered = sorted(targets, key=lambda target: keys[target.name])
+        reasons.append(f"by {config.policy}: " + ", ".join(f"{t.name} {abs(keys[t.name]):g} {unit}" for t in ordered))
+        return ordered
+
+
+__all__ = ["FREE", "Need", "NoModelFits", "Plan", "Router", "Target"]
