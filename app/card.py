@@ -40,6 +40,9 @@ class RunFacts:
     usage: CardUsage = field(default_factory=CardUsage)
     stations: tuple[CardStation, ...] = ()
     latency_ms: float = 0.0
+    reasons: tuple[str, ...] = ()
+    degraded: str = ""
+    without_model: bool = False
 
 
 def card(
@@ -76,6 +79,9 @@ def card(
         stations=facts.stations,
         latency_ms=facts.latency_ms,
         usage=facts.usage,
+        reasons=facts.reasons,
+        degraded=facts.degraded,
+        without_model=facts.without_model,
         validation=state.get("validation", ""),
         error=None if error is None else card_error(error),
         created_at=facts.created_at,

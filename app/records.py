@@ -217,6 +217,9 @@ class AnswerCard(Camel):
     stations: tuple[CardStation, ...] = ()
     latency_ms: float = 0.0
     usage: CardUsage = Field(default_factory=CardUsage)
+    reasons: tuple[str, ...] = Field(default=(), description="Why these models were chosen.")
+    degraded: str = Field(default="", description="What the budget's ladder changed.")
+    without_model: bool = Field(default=False, description="No model answered; the answer is a safe one.")
     validation: str = ""
     error: CardError | None = None
     created_at: datetime

@@ -7,7 +7,7 @@ message in one transaction before the last event is sent.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -20,8 +20,9 @@ from langgraph.types import Command
 
 from app.card import RunFacts, card, card_error, event
 from app.live import LAST_EVENTS, LiveRun
-from app.records import AnswerCard, CardUsage, Principal, RunEvent, RunRequest, RunStatus
+from app.records import AnswerCard, CardUsage, Payer, Principal, RunEvent, RunRequest, RunStatus
 from app.services.gateway.meter import MeteredGateway
+from app.services.gateway.ports import OpenDesk, Ticket
 from app.services.store.records import ApprovalRecord, MessageRecord, RunRecord
 from app.services.store.store import Store
 from app.telemetry.logs import log_run
@@ -87,11 +88,13 @@ class Runner:
         approval_ttl_s: float,
         history_messages: int = 12,
         max_message_chars: int = 8_000,
+        admit: Callable[[Payer], Awaitable[Ticket]] | None = None,
     ) -> None:
         self._store, self._graphs, self._make_context, self._clock = store, graphs, make_context, clock
         self._run_timeout_s, self._grace_s = run_timeout_s, reattach_grace_s
         self._approval_ttl = timedelta(seconds=approval_ttl_s)
         self._history_messages, self._max_message_chars = history_messages, max_message_chars
+        self._admit = admit or OpenDesk().admit
         self._live: dict[str, LiveRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -118,8 +121,32 @@ class Runner:
         trace = RunTrace(run_id, clock=self._clock)
         job = Job(run_id, conversation_id or "", principal, request, now)
         context, gateway = self._make_context(job, trace)
+        await gateway.settle_in()
+        payer = Payer(tenant, user, principal.key_id, request.feature, run_id, run_id)
+        ticket = await self._admit(payer)
+        try:
+            return await self._begin(job, message, history, trace, context, gateway, ticket, watched=watched)
+        except BaseException:
+            ticket.release()
+            raise
+
+    async def _begin(
+        self,
+        job: Job,
+        message: str,
+        history: tuple[Message, ...],
+        trace: RunTrace,
+        context: RunContext,
+        gateway: MeteredGateway,
+        ticket: Ticket,
+        *,
+        watched: bool,
+    ) -> str:
+        """Write an admitted run down and set it off; its ticket is released when it ends."""
+        tenant, user, run_id = job.principal.tenant_id, job.principal.user_id, job.run_id
+        request, conversation_id = job.request, job.conversation_id
         # Last of what can be refused, so that a refusal leaves nothing behind.
-        if conversation_id is None:
+        if not conversation_id:
             title = " ".join(message.split())[:TITLE_CHARS]
             conversation_id = (await self._store.conversations.create(tenant, user, title)).conversation_id
             job = replace(job, conversation_id=conversation_id)
@@ -131,14 +158,15 @@ class Runner:
             mode=request.mode,
             message=message,
             feature=request.feature,
-            key_id=principal.key_id,
-            created_at=now,
+            key_id=job.principal.key_id,
+            created_at=job.created_at,
             asked={"collection": request.collection, "model": request.model, "where": request.where},
         )
         live = self._open(job)
         live.emit("run.started", {"requestId": run_id, "conversationId": conversation_id, "mode": request.mode})
         leg = _Leg(job, live, trace, gateway)
         await self._spawn(leg, context, {"question": message, "history": history}, watched=watched)
+        self._tasks[run_id].add_done_callback(lambda _: ticket.release())
         return run_id
 
     async def run(self, principal: Principal, request: RunRequest) -> AnswerCard:
@@ -418,6 +446,13 @@ class Runner:
         else:
             last = ("run.completed", {"card": shown})
         closing = RunEvent(live.next_number, *last)
+        if leg.gateway.failed_over is not None:
+            await self._store.escalations.create(
+                run_id=job.run_id,
+                tenant_id=job.principal.tenant_id,
+                reason="no model answered",
+                detail=leg.gateway.failed_over.code,
+            )
         says = [("assistant", finished.answer)] if status in {"completed", "blocked"} and finished.answer else []
         await self._store.runs.finish(
             job.run_id,
@@ -455,9 +490,12 @@ class Runner:
                 output_tokens=before.output_tokens + used.output_tokens,
                 estimated=before.estimated or used.estimated,
                 calls=before.calls + len(gateway.calls),
-                cost_usd_micros=0,
+                cost_usd_micros=before.cost_usd_micros + gateway.cost_micros,
             ),
             stations=(*(earlier.stations if earlier else ()), *leg.trace.stations()),
+            reasons=(*(earlier.reasons if earlier else ()), *gateway.reasons),
+            degraded=gateway.degraded or (earlier.degraded if earlier else ""),
+            without_model=gateway.failed_over is not None or (earlier.without_model if earlier else False),
             latency_ms=round((earlier.latency_ms if earlier else 0.0) + leg.trace.elapsed_ms, 3),
         )
 

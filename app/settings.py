@@ -5,6 +5,7 @@ network and is where tests, CI and notebooks start.
 """
 
 import os
+from decimal import Decimal
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
@@ -44,6 +45,7 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default is SQLite in `home`.")
 
+    config: Path | None = Field(default=None, description="The gateway's file; ./pilothouse.yaml if it is there.")
     openai_base_url: str | None = Field(default=None, description="An OpenAI-compatible server; its /v1 included.")
     openai_model: str | None = Field(default=None, description="Model name there; turns the provider on.")
     openai_api_key: SecretStr | None = None
@@ -51,6 +53,8 @@ class Settings(BaseSettings):
     openai_native_tools: bool = Field(
         default=True, description="Whether that model takes tools; else they are chosen for it."
     )
+    openai_input_usd_per_mtok: Decimal | None = Field(default=None, ge=0, description="Where no list knows it.")
+    openai_output_usd_per_mtok: Decimal | None = Field(default=None, ge=0)
     gguf_path: Path | None = Field(default=None, description="A GGUF file to serve in place of the embedded one.")
     gguf_context_tokens: int = Field(default=4_096, ge=512)
     model_threads: int = Field(default=2, ge=1)
@@ -72,6 +76,7 @@ class Settings(BaseSettings):
     reattach_grace_s: float = Field(default=15.0, ge=0, description="How long a run nobody reads goes on.")
     run_timeout_s: float = Field(default=120.0, gt=0)
     approval_ttl_s: float = Field(default=7 * 24 * 3600.0, gt=0)
+    reads_default_config: bool = Field(default=True, exclude=True)
     image_hosts: tuple[str, ...] = Field(default=(), description="Hosts whose images may appear in answers.")
 
     @model_validator(mode="after")
@@ -87,8 +92,13 @@ class Settings(BaseSettings):
     @classmethod
     def offline(cls, home: Path, **overrides: object) -> "Settings":
         """No environment, no key, no network: everything embedded, state under `home`."""
-        values: dict[str, object] = {"home": home, "mlruns": home / "mlruns"} | overrides
+        values: dict[str, object] = {"home": home, "mlruns": home / "mlruns", "reads_default_config": False} | overrides
         return cls.model_construct(**{**cls.model_construct().__dict__, **cls.model_validate(values).__dict__})
+
+    @property
+    def default_config(self) -> Path:
+        """Where the gateway's file is looked for when none is named. Offline settings find none."""
+        return Path("pilothouse.yaml") if self.reads_default_config else self.home / "pilothouse.yaml"
 
     @property
     def store_url(self) -> str:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from app.checkpoints import checkpointer
+from app.config.schema import Config
+from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
-from app.records import Principal
+from app.records import Payer, Principal
 from app.runner import Job, MakeContext, Runner
 from app.services.access.access import Access
 from app.services.access.issuer import Issuer
@@ -25,11 +27,9 @@ from app.services.access.oidc import OidcVerifier
 from app.services.access.owner import ensure_owner_key
 from app.services.access.sessions import LoginTokens, Sessions, session_secret
 from app.services.escalation.store import StoreEscalation
-from app.services.gateway.extractive import ExtractiveAnswerer
 from app.services.gateway.gateway import ModelGateway
-from app.services.gateway.llamacpp import LlamaCppProvider
 from app.services.gateway.meter import MeteredGateway
-from app.services.gateway.openai import OpenAiProvider
+from app.services.gateway.ports import Desk, OpenDesk
 from app.services.gateway.provider import Provider
 from app.services.guardrails.guard import PatternGuard
 from app.services.ingest.ingest import Ingest, Source
@@ -49,7 +49,6 @@ from app.telemetry.spans import RunTrace
 from graphs import catalog
 from graphs.context import Limits, RunContext
 from graphs.prompts import PromptBook
-from graphs.types import ModelInfo
 
 log = logging.getLogger("pilothouse.workbench")
 
@@ -72,7 +71,9 @@ class Workbench:
     embedder: MiniLmEmbedder
     library: Library
     ingest: Ingest
+    config: Config
     gateway: ModelGateway
+    guard: PatternGuard
     prompts: PromptBook
     runner: Runner
     clock: Callable[[], datetime]
@@ -129,6 +130,8 @@ async def open_workbench(
     """
     quiet_libraries()
     home = settings.home.resolve()
+    config = read_config(settings)
+    desk: Desk = OpenDesk()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as stack:
         owner_key = ensure_owner_key(home, settings.owner_key.get_secret_value() if settings.owner_key else None)
@@ -141,8 +144,7 @@ async def open_workbench(
         stack.callback(embedder.close)
         library = await Library.open(home / "lance", embedder)
         stack.push_async_callback(library.close)
-        models = dict(providers) if providers else await _providers(settings, embedder)
-        gateway = _model_gateway(settings, models)
+        gateway = await open_gateway(settings, config, embedder, desk, providers=providers)
         stack.push_async_callback(gateway.close)
         ingest = Ingest(library, embedder, store.documents)
         prompts = PromptBook.packaged()
@@ -154,12 +156,15 @@ async def open_workbench(
                 name: catalog.build(name).compile(checkpointer=saver if name == "agent" else None, name=name)
                 for name in catalog.CATALOG
             },
-            make_context=_context_maker(store, library, gateway, guard, prompts, ToolPicker(embedder), clock),
+            make_context=_context_maker(
+                store, library, gateway, guard, prompts, ToolPicker(embedder), clock, config.safe_answer
+            ),
             clock=clock,
             run_timeout_s=settings.run_timeout_s,
             reattach_grace_s=settings.reattach_grace_s,
             approval_ttl_s=settings.approval_ttl_s,
             max_message_chars=settings.max_message_chars,
+            admit=desk.admit,
         )
         bench = Workbench(
             settings=settings,
@@ -172,7 +177,9 @@ async def open_workbench(
             embedder=embedder,
             library=library,
             ingest=ingest,
+            config=config,
             gateway=gateway,
+            guard=guard,
             prompts=prompts,
             runner=runner,
             clock=clock,
@@ -231,13 +238,15 @@ def _context_maker(
     prompts: PromptBook,
     picker: ToolPicker,
     clock: Callable[[], datetime],
+    safe_answer: str,
 ) -> MakeContext:
     limits = Limits()
 
     def make(job: Job, trace: RunTrace) -> tuple[RunContext, MeteredGateway]:
         tenant, user = job.principal.tenant_id, job.principal.user_id
         request = job.request
-        metered = MeteredGateway(gateway, trace, request.model)
+        payer = Payer(tenant, user, job.principal.key_id, request.feature, job.run_id, job.run_id)
+        metered = MeteredGateway(gateway, trace, request.model, payer=payer, safe_answer=safe_answer)
         metered.describe()  # an unknown model is refused before there is a run
         retriever = TenantRetriever(library, tenant, trace)
         tools = (
@@ -266,40 +275,6 @@ def _context_maker(
         return context, metered
 
     return make
-
-
-async def _providers(settings: Settings, embedder: MiniLmEmbedder) -> dict[str, Provider]:
-    """The models by name, the default of everything but RAG first."""
-    found: list[Provider] = []
-    if settings.openai_model and settings.openai_base_url:
-        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else ""
-        info = ModelInfo(
-            name=settings.openai_model,
-            version="",
-            provider="openai",
-            context_tokens=settings.openai_context_tokens,
-            max_output_tokens=settings.openai_context_tokens // 4,
-            native_tools=settings.openai_native_tools,
-        )
-        found.append(OpenAiProvider(info, base_url=settings.openai_base_url, api_key=key))
-    found.append(
-        await LlamaCppProvider.open(
-            gguf=settings.gguf_path, context_tokens=settings.gguf_context_tokens, threads=settings.model_threads
-        )
-    )
-    found.append(ExtractiveAnswerer(embedder))
-    return {provider.info.name: provider for provider in found}
-
-
-def _model_gateway(settings: Settings, providers: Mapping[str, Provider]) -> ModelGateway:
-    """A model of the user's own serves everything; the embedded default answers RAG with the extractive model.
-
-    Its scores are in evals/LOG.md; the comparison with the language model is still to be measured.
-    """
-    default = next(iter(providers))
-    own = settings.openai_model is not None or settings.gguf_path is not None
-    extractive = next((name for name, provider in providers.items() if provider.info.extractive), None)
-    return ModelGateway.of(providers, default, {} if own or extractive is None else {"rag": extractive})
 
 
 def _oidc(settings: Settings, secret: str) -> tuple[OidcVerifier | None, OidcLogin | None]:

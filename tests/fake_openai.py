@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from app.services.gateway.openai import OpenAiProvider, Timeouts
+from app.services.gateway.openai import OpenAiProvider
+from app.services.gateway.provider import Timeouts
 from graphs.types import ModelInfo
 
 Answer = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]

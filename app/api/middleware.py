@@ -24,11 +24,14 @@ from app.api.public import (
     HEALTH,
     PUBLIC,
     SESSION_COOKIE,
+    V1,
     body_limit_bytes,
     in_console,
     needs_principal,
     security_headers,
 )
+from app.api.v1.build import build_door
+from app.api.v1.door import Door
 from app.records import Principal
 from app.settings import Settings
 from graphs.errors import PilothouseError, Unauthenticated
@@ -47,6 +50,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
         self._any_host = "*" in settings.allowed_hosts
+        self._door: tuple[Any, Door] | None = None
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +85,16 @@ class Guard:
         if scope["type"] == "http":
             limit = body_limit_bytes(self._settings, path, headers.get("content-type", ""))
             receive = _bounded(receive, headers, limit)
+            if path.startswith(V1):
+                await self._door_of(bench)(scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    def _door_of(self, bench: Any) -> Door:
+        """`/v1` over this bench; made at its first call."""
+        if self._door is None or self._door[0] is not bench:
+            self._door = (bench, build_door(bench))
+        return self._door[1]
 
     def _check_host(self, headers: Headers) -> None:
         named = headers.getlist("host")

@@ -19,6 +19,7 @@ PUBLIC: Final = HEALTH | LOGIN
 SELF_AUTHENTICATING_SOCKETS: Final = frozenset({"/api/ai/chat/ws"})
 
 CONSOLE: Final = "/console"
+V1: Final = "/v1/"
 _LARGE: Final = frozenset({"/api/ai/documents"})
 _MULTIPART_FRAME_BYTES: Final = 64 * 1024
 # JSON may spell one character as an escaped surrogate pair, twelve bytes.
@@ -47,7 +48,7 @@ def body_limit_bytes(settings: Settings, path: str, content_type: str) -> int:
     """How many bytes a request's body may have."""
     if in_console(path) or (path in _LARGE and content_type.startswith("multipart/")):
         return settings.max_upload_bytes + _MULTIPART_FRAME_BYTES
-    if path in _LARGE:
+    if path in _LARGE or path.startswith(V1):
         return settings.max_json_bytes
     return small_body_bytes(settings)
 

@@ -74,7 +74,7 @@ class ModelGateway:
 
         def opened(target: Target, cap: int | None) -> AsyncGenerator[Delta | Completion, None]:
             limit = request.max_tokens if cap is None else min(request.max_tokens or cap, cap)
-            return _timed(target, replace(request, model=target.name, max_tokens=limit), plan.config)
+            return timed(target, replace(request, model=target.name, max_tokens=limit), plan.config)
 
         call: Call[Delta | Completion] = Call(
             payer=payer,
@@ -120,9 +120,7 @@ def _read(item: Delta | Completion) -> tuple[bool, str, Ended | None]:
     return False, "", Ended(item.usage, item.finish_reason, item.model_version)
 
 
-async def _timed(
-    target: Target, request: ModelRequest, config: RouteConfig
-) -> AsyncGenerator[Delta | Completion, None]:
+async def timed(target: Target, request: ModelRequest, config: RouteConfig) -> AsyncGenerator[Delta | Completion, None]:
     """The provider's stream within the route's deadlines."""
     loop = asyncio.get_running_loop()
     whole = loop.time() + config.timeout_s

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from app.services.gateway.gguf import embedded_gguf, read_metadata, short_digest, token_counter
-from app.services.gateway.openai import OpenAiProvider, Timeouts
+from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.openai_wire import Sampling
+from app.services.gateway.provider import Timeouts
 from graphs.errors import Invalid, Missing
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
 

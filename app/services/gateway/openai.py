@@ -4,35 +4,24 @@ Always streams: the deadlines below can only be kept where the answer is seen to
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+import orjson
 
+from app.services.gateway.openai_forward import Deadline, Passage, drain, refusal
 from app.services.gateway.openai_wire import Assembly, MaxTokensField, Sampling, body, parse
+from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
 from app.services.gateway.sse import SseParser
 from app.services.gateway.tokens import estimate_tokens
-from app.services.gateway.upstream import failure, retry_after
 from graphs.errors import Invalid, UpstreamError, UpstreamTimeout
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
 
 _MAX_BODY_BYTES: Final = 1 << 22  # an answer that does not stream, or an error's page
-_MAX_CONNECTIONS: Final = 256
-_DRAIN_S: Final = 0.02  # to see the end of the body after [DONE], so that the connection can serve again
 _CLOSING_S: Final = 5.0  # from the finish reason to the usage that follows it
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Deadlines of one call. They count tokens: a read timeout never fires on a server that drips bytes."""
-
-    connect_s: float = 5.0
-    first_token_s: float = 60.0
-    between_tokens_s: float = 30.0
-    total_s: float = 300.0
 
 
 class OpenAiProvider:
@@ -55,6 +44,7 @@ class OpenAiProvider:
         count: Callable[[str], int] = estimate_tokens,
         max_tokens_field: MaxTokensField | None = None,
         keep_alive_s: float | None = 15.0,
+        max_connections: int = 256,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -69,7 +59,7 @@ class OpenAiProvider:
         # OpenAI's reasoning models refuse the old name; most of its imitators know no other.
         by_host: MaxTokensField = "max_completion_tokens" if parts.hostname == "api.openai.com" else "max_tokens"
         self._max_tokens_field = max_tokens_field or by_host
-        self._keep_alive_s = keep_alive_s
+        self._keep_alive_s, self._max_connections = keep_alive_s, max_connections
         self._session: aiohttp.ClientSession | None = None
         self._responses: set[aiohttp.ClientResponse] = set()
         self._closed = False
@@ -89,7 +79,7 @@ class OpenAiProvider:
                 async for text in texts:
                     yield Delta(text)
             yield call.assembly.completion(request, self._count)
-            await _drain(response)
+            await drain(response)
         except TimeoutError as error:  # of the socket's connect; aiohttp's is a ClientError too, hence first
             raise UpstreamTimeout(f"{self.info.name} did not answer in time") from error
         except aiohttp.ClientError as error:
@@ -99,6 +89,34 @@ class OpenAiProvider:
             if response is not None:
                 self._responses.discard(response)
                 # A body not read to its end closes its connection at once, and with it the upstream's work.
+                if not response.content.at_eof():
+                    response.close()
+
+    async def forward(
+        self, body: Mapping[str, Any], *, stream: bool, timeouts: Timeouts
+    ) -> AsyncGenerator[WireEvent | WireEnd, None]:
+        """The client's own request, passed on; see `provider.Forwards`."""
+        said = {**body, "model": self._served_name or self.info.name, "stream": stream}
+        if stream:
+            options = body.get("stream_options")
+            said["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        passage = Passage(self.info, timeouts, self._api_key)
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with passage.head():
+                response = await self._open().post(self._url, data=orjson.dumps(said), allow_redirects=False)
+            self._responses.add(response)
+            async with aclosing(passage.events(response) if stream else passage.whole(response)) as events:
+                async for event in events:
+                    yield event
+            yield passage.end()
+        except TimeoutError as error:  # of the socket's connect; aiohttp's is a ClientError too, hence first
+            raise UpstreamTimeout(f"{self.info.name} did not answer in time") from error
+        except aiohttp.ClientError as error:
+            raise UpstreamError(f"{self.info.name} cannot be reached or broke off ({type(error).__name__})") from error
+        finally:
+            if response is not None:
+                self._responses.discard(response)
                 if not response.content.at_eof():
                     response.close()
 
@@ -127,14 +145,8 @@ class OpenAiProvider:
 
     def _connector(self) -> aiohttp.TCPConnector:
         if self._keep_alive_s is None:
-            return aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, force_close=True)
-        return aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, keepalive_timeout=self._keep_alive_s)
-
-
-async def _drain(response: aiohttp.ClientResponse) -> None:
-    with suppress(TimeoutError, aiohttp.ClientError):  # the answer is whole and given: nothing here can spoil it
-        async with asyncio.timeout(_DRAIN_S):
-            await response.content.readany()
+            return aiohttp.TCPConnector(limit=self._max_connections, force_close=True)
+        return aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=self._keep_alive_s)
 
 
 class _Call:
@@ -145,7 +157,7 @@ class _Call:
         self._started = self._heard = asyncio.get_running_loop().time()
         self.assembly = Assembly(info, secret)
 
-    def deadline(self) -> "_Deadline":
+    def deadline(self) -> Deadline:
         """Bounds the next wait: by the first token, the next one or the whole call, whichever is nearest."""
         if self.assembly.finished:
             waited, at = "the end of the answer", self._heard + min(_CLOSING_S, self._timeouts.between_tokens_s)
@@ -155,12 +167,12 @@ class _Call:
             waited, at = "the first token", self._started + self._timeouts.first_token_s
         if (whole := self._started + self._timeouts.total_s) < at:
             waited, at = "the whole answer", whole
-        return _Deadline(at, f"{self._info.name} took too long for {waited}")
+        return Deadline(at, f"{self._info.name} took too long for {waited}")
 
     async def read(self, response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:
         """The texts of the answer's chunks, none empty. Ends only on a whole answer."""
         if response.status != 200:
-            raise await self._refusal(response)
+            raise await refusal(self._info.name, response, self._secret, self._page)
         if response.content_type.endswith("json"):
             if text := self.assembly.add(self._parse((await self._page(response)).decode("utf-8", "replace"))):
                 yield text
@@ -217,32 +229,3 @@ class _Call:
             size_bytes += len(piece)
             if size_bytes > _MAX_BODY_BYTES:
                 raise UpstreamError(f"{self._info.name} answered with more than {_MAX_BODY_BYTES} bytes")
-
-    async def _refusal(self, response: aiohttp.ClientResponse) -> UpstreamError:
-        """The error for a status that is not 200; a body that cannot be read does not change which one."""
-        said: Any = ""
-        with suppress(aiohttp.ClientError, UpstreamError):
-            said = (await self._page(response)).decode("utf-8", "replace")
-        with suppress(ValueError, RecursionError):
-            said = parse(said)
-        while isinstance(said, list) and said:
-            said = said[0]
-        error = said.get("error", said) if isinstance(said, dict) else said
-        wait_s = retry_after(response.headers)
-        return failure(self._info.name, response.status, error, secret=self._secret, retry_after_s=wait_s)
-
-
-class _Deadline:
-    """asyncio.timeout_at that raises UpstreamTimeout with the name of what was waited for."""
-
-    def __init__(self, at: float, told: str) -> None:
-        self._timeout, self._told = asyncio.timeout_at(at), told
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *raised: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*raised)
-        except TimeoutError as error:
-            raise UpstreamTimeout(self._told) from error

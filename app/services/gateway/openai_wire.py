@@ -15,7 +15,7 @@ from graphs.types import Completion, FinishReason, Message, ModelInfo, ModelRequ
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
 MAX_COUNT: Final = 1 << 31  # a count of tokens above it is garbage
-_FINISH: Final[Mapping[str, FinishReason]] = {
+FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
     "eos": "stop",
     "end_turn": "stop",
@@ -211,7 +211,7 @@ class Assembly:
         """
         text = "".join(self._texts)
         calls = tuple(self._proposal(number, call) for number, call in enumerate(self._calls))
-        finish = _FINISH.get(self._finish or "", "unknown")
+        finish = FINISH.get(self._finish or "", "unknown")
         usage = self._usage
         if usage is None or (usage.output_tokens == 0 and (text or calls)):
             written = text + "".join("".join(call.arguments) for call in self._calls)
@@ -243,7 +243,9 @@ def read_usage(usage: Any) -> Usage | None:
     read = [_tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))]
     if read[0] is None or read[1] is None:
         return None
-    return Usage(input_tokens=read[0], output_tokens=read[1])
+    details = usage.get("prompt_tokens_details")
+    cached = _tokens(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return Usage(read[0], read[1], cached_input_tokens=min(cached or 0, read[0]))
 
 
 def _tokens(value: Any) -> int | None:

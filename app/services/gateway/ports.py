@@ -1,5 +1,6 @@
 """What the gateway needs of its neighbours: somebody who reserves money and tokens, and books what was used."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from app.config.schema import Degrade
@@ -23,6 +24,15 @@ class Hold(Protocol):
         ...
 
 
+class Ticket(Protocol):
+    """An admitted request. `headers` tell the caller of its limits."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def release(self) -> None: ...
+
+
 class Desk(Protocol):
     """Reserves calls for a payer. Raises QuotaExhausted."""
 
@@ -36,6 +46,10 @@ class Desk(Protocol):
         """The models that the payer may use; None for all."""
         ...
 
+    async def admit(self, payer: Payer) -> Ticket:
+        """Let a request in; it holds a place until its ticket is released. Raises QuotaExhausted, Forbidden."""
+        ...
+
 
 class OpenDesk:
     """A desk that asks nobody for anything: for notebooks and tests of graphs, where nothing is billed."""
@@ -47,6 +61,20 @@ class OpenDesk:
         return None
 
     def allowed(self, payer: Payer) -> frozenset[str] | None:
+        return None
+
+    async def admit(self, payer: Payer) -> Ticket:
+        return FreeTicket()
+
+
+class FreeTicket:
+    """A place where places are not counted."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
+
+    def release(self) -> None:
         return None
 
 

@@ -1,9 +1,10 @@
 """What the gateway needs of a model server, whatever its wire."""
 
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
-from graphs.types import Completion, Delta, ModelInfo, ModelRequest
+from graphs.types import Completion, Delta, FinishReason, ModelInfo, ModelRequest, Usage
 
 
 class Provider(Protocol):
@@ -26,4 +27,50 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Give everything back; calls in flight fail. Closing twice is allowed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Deadlines of one call. They count tokens: a read timeout never fires on a server that drips bytes."""
+
+    connect_s: float = 5.0
+    first_token_s: float = 60.0
+    between_tokens_s: float = 30.0
+    total_s: float = 300.0
+
+
+@dataclass(slots=True)
+class WireEvent:
+    """One event of OpenAI's wire, or the whole answer of a call that does not stream: as sent, and parsed.
+
+    `text` is the answer's text in it and `spoke` whether the client sees output by it (text, a tool call, reasoning).
+    """
+
+    raw: bytes
+    data: dict[str, Any]
+    text: str
+    spoke: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WireEnd:
+    """The end of a forwarded call. `usage` None where the server did not say."""
+
+    usage: Usage | None
+    finish_reason: FinishReason
+    model_version: str
+
+
+@runtime_checkable
+class Forwards(Protocol):
+    """A provider whose server speaks OpenAI's wire, so that requests and answers can pass as they are."""
+
+    def forward(
+        self, body: Mapping[str, Any], *, stream: bool, timeouts: Timeouts
+    ) -> AsyncGenerator[WireEvent | WireEnd, None]:
+        """The call with `model` replaced and usage asked for, every other field as given.
+
+        Events in order (exactly one for a call that does not stream), then one WireEnd. Raises as `stream` does.
+        """
         ...

@@ -75,11 +75,16 @@ class Router:
         members: Callable[[str], Sequence[str]],
         by_task: Mapping[Task, str],
         default: str,
+        plain: RouteConfig | None = None,
         quality: Callable[[str, Task], float | None] = lambda _model, _task: None,
     ) -> None:
-        """`members` resolves a route to its models in the order of its candidates; `by_task` overrides `default`."""
+        """`members` resolves a route to its models in the order of its candidates; `by_task` overrides `default`.
+
+        `plain` is the route of a model that is named itself.
+        """
         self.targets, self.routes = dict(targets), dict(routes)
         self._members, self._by_task, self._default, self._quality = members, dict(by_task), default, quality
+        self._plain = plain or RouteConfig(candidates=("x",))
         self._alone: dict[str, RouteConfig] = {}
         for name in {default, *self._by_task.values()}:
             self.route_of(name)
@@ -94,7 +99,7 @@ class Router:
             return route
         if name in self.targets:
             if name not in self._alone:
-                self._alone[name] = RouteConfig(candidates=(name,))
+                self._alone[name] = self._plain.model_copy(update={"candidates": (name,)})
             return self._alone[name]
         raise Missing(f"there is no model or route named {name!r}", field="model")
 

@@ -9,12 +9,14 @@ down_revision = "0001"
 
 def upgrade() -> None:
     texts = (
-        "request_id run_id tenant_id user_id key_id feature task route model model_version provider "
-        "state outcome error_code period day price_source process_id"
-    ).split()
+        *("request_id", "run_id", "tenant_id", "user_id", "key_id", "feature", "task"),
+        *("route", "model", "model_version", "provider", "price_source"),
+        *("state", "outcome", "error_code", "period", "day", "process_id"),
+    )
     counts = (
-        "reserved_micros cost_micros input_tokens output_tokens cached_input_tokens cache_write_tokens started_us"
-    ).split()
+        *("reserved_micros", "cost_micros", "started_us"),
+        *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens"),
+    )
     op.create_table(
         "ledger",
         sa.Column("call_id", sa.Text(), nullable=False),

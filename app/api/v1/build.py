@@ -1,0 +1,25 @@
+"""Puts `/v1` together over an open bench."""
+
+from app.api.v1.completions import Completions
+from app.api.v1.door import Door
+from app.api.v1.graphs import GraphCalls
+from app.api.v1.listing import Models
+from app.workbench import Workbench
+
+
+def build_door(bench: Workbench) -> Door:
+    limits = bench.config.limits
+    graphs = GraphCalls(bench.runner)
+    completions = Completions(
+        bench.gateway,
+        graphs,
+        bench.guard.stream_filter,
+        max_choices=limits.max_n,
+        max_output_tokens=limits.max_output_tokens,
+    )
+    models = Models(bench.gateway, graphs.names)
+    return Door(
+        bench.gateway.recovery.desk,
+        {("POST", "/v1/chat/completions"): completions},
+        {("GET", "/v1/models"): models, ("GET", "/v1/models/*"): models},
+    )

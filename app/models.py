@@ -1,0 +1,219 @@
+"""Opens the models that settings and configuration name, and puts them behind one gateway.
+
+The embedded ones are always there. A model of the environment (`PILOTHOUSE_OPENAI_MODEL`, `PILOTHOUSE_GGUF_PATH`) comes
+before them, and a configuration file with models or routes before both.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from app.config.load import ConfigInvalid, Fault, load
+from app.config.price import FREE, Price, configured, listed
+from app.config.schema import Config, ModelConfig, ProviderConfig, RouteConfig
+from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
+from app.services.gateway.extractive import ExtractiveAnswerer
+from app.services.gateway.gateway import ModelGateway
+from app.services.gateway.llamacpp import LlamaCppProvider
+from app.services.gateway.openai import OpenAiProvider
+from app.services.gateway.ports import Desk
+from app.services.gateway.provider import Provider, Timeouts
+from app.services.gateway.recover import Recovery
+from app.services.gateway.routes import Router, Target
+from app.services.gateway.scripted import ScriptedProvider
+from app.services.retrieval.embedder import MiniLmEmbedder
+from app.settings import Settings
+from graphs.errors import Invalid
+from graphs.types import ModelInfo, Task
+
+DEFAULT_ROUTE: Final = "default"
+# A model on this machine's own cores may take a minute before it speaks.
+PLAIN: Final = RouteConfig(candidates=("x",), timeout_s=600, between_tokens_timeout_s=60)
+
+
+def read_config(settings: Settings) -> Config:
+    """The configuration file's content; an empty one where there is no file. Raises ConfigInvalid."""
+    if settings.config is not None:
+        return load(settings.config)
+    path = settings.default_config
+    return load(path) if path.is_file() else Config()
+
+
+async def open_gateway(
+    settings: Settings,
+    config: Config,
+    embedder: MiniLmEmbedder,
+    desk: Desk,
+    *,
+    providers: Mapping[str, Provider] | None = None,
+    quality: Callable[[str, Task], float | None] = lambda _model, _task: None,
+) -> ModelGateway:
+    """`providers`, in tests and drills, stand in place of the models of environment and package, by name.
+
+    Raises ConfigInvalid for a model without a price, Invalid for one that cannot be opened.
+    """
+    prices = {name: _price(config, name, model) for name, model in config.models.items()}
+    own = dict(providers) if providers is not None else await _own(settings, embedder)
+    targets = {
+        name: _target(config, name, provider, _own_price(settings, provider), provider.info.provider)
+        for name, provider in own.items()
+    }
+    for name, model in config.models.items():
+        provider = await _provider(config.providers[model.provider], name, model, embedder)
+        targets[name] = _target(config, name, provider, prices[name], model.provider)
+    default, by_task = _defaults(settings, config, own)
+    limits = config.limits
+    router = Router(
+        targets,
+        config.routes,
+        members=config.model_names,
+        by_task=by_task,
+        default=default,
+        plain=PLAIN,
+        quality=quality,
+    )
+    return ModelGateway(router, Recovery(desk, retries=RetryBudget(limits.retry_share, limits.retry_floor)))
+
+
+def _defaults(settings: Settings, config: Config, own: Mapping[str, Provider]) -> tuple[str, dict[Task, str]]:
+    """What serves calls that name no model. A model of the user's own serves everything; the embedded default answers
+    RAG with the extractive model, which scores better there (evals/LOG.md)."""
+    if DEFAULT_ROUTE in config.routes:
+        return DEFAULT_ROUTE, {}
+    chat = [name for name, model in config.models.items() if model.kind == "chat"]
+    if chat:
+        return chat[0], {}
+    default = next(iter(own))
+    theirs = settings.openai_model is not None or settings.gguf_path is not None
+    extractive = next((name for name, provider in own.items() if provider.info.extractive), None)
+    return default, {} if theirs or extractive is None else {"rag": extractive}
+
+
+def _target(config: Config, name: str, provider: Provider, price: Price, provider_name: str) -> Target:
+    breaker = config.breaker
+    policy = BreakerPolicy(
+        window_s=breaker.window_s,
+        min_calls=breaker.min_calls,
+        failure_rate=breaker.failure_rate,
+        slow_call_s=breaker.slow_call_s,
+        slow_rate=breaker.slow_rate,
+        open_s=breaker.open_s,
+        max_open_s=breaker.max_open_s,
+        probes=breaker.probes,
+    )
+    return Target(name, provider, price, Breaker(policy), provider_name=provider_name)
+
+
+async def _own(settings: Settings, embedder: MiniLmEmbedder) -> dict[str, Provider]:
+    """The models of environment and package by name, the default of everything but RAG first."""
+    found: list[Provider] = []
+    if settings.openai_model and settings.openai_base_url:
+        key = settings.openai_api_key.get_secret_value() if settings.openai_api_key else ""
+        info = ModelInfo(
+            name=settings.openai_model,
+            version="",
+            provider="openai",
+            context_tokens=settings.openai_context_tokens,
+            max_output_tokens=settings.openai_context_tokens // 4,
+            native_tools=settings.openai_native_tools,
+        )
+        found.append(OpenAiProvider(info, base_url=settings.openai_base_url, api_key=key))
+    found.append(
+        await LlamaCppProvider.open(
+            gguf=settings.gguf_path, context_tokens=settings.gguf_context_tokens, threads=settings.model_threads
+        )
+    )
+    found.append(ExtractiveAnswerer(embedder))
+    return {provider.info.name: provider for provider in found}
+
+
+async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedder: MiniLmEmbedder) -> Provider:
+    info = ModelInfo(
+        name=name,
+        version="",
+        provider=model.provider,
+        context_tokens=model.context_tokens,
+        max_output_tokens=model.max_output_tokens or model.context_tokens // 4,
+        native_tools=model.native_tools,
+    )
+    key = os.environ.get(place.api_key_env, "") if place.api_key_env is not None else ""
+    match place.kind:
+        case "openai":
+            return OpenAiProvider(
+                info,
+                base_url=str(place.base_url),
+                api_key=key,
+                served_name=model.model,
+                timeouts=Timeouts(connect_s=place.connect_timeout_s),
+                max_connections=place.max_connections,
+            )
+        case "llamacpp":
+            path = None if place.path is None else Path(place.path)
+            return await LlamaCppProvider.open(gguf=path, name=name, context_tokens=model.context_tokens)
+        case "extractive":
+            return ExtractiveAnswerer(embedder)
+        case "scripted":
+            return ScriptedProvider(lambda _: str(place.arguments.get("answer", "This is scripted.")), info)
+        case _:
+            return _vendor(place, info, model, key)
+
+
+def _vendor(place: ProviderConfig, info: ModelInfo, model: ModelConfig, key: str) -> Provider:
+    """Adapters whose libraries are imported only where a configuration asks for them."""
+    module, maker = {
+        "anthropic": ("app.services.gateway.anthropic", "AnthropicProvider"),
+        "langchain": ("app.services.gateway.langchain", "LangChainProvider"),
+    }[place.kind]
+    made: Any = getattr(import_module(module), maker)
+    provider: Provider = made.configured(info, place, model, key)
+    return provider
+
+
+def _price(config: Config, name: str, model: ModelConfig) -> Price:
+    """Raises ConfigInvalid: a price that nobody knows is not zero."""
+    place = config.providers[model.provider]
+    if place.kind in {"llamacpp", "extractive", "scripted"} and model.input_usd_per_mtok is None:
+        return FREE
+    price = configured(model) or listed(model.model, place)
+    if price is None:
+        fault = Fault(
+            f"models.{name}", 0, "the price list does not know it: give input_usd_per_mtok and output_usd_per_mtok"
+        )
+        raise ConfigInvalid("the configuration", [fault])
+    return price
+
+
+def _own_price(settings: Settings, provider: Provider) -> Price:
+    """Embedded models are free, and so is a server of one's own; a vendor's price must be known."""
+    if provider.info.provider != "openai" or settings.openai_base_url is None:
+        return FREE
+    place = ProviderConfig(kind="openai", base_url=settings.openai_base_url)
+    given = ModelConfig(
+        provider="openai",
+        model=provider.info.name,
+        input_usd_per_mtok=settings.openai_input_usd_per_mtok,
+        output_usd_per_mtok=settings.openai_output_usd_per_mtok,
+    )
+    price = configured(given) or listed(provider.info.name, place)
+    if price is not None:
+        return price
+    if _is_own_server(settings.openai_base_url):
+        return FREE
+    raise Invalid(
+        f"nobody knows what {provider.info.name} costs there: set PILOTHOUSE_OPENAI_INPUT_USD_PER_MTOK and "
+        "PILOTHOUSE_OPENAI_OUTPUT_USD_PER_MTOK (0 where it is free)",
+        field="openai_model",
+    )
+
+
+def _is_own_server(base_url: str) -> bool:
+    """Whether the server is on this machine or in a private network."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return host == "localhost" or host.endswith((".local", ".internal")) or "." not in host

@@ -1,0 +1,210 @@
+"""Passes OpenAI's wire through: events as they came, read only as far as settling and guarding need."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import aiohttp
+import orjson
+
+from app.services.gateway.openai_wire import FINISH, parse, read_usage
+from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
+from app.services.gateway.sse import SseParser
+from app.services.gateway.upstream import failure, retry_after
+from graphs.errors import UpstreamError, UpstreamTimeout
+from graphs.types import ModelInfo, Usage
+
+MAX_ANSWER_BYTES: Final = 64 << 20
+MAX_EVENT_BYTES: Final = 1 << 20
+_DONE: Final = b"[DONE]"
+
+
+class Passage:
+    """One forwarded call: its deadlines, and what must be known of it at its end."""
+
+    def __init__(self, info: ModelInfo, timeouts: Timeouts, secret: str) -> None:
+        self._info, self._timeouts, self._secret = info, timeouts, secret
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
+        self._started = loop.time()
+        self._spoke = False
+        self._usage: Usage | None = None
+        self._finish, self._served = "", ""
+
+    def head(self) -> "Deadline":
+        """Bounds the wait for the response's head, which for a call that does not stream is that for the answer."""
+        return self._within(self._timeouts.first_token_s, self._started, "the first token")
+
+    def _within(self, seconds: float, since: float, waited: str) -> "Deadline":
+        at, whole = since + seconds, self._started + self._timeouts.total_s
+        if whole < at:
+            at, waited = whole, "the whole answer"
+        return Deadline(at, f"{self._info.name} took too long for {waited}")
+
+    def end(self) -> WireEnd:
+        """Raises UpstreamError for an answer that had no end."""
+        if not self._finish:
+            raise UpstreamError(f"{self._info.name} broke off before the end of its answer")
+        return WireEnd(self._usage, FINISH.get(self._finish, "unknown"), self._info.version or self._served)
+
+    async def whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[WireEvent, None]:
+        """The one event of a call that does not stream."""
+        page = await self._page(response)
+        if response.status != 200:
+            raise await refusal(self._info.name, response, self._secret, lambda _: _given(page))
+        yield self._event(page)
+
+    async def events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[WireEvent, None]:
+        """The events of a stream but its [DONE]."""
+        if response.status != 200:
+            raise await refusal(self._info.name, response, self._secret, self._page)
+        if response.content_type != "text/event-stream":
+            if not response.content_type.endswith("json"):
+                raise UpstreamError(f"{self._info.name} answered with {response.content_type}, not with events")
+            yield self._event(await self._page(response))  # an error, or a server that does not stream
+            return
+        frames = Frames(self._info.name)
+        heard = self._started
+        while True:
+            seconds, waited = self._timeouts.between_tokens_s, "the next token"
+            if not self._spoke:
+                seconds, waited = self._timeouts.first_token_s, "the first token"
+            try:
+                async with self._within(seconds, heard, waited):
+                    chunk = await response.content.readany()
+            except (aiohttp.ClientError, UpstreamTimeout):
+                if self._finish:
+                    return  # only the usage that follows a finished answer did not come
+                raise
+            for data in frames.feed(chunk) if chunk else frames.close():
+                if data == _DONE:
+                    await drain(response)
+                    return
+                yield self._event(data)
+            if not chunk:
+                return
+            heard = self._now() if self._spoke else self._started
+
+    def _event(self, data: bytes) -> WireEvent:
+        try:
+            parsed = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            try:
+                parsed = parse(data.decode("utf-8", "replace"))
+            except (ValueError, RecursionError) as error:
+                raise UpstreamError(f"{self._info.name} sent an event that is not JSON") from error
+            data = orjson.dumps(parsed)
+        if isinstance(parsed, list) and parsed:  # Gemini's OpenAI endpoint wraps its errors in a list
+            parsed = parsed[0]
+        if not isinstance(parsed, dict):
+            raise UpstreamError(f"{self._info.name} sent an event that is not an object")
+        if (failed := parsed.get("error")) is not None:
+            raise failure(self._info.name, 200, failed, secret=self._secret)
+        if (usage := read_usage(parsed.get("usage"))) is not None:
+            self._usage = usage
+        if not self._served and isinstance(served := parsed.get("model"), str):
+            self._served = served
+        text, spoke = "", False
+        choices = parsed.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                continue
+            if isinstance(finish := choice.get("finish_reason"), str):
+                self._finish = finish
+            piece = choice.get("delta") or choice.get("message")
+            if isinstance(piece, dict):
+                if isinstance(content := piece.get("content"), str) and content:
+                    text += content
+                    spoke = True
+                elif len(piece) > 1 or "role" not in piece:
+                    spoke = spoke or any(value for name, value in piece.items() if name not in {"role", "content"})
+        self._spoke = self._spoke or spoke
+        return WireEvent(data, parsed, text, spoke)
+
+    async def _page(self, response: aiohttp.ClientResponse) -> bytes:
+        pieces: list[bytes] = []
+        size_bytes = 0
+        async with self._within(self._timeouts.total_s, self._started, "the whole answer"):
+            while piece := await response.content.readany():
+                pieces.append(piece)
+                size_bytes += len(piece)
+                if size_bytes > MAX_ANSWER_BYTES:
+                    raise UpstreamError(f"{self._info.name} answered with more than {MAX_ANSWER_BYTES} bytes")
+        return b"".join(pieces)
+
+
+class Frames:
+    """Cuts a byte stream into the data of its events. Plain frames are cut as bytes; for others the full parser."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._rest = b""
+        self._parser: SseParser | None = None
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        if self._parser is not None:
+            return [data.strip().encode("utf-8", "surrogatepass") for data in self._parser.feed(chunk)]
+        whole = self._rest + chunk
+        *frames, rest = whole.split(b"\n\n")
+        if b"\r" in whole or any(not frame.startswith(b"data: ") or b"\n" in frame for frame in frames):
+            self._parser, self._rest = SseParser(), b""
+            return self.feed(whole)
+        if len(rest) > MAX_EVENT_BYTES:
+            raise UpstreamError(f"{self._name} sent an event of more than {MAX_EVENT_BYTES} bytes")
+        self._rest = rest
+        return [frame[6:] for frame in frames]
+
+    def close(self) -> list[bytes]:
+        """What a stream without its last blank line still holds."""
+        found = self.feed(b"\n\n") if self._rest else []
+        if self._parser is not None:
+            found += [data.strip().encode("utf-8", "surrogatepass") for data in self._parser.close()]
+        return found
+
+
+class Deadline:
+    """asyncio.timeout_at that raises UpstreamTimeout with the name of what was waited for."""
+
+    def __init__(self, at: float, told: str) -> None:
+        self._timeout, self._told = asyncio.timeout_at(at), told
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> None:
+        try:
+            await self._timeout.__aexit__(*raised)
+        except TimeoutError as error:
+            raise UpstreamTimeout(self._told) from error
+
+
+async def refusal(
+    name: str,
+    response: aiohttp.ClientResponse,
+    secret: str,
+    page: Callable[[aiohttp.ClientResponse], Awaitable[bytes]],
+) -> UpstreamError:
+    """The error for a status that is not 200; a body that cannot be read does not change which one."""
+    said: Any = ""
+    with suppress(aiohttp.ClientError, UpstreamError):
+        said = (await page(response)).decode("utf-8", "replace")
+    with suppress(ValueError, RecursionError):
+        said = parse(said)
+    while isinstance(said, list) and said:
+        said = said[0]
+    error = said.get("error", said) if isinstance(said, dict) else said
+    return failure(name, response.status, error, secret=secret, retry_after_s=retry_after(response.headers))
+
+
+async def drain(response: aiohttp.ClientResponse, within_s: float = 0.02) -> None:
+    """See the end of the body after [DONE], so that the connection can serve again."""
+    if response.content.at_eof():
+        return
+    with suppress(TimeoutError, aiohttp.ClientError):  # the answer is whole and given: nothing here can spoil it
+        async with asyncio.timeout(within_s):
+            await response.content.readany()
+
+
+async def _given(page: bytes) -> bytes:
+    return page
