@@ -29,6 +29,16 @@ _BY_CODE: Final[Mapping[str, tuple[str, str, str]]] = {
         "Ask again, ask for something shorter, or choose another model.",
         "bad",
     ),
+    "upstream_broke_off": (
+        "The answer broke off",
+        "What you see is only its first part. Ask again, or choose another model.",
+        "bad",
+    ),
+    "without_model": (
+        "No model could answer",
+        "This is a safe answer in its place, and a person has been told. Try again in a moment.",
+        "warn",
+    ),
     "upstream_rate_limited": ("The model is busy", "Its provider asks to wait. Try again in a minute.", "warn"),
     "upstream_rejected": (
         "The provider refused the call",
@@ -67,6 +77,8 @@ def advice(card: AnswerCard) -> Advice | None:
         return _advise(card.error.kind, card.error.code, card.error.message)
     if card.status == "cancelled":
         return _advise("conflict", "cancelled", "")
+    if card.without_model:
+        return _advise("upstream", "without_model", "")
     return None
 
 

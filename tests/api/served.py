@@ -26,7 +26,7 @@ PAGES = {"keys": "# Keys\n\nA key is revoked with DELETE.\n", "runs": "# Runs\n\
 
 @dataclass
 class Script:
-    """Answers by what the question says: `say ...`, `hold`, `ticket` or `fail`."""
+    """Answers by what the question says: `say ...`, `hold`, `ticket`, `fail` (half-way) or `refuse` (at once)."""
 
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     requests: list[ModelRequest] = field(default_factory=list)
@@ -42,7 +42,9 @@ class Script:
         if "ticket" in asked:
             return Say(tool_calls=(ToolProposal("x", "create_ticket", {"title": "Printer", "body": "Broken."}),))
         if "fail" in asked:
-            return UpstreamError("the model broke off")
+            return Say(pieces=("Half an ",), error=UpstreamError("the model broke off"))
+        if "refuse" in asked:
+            return UpstreamError("the model is away")
         return asked.partition("say ")[2] or "Hello."
 
 
@@ -84,6 +86,8 @@ def served(home: Path) -> Iterator[Served]:
     found: dict[str, Any] = {}
     pages = home / "pages"
     pages.mkdir()
+    # The script fails on purpose, and its breaker must not answer for the next test.
+    (home / "pilothouse.yaml").write_text("breaker: {min_calls: 100000}\n")
     for name, text in PAGES.items():
         (pages / f"{name}.md").write_text(text)
 

@@ -68,15 +68,23 @@ def test_a_conversation_remembers_and_can_be_deleted(ann: httpx.Client) -> None:
 def test_a_failed_run_is_a_problem_that_names_the_run(ann: httpx.Client) -> None:
     answer = ann.post("/api/ai/chat", json={"message": "fail"})
     problem = answer.json()
-    assert (answer.status_code, problem["code"]) == (502, "upstream_error")
+    assert (answer.status_code, problem["code"]) == (502, "upstream_broke_off")
     assert answer.headers["content-type"] == "application/problem+json"
     card = ann.get(f"/api/ai/runs/{problem['requestId']}").json()
-    assert (card["status"], card["error"]["code"]) == ("failed", "upstream_error")
+    assert (card["status"], card["error"]["code"]) == ("failed", "upstream_broke_off")
 
 
 def test_a_failed_run_ends_its_stream_with_run_failed(ann: httpx.Client) -> None:
     last = streamed(ann, "fail")[-1]
-    assert (last["type"], last["data"]["error"]["code"]) == ("run.failed", "upstream_error")
+    assert (last["type"], last["data"]["error"]["code"]) == ("run.failed", "upstream_broke_off")
+
+
+def test_a_run_that_no_model_answers_says_so_and_calls_a_person(ann: httpx.Client, ada: httpx.Client) -> None:
+    card = ann.post("/api/ai/chat", json={"message": "refuse"}).json()
+    assert (card["status"], card["withoutModel"], card["error"]) == ("completed", True, None)
+    assert card["answer"].startswith("I cannot answer just now.")
+    raised = ada.get("/api/ai/escalations").json()["items"]
+    assert [item["reason"] for item in raised if item["requestId"] == card["requestId"]] == ["no model answered"]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ PAGES = ("concepts-approvals", "concepts-answer-card", "concepts-tenants-keys")
 
 @dataclass
 class Script:
-    """Answers by a word in the question: hold, ticket, fail, hostile; anything else gets a greeting."""
+    """Answers by a word in the question: hold, ticket, fail, refuse, hostile; anything else gets a greeting."""
 
     gate: asyncio.Event | None = None
 
@@ -46,6 +46,8 @@ class Script:
             arguments = {"title": "Rebuild failed", "body": "<b>Look</b> at the log."}
             return Say(tool_calls=(ToolProposal("x", "create_ticket", arguments),))
         if "fail" in asked:
+            return Say(pieces=("Half a ",), error=UpstreamTimeout("the model fell silent"))
+        if "refuse" in asked:
             return UpstreamTimeout("the model did not answer within 30 s")
         return ATTACK if "hostile" in asked else "Hello from the script."
 
@@ -74,6 +76,8 @@ def served(home: Path, embedder: MiniLmEmbedder) -> Iterator[Served]:
     found: dict[str, Any] = {}
     pages = home / "pages"
     pages.mkdir()
+    # The script fails on purpose, and its breaker must not answer for the next test.
+    (home / "pilothouse.yaml").write_text("breaker: {min_calls: 100000}\n")
     for name in PAGES:
         (pages / f"{name}.md").write_bytes((HANDBOOK / f"{name}.md").read_bytes())
 

@@ -108,9 +108,17 @@ def test_a_failed_run_says_what_to_do(sign_in: SignIn) -> None:
     page = sign_in()
     ask(page, "please fail", "Chat")
     settled(page)
-    expect(page.locator("#history .notice")).to_contain_text("The model took too long")
+    expect(page.locator("#history .notice")).to_contain_text("The answer broke off")
     expect(page.locator("#history .notice")).to_contain_text("choose another model")
-    expect(page.locator("#history .notice code")).to_have_text("upstream_timeout")
+    expect(page.locator("#history .notice code")).to_have_text("upstream_broke_off")
+
+
+def test_an_answer_without_a_model_is_marked_as_one(sign_in: SignIn) -> None:
+    page = sign_in()
+    ask(page, "please refuse", "Chat")
+    settled(page)
+    expect(page.locator("#history .notice")).to_contain_text("No model could answer")
+    expect(page.locator("#history .answer")).to_contain_text("I cannot answer just now")
 
 
 def test_a_hostile_answer_neither_runs_nor_fetches_anything(sign_in: SignIn) -> None:

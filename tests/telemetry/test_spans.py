@@ -167,7 +167,16 @@ def test_a_value_that_holds_itself_ends_somewhere() -> None:
 @pytest.mark.parametrize(
     ("value", "kept"),
     [
-        (Usage(1, 2), {"input_tokens": 1, "output_tokens": 2, "estimated": False}),
+        (
+            Usage(1, 2, cached_input_tokens=1),
+            {
+                "input_tokens": 1,
+                "output_tokens": 2,
+                "estimated": False,
+                "cached_input_tokens": 1,
+                "cache_write_tokens": 0,
+            },
+        ),
         ((1, "a", None, True), [1, "a", None, True]),
         ({1: {"x": {2}}}, {"1": {"x": [2]}}),
         (b"\x00\x01", "<2 bytes>"),
