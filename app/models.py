@@ -16,6 +16,7 @@ from app.config.load import ConfigInvalid, Fault, load
 from app.config.price import FREE, Price, configured, listed
 from app.config.schema import Config, ModelConfig, ProviderConfig, RouteConfig
 from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
+from app.services.gateway.embedding import MINILM_NAME, MiniLmEmbeddings
 from app.services.gateway.extractive import ExtractiveAnswerer
 from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.llamacpp import LlamaCppProvider
@@ -65,6 +66,8 @@ async def open_gateway(
     for name, model in config.models.items():
         provider = await _provider(config.providers[model.provider], name, model, embedder)
         targets[name] = _target(config, name, provider, prices[name], model.provider)
+    if MINILM_NAME not in targets:
+        targets[MINILM_NAME] = _target(config, MINILM_NAME, MiniLmEmbeddings(embedder), FREE, "minilm")
     default, by_task = _defaults(settings, config, own)
     limits = config.limits
     router = Router(

@@ -13,7 +13,7 @@ Risk = Literal["read", "write", "outbound", "destructive"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "no_answer", "unknown"]
 GuardAction = Literal["allow", "flag", "redact", "block"]
 Decision = Literal["approve", "deny"]
-Task = Literal["chat", "rag", "agent", "arguments"]
+Task = Literal["chat", "rag", "agent", "arguments", "embedding"]
 
 
 @dataclass(frozen=True, slots=True)

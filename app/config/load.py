@@ -188,7 +188,7 @@ def _cycle(config: Config, start: str) -> tuple[str, ...] | None:
 
 def _check_allowance(config: Config, at: Path_, allowance: Allowance) -> Iterator[tuple[Path_, str]]:
     for index, name in enumerate(allowance.models or ()):
-        if not _is_known(config, name):
+        if not _is_known(config, name) and name != EMBEDDING:
             yield (*at, "models", index), f"there is no model or route {name!r}"
     for index, step in enumerate(allowance.degrade):
         if step.route is not None and not _is_known(config, step.route):
@@ -201,3 +201,6 @@ def _is_known(config: Config, name: str) -> bool:
 
 EMBEDDED: Final = frozenset({"extractive", "smollm2-135m-instruct"})
 """Models that are always there; a file may name them without declaring them."""
+
+EMBEDDING: Final = "all-minilm-l6-v2"
+"""The model that embeds and is always there; a route cannot hold it, an allowance can."""

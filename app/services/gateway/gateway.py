@@ -1,7 +1,7 @@
 """Every model behind one door: routes a call, tries until one answers, books each attempt."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, Self
@@ -10,8 +10,9 @@ from app.config.price import FREE
 from app.config.schema import RouteConfig
 from app.records import Payer
 from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
+from app.services.gateway.embedding import MINILM_NAME, refuse_batch
 from app.services.gateway.ports import Desk, OpenDesk
-from app.services.gateway.provider import Provider
+from app.services.gateway.provider import Embedded, Embeds, Provider
 from app.services.gateway.recover import Attempt, Call, Ended, Recovery
 from app.services.gateway.routes import Need, Plan, Router, Target
 from app.services.gateway.tokens import MESSAGE_TOKENS, texts_of
@@ -46,7 +47,9 @@ class ModelGateway:
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
-        return tuple(target.info for target in self.router.targets.values())
+        """The models that answer; those that embed are not among them."""
+        targets = self.router.targets.values()
+        return tuple(target.info for target in targets if not isinstance(target.provider, Embeds))
 
     def describe(self, model: str | None = None, task: Task = "chat") -> ModelInfo:
         """The first model of the route, with the smallest window of all: a prompt for it fits whichever answers."""
@@ -96,6 +99,32 @@ class ModelGateway:
     async def complete(self, request: ModelRequest, payer: Payer = NOBODY) -> Completion:
         return await last(self.stream(request, payer))
 
+    async def embed(self, texts: Sequence[str], model: str | None = None, payer: Payer = NOBODY) -> Embedded:
+        """A vector for each text; without a model's name from the embedded one.
+
+        Raises Invalid for a model that does not embed and for no texts or too many, and as `stream` does.
+        """
+        refuse_batch(texts)
+        name = model or MINILM_NAME
+        count = self.router.models_of(name)[0].provider.count_tokens
+        counts = await asyncio.to_thread(lambda: [count(text) for text in texts])
+        need = Need("embedding", max(counts), 0, self.recovery.desk.allowed(payer))
+        plan = self.router.plan(name, need)
+        call: Call[Embedded] = Call(
+            payer=payer,
+            plan=plan,
+            task="embedding",
+            streamed=False,
+            prompt_tokens=sum(counts),
+            output_tokens=0,
+            open=lambda target, _cap: embedding(target, texts, plan.config.timeout_s),
+            read=lambda item: (False, "", Ended(item.usage, "stop", item.model_version)),
+            count=lambda _target, _text: 0,
+        )
+        async with aclosing(self.recovery.stream(call)) as items:
+            (embedded,) = [item async for item in items]
+        return embedded
+
     async def close(self) -> None:
         await self.recovery.close()
         for target in self.router.targets.values():
@@ -138,3 +167,14 @@ async def timed(target: Target, request: ModelRequest, config: RouteConfig) -> A
                 raise UpstreamTimeout(f"{target.name} took too long for {waited}") from error
             yield item
             until, waited = min(whole, loop.time() + config.between_tokens_timeout_s), "the next token"
+
+
+async def embedding(target: Target, texts: Sequence[str], timeout_s: float) -> AsyncGenerator[Embedded, None]:
+    """The one item of an embedding call, within the route's deadline."""
+    assert isinstance(target.provider, Embeds)  # the plan refuses every other
+    try:
+        async with asyncio.timeout(timeout_s):
+            embedded = await target.provider.embed(texts)
+    except TimeoutError as error:
+        raise UpstreamTimeout(f"{target.name} took too long for its vectors") from error
+    yield embedded

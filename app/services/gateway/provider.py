@@ -1,6 +1,6 @@
 """What the gateway needs of a model server, whatever its wire."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,4 +73,23 @@ class Forwards(Protocol):
 
         Events in order (exactly one for a call that does not stream), then one WireEnd. Raises as `stream` does.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors of some texts, in their order and all of one length. `usage` counts input tokens only."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    model: str
+    usage: Usage
+    model_version: str
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A provider whose model turns texts into vectors. It holds no conversation: its `stream` raises Invalid."""
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """One vector a text. Raises UpstreamError or one of its kinds; cancelling closes the upstream at once."""
         ...

@@ -11,8 +11,8 @@ from app.config.price import FREE, Price
 from app.config.schema import CacheConfig, RouteConfig
 from app.services.gateway.breaker import Breaker
 from app.services.gateway.latency import Latency
-from app.services.gateway.provider import Provider
-from graphs.errors import Forbidden, Missing, PromptTooLong, UpstreamError
+from app.services.gateway.provider import Embeds, Provider
+from graphs.errors import Forbidden, Invalid, Missing, PromptTooLong, UpstreamError
 from graphs.types import ModelInfo, Task
 
 UNMEASURED_MS: Final = 0.0  # a model nobody has called yet is tried before a slow one
@@ -110,9 +110,13 @@ class Router:
         return tuple(self.targets[member] for member in names)
 
     def plan(self, name: str, need: Need) -> Plan:
-        """Raises Missing, Forbidden (the payer may use none of them), PromptTooLong, NoModelFits."""
+        """Raises Missing, Forbidden (the payer may use none of them), PromptTooLong, NoModelFits; Invalid where a model
+        that embeds should answer or the other way round."""
         config = self.route_of(name)
         candidates = self.models_of(name)
+        if any(isinstance(target.provider, Embeds) != (need.task == "embedding") for target in candidates):
+            does = "does not embed" if need.task == "embedding" else "embeds texts and does not answer"
+            raise Invalid(f"{name} {does}", field="model")
         reasons: list[str] = []
         fit = [target for target in candidates if need.allowed is None or target.name in need.allowed]
         if not fit:
