@@ -104,9 +104,9 @@ class Ledger:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
         wait_s: float = WAIT_S,
-        on_spent: Callable[[Scope, int, int], None] | None = None,
+        on_spent: Callable[[Account, int, int], None] | None = None,
     ) -> None:
-        """`on_spent` hears of each budget after a settlement: scope, spent and limit in micros."""
+        """`on_spent` hears of each budget after a settlement: whose and of which month, spent and limit in micros."""
         self._committer, self._now, self._monotonic, self._wait_s = committer, now, monotonic, wait_s
         self._on_spent = on_spent
         self._purses: dict[Account, _Purse] = {}
@@ -131,7 +131,7 @@ class Ledger:
 
         Gives the hold at once; the row is written meanwhile (`Hold.recorded`).
         """
-        now = self._now()
+        now = self._now().astimezone(UTC)
         period = f"{now:%Y-%m}"
         reserved: dict[Account, int] = {}
         try:
@@ -300,7 +300,7 @@ class Ledger:
                 self._return(purse, max(purse.free_micros, 0))
             purse.settled.set()
             if self._on_spent is not None:
-                self._on_spent(account.scope, purse.spent_micros, purse.limit_micros)
+                self._on_spent(account, purse.spent_micros, purse.limit_micros)
 
 
 def _exhausted(purse: _Purse, now: datetime, retry_after_s: float | None = None) -> QuotaExhausted:

@@ -1,0 +1,124 @@
+"""The sliding window of `window.py` in Redis, so that all processes of an installation share one count.
+
+One script looks at every key of a request and takes all or nothing; Redis runs it as a whole and by its own clock. When
+Redis is away or slow, this process counts by itself until it is back: a limit on rate may then be exceeded by as many
+times as there are processes, money never (its truth is the ledger).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.services.quota.window import SLOT_MS, SLOTS, LocalWindows, Taken, Use
+
+log = logging.getLogger("pilothouse.limits")
+
+AWAY_S: Final = 1.0  # how long a Redis that failed is left alone
+PREFIX: Final = "pilothouse:window:"
+
+# Per use two keys, a list of slots in order and a hash of what each used with their sum, and two arguments. Answers
+# {refused place or 0, slots to wait, slot, slots until the oldest use leaves, left of each...}.
+_TAKE: Final = """
+local span = tonumber(ARGV[1])
+local slot_ms = tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = math.floor((time[1] * 1000 + math.floor(time[2] / 1000)) / slot_ms)
+local refused, wait, reset, answer = 0, 0, span, {}
+for i = 1, #KEYS / 2 do
+  local slots, used = KEYS[2 * i - 1], KEYS[2 * i]
+  while true do
+    local oldest = redis.call('LINDEX', slots, 0)
+    if not oldest or tonumber(oldest) > now - span then break end
+    redis.call('LPOP', slots)
+    redis.call('HINCRBY', used, 'total', -(tonumber(redis.call('HGET', used, oldest)) or 0))
+    redis.call('HDEL', used, oldest)
+  end
+  local limit, amount = tonumber(ARGV[1 + 2 * i]), tonumber(ARGV[2 + 2 * i])
+  local total = tonumber(redis.call('HGET', used, 'total')) or 0
+  local over = total + amount - limit
+  if over > 0 and refused == 0 then
+    refused, wait = i, span
+    local gone = 0
+    for _, slot in ipairs(redis.call('LRANGE', slots, 0, -1)) do
+      gone = gone + (tonumber(redis.call('HGET', used, slot)) or 0)
+      if gone >= over then
+        wait = tonumber(slot) + span - now
+        break
+      end
+    end
+  end
+  answer[i] = math.max(0, limit - total)
+end
+if refused == 0 then
+  for i = 1, #KEYS / 2 do
+    local slots, used = KEYS[2 * i - 1], KEYS[2 * i]
+    local amount = tonumber(ARGV[2 + 2 * i])
+    if redis.call('HEXISTS', used, now) == 0 then redis.call('RPUSH', slots, now) end
+    redis.call('HINCRBY', used, now, amount)
+    redis.call('HINCRBY', used, 'total', amount)
+    redis.call('PEXPIRE', slots, 2 * span * slot_ms)
+    redis.call('PEXPIRE', used, 2 * span * slot_ms)
+    answer[i] = answer[i] - amount
+    reset = math.min(reset, tonumber(redis.call('LINDEX', slots, 0)) + span - now)
+  end
+end
+return {refused, wait, now, reset, unpack(answer)}
+"""
+_CORRECT: Final = """
+for i = 1, #KEYS do
+  local used = tonumber(redis.call('HGET', KEYS[i], ARGV[1]))
+  if used then
+    local more = math.max(tonumber(ARGV[2]), -used)
+    redis.call('HINCRBY', KEYS[i], ARGV[1], more)
+    redis.call('HINCRBY', KEYS[i], 'total', more)
+  end
+end
+"""
+
+
+class SharedWindows:
+    """Counts of all processes. The client's own timeouts bound how long a slow Redis is waited for."""
+
+    def __init__(self, redis: Redis, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._local = LocalWindows(monotonic)
+        self._monotonic = monotonic
+        self._away_until = 0.0
+        self._take: Any = redis.register_script(_TAKE)
+        self._correct: Any = redis.register_script(_CORRECT)
+
+    async def take(self, uses: Sequence[Use]) -> Taken:
+        if self._monotonic() < self._away_until:
+            return await self._local.take(uses)
+        keys = [key for use in uses for key in _keys(use.key)]
+        amounts = [number for use in uses for number in (use.limit, use.amount)]
+        try:
+            refused, wait, slot, reset, *left = await self._take(keys=keys, args=[SLOTS, SLOT_MS, *amounts])
+        except (RedisError, OSError, TimeoutError) as error:
+            self._miss(error)
+            return await self._local.take(uses)
+        # Counted here too, so that a Redis that goes away does not open a fresh window.
+        await self._local.take(uses)
+        slot_s = SLOT_MS / 1_000
+        return Taken(refused - 1 if refused else None, wait * slot_s, tuple(left), reset * slot_s, slot)
+
+    async def correct(self, keys: Sequence[str], slot: int, more: int) -> None:
+        await self._local.correct(keys, slot, more)
+        if self._monotonic() < self._away_until:
+            return
+        try:
+            await self._correct(keys=[_keys(key)[1] for key in keys], args=[slot, more])
+        except (RedisError, OSError, TimeoutError) as error:
+            self._miss(error)
+
+    def _miss(self, error: Exception) -> None:
+        self._away_until = self._monotonic() + AWAY_S
+        log.warning("rate limits are counted by this process alone: Redis does not answer", exc_info=error)
+
+
+def _keys(key: str) -> tuple[str, str]:
+    """Both keys of a count."""
+    return f"{PREFIX}{key}:slots", f"{PREFIX}{key}:used"
