@@ -15,16 +15,18 @@ Split = Literal["dev", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A question; no answers means that the documents hold none.
+    """A question; `wants_answer` is False where a refusal is right: the documents hold none, or nothing was asked.
 
     `gold` has the sentences that hold the answer, by page: the page that the question was written on first, then pages
-    that say the same. Any of them is right.
+    that say the same. Any of them is right. A question may want an answer without naming one: then only whether it got
+    one is scored.
     """
 
     id: str
     question: str
     answers: tuple[str, ...]
     gold: Mapping[str, tuple[str, ...]]
+    wants_answer: bool
     kind: str
     split: str
 
@@ -50,6 +52,8 @@ def load(name: str, split: str | None = None, limit: int | None = None) -> Datas
 
 
 def _case(row: dict[str, Any]) -> Case:
-    homes = [row, *row["also"]] if row["quotes"] else []
+    answers = tuple(row.get("answers", ()))
+    homes = [row, *row["also"]] if answers else []
     gold = {home["document_id"]: tuple(home["quotes"]) for home in homes}
-    return Case(row["id"], row["question"], tuple(row["answers"]), gold, row["kind"], row["split"])
+    wanted = row["wanted"] == "answer" if "wanted" in row else bool(answers)
+    return Case(row["id"], row["question"], answers, gold, wanted, row["kind"], row["split"])

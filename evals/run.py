@@ -97,8 +97,8 @@ async def _score(case: Case, card: AnswerCard) -> dict[str, Score]:
     return {
         "token_f1": answers.token_f1(said, case.answers),
         "holds_answer": answers.holds_answer(said, case.answers),
-        "citation_precision": citations.citation_precision(card, case.gold),
-        "right_refusal": citations.right_refusal(card, case.answers),
+        "citation_precision": citations.citation_precision(card, case.gold, case.wants_answer),
+        "right_refusal": citations.right_refusal(card, case.wants_answer),
     } | await answers.ragas_scores(said, case.answers)
 
 
@@ -107,7 +107,7 @@ def _row(case: Case, model: str, card: AnswerCard, scores: dict[str, Score]) -> 
         "id": case.id,
         "kind": case.kind,
         "model": model,
-        "answerable": bool(case.answers),
+        "answerable": case.wants_answer,
         "status": card.status,
         "answered": card.answered,
         "answer": card.answer,

@@ -22,6 +22,8 @@ SUITES: Final = {
     suite.name: suite
     for suite in (
         Suite("handbook", "handbook", "rag", ("extractive", "smollm2-135m-instruct"), "smollm2-135m-instruct"),
+        # What people type that is no question: it wants a refusal, not a quoted sentence.
+        Suite("messages", "messages", "rag", ("extractive", "smollm2-135m-instruct"), "smollm2-135m-instruct"),
     )
 }
 

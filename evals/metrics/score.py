@@ -12,7 +12,7 @@ class Score:
     reason: str = ""
 
 
-UNSCORED_NO_GOLD = Score(None, "the question has no answer in the handbook")
+UNSCORED_NO_GOLD = Score(None, "the dataset has no answer to it")
 
 
 def mean(scores: Iterable[Score]) -> tuple[float | None, int]:
