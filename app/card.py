@@ -89,7 +89,7 @@ def card(
 
 
 def card_error(error: PilothouseError) -> CardError:
-    return CardError(kind=error.kind, code=error.code, message=error.message)
+    return CardError(kind=error.kind, code=error.code, message=error.message, retry_after_s=error.retry_after_s)
 
 
 def tools(turns: Sequence[Turn]) -> tuple[CardTool, ...]:

@@ -190,6 +190,7 @@ class CardError(Camel):
     kind: str
     code: str
     message: str
+    retry_after_s: float | None = None
 
 
 class AnswerCard(Camel):

@@ -22,7 +22,7 @@ from app.card import RunFacts, card, card_error, event
 from app.live import LAST_EVENTS, LiveRun
 from app.records import AnswerCard, CardUsage, Payer, Principal, RunEvent, RunRequest, RunStatus
 from app.services.gateway.meter import MeteredGateway
-from app.services.gateway.ports import OpenDesk, Ticket
+from app.services.gateway.ports import FreeTicket, OpenDesk, Ticket
 from app.services.store.records import ApprovalRecord, MessageRecord, RunRecord
 from app.services.store.store import Store
 from app.telemetry.logs import log_run
@@ -101,11 +101,20 @@ class Runner:
 
     # Asking
 
-    async def start(self, principal: Principal, request: RunRequest, *, watched: bool = True) -> str:
+    async def start(
+        self,
+        principal: Principal,
+        request: RunRequest,
+        *,
+        watched: bool = True,
+        admitted: bool = False,
+        told: Callable[[Mapping[str, str]], object] | None = None,
+    ) -> str:
         """Begin a run and give its id; the answer comes through `events` or `card`.
 
-        A run that is not `watched` goes on without readers. Raises Invalid, Missing (conversation, collection or
-        model), Forbidden.
+        A run that is not `watched` goes on without readers; one that is `admitted` has passed the desk at another door.
+        `told` gets the headers that say how the caller's limits stand. Raises Invalid, Missing (conversation,
+        collection or model), Forbidden, QuotaExhausted.
         """
         if not principal.may("chat"):
             raise Forbidden("this key may not run graphs; it needs the scope chat")
@@ -122,8 +131,11 @@ class Runner:
         job = Job(run_id, conversation_id or "", principal, request, now)
         context, gateway = self._make_context(job, trace)
         await gateway.settle_in()
-        payer = Payer(tenant, user, principal.key_id, request.feature, run_id, run_id)
-        ticket = await self._admit(payer)
+        ticket: Ticket = FreeTicket()
+        if not admitted:
+            ticket = await self._admit(Payer(tenant, user, principal.key_id, request.feature, run_id, run_id))
+        if told is not None:
+            told(ticket.headers)
         try:
             return await self._begin(job, message, history, trace, context, gateway, ticket, watched=watched)
         except BaseException:

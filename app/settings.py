@@ -45,6 +45,14 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default is SQLite in `home`.")
 
+    redis_url: SecretStr | None = Field(
+        default=None, description="Redis or Valkey that several processes share: limits, breakers, caches."
+    )
+    ledger_durable: bool = Field(default=False, description="Wait for the disk at each booking; survives a power cut.")
+    scorecard: Path | None = Field(
+        default=None, description="What evals measured of each model; `home`/scorecard.json."
+    )
+
     config: Path | None = Field(default=None, description="The gateway's file; ./pilothouse.yaml if it is there.")
     openai_base_url: str | None = Field(default=None, description="An OpenAI-compatible server; its /v1 included.")
     openai_model: str | None = Field(default=None, description="Model name there; turns the provider on.")

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from redis.asyncio import Redis
+
 from app.checkpoints import checkpointer
 from app.config.schema import Config
 from app.models import open_gateway, read_config
@@ -29,10 +31,17 @@ from app.services.access.sessions import LoginTokens, Sessions, session_secret
 from app.services.escalation.store import StoreEscalation
 from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.meter import MeteredGateway
-from app.services.gateway.ports import Desk, OpenDesk
 from app.services.gateway.provider import Provider
 from app.services.guardrails.guard import PatternGuard
 from app.services.ingest.ingest import Ingest, Source
+from app.services.quota.allowances import Allowances
+from app.services.quota.committer import Committer
+from app.services.quota.desk import QuotaDesk
+from app.services.quota.leases import Leases
+from app.services.quota.ledger import Ledger
+from app.services.quota.places import Places
+from app.services.quota.shared_window import SharedWindows
+from app.services.quota.window import LocalWindows
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
 from app.services.retrieval.retriever import TenantRetriever
@@ -55,6 +64,7 @@ log = logging.getLogger("pilothouse.workbench")
 PAGES: Final = Path(__file__).with_name("handbook")
 SWEEP_S: Final = 60.0  # how often expired approvals are looked for; they live for days
 ENOUGH_DISK_BYTES: Final = 1 << 30
+REDIS_TIMEOUT_S: Final = 0.25  # a call waits no longer for what Redis shares; each use has a way to do without
 
 
 @dataclass(slots=True)
@@ -72,6 +82,7 @@ class Workbench:
     library: Library
     ingest: Ingest
     config: Config
+    desk: QuotaDesk
     gateway: ModelGateway
     guard: PatternGuard
     prompts: PromptBook
@@ -131,9 +142,9 @@ async def open_workbench(
     quiet_libraries()
     home = settings.home.resolve()
     config = read_config(settings)
-    desk: Desk = OpenDesk()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(_open_redis(settings))
         owner_key = ensure_owner_key(home, settings.owner_key.get_secret_value() if settings.owner_key else None)
         store = await Store.open(settings.store_url, clock)
         stack.push_async_callback(store.close)
@@ -144,7 +155,9 @@ async def open_workbench(
         stack.callback(embedder.close)
         library = await Library.open(home / "lance", embedder)
         stack.push_async_callback(library.close)
+        desk = await stack.enter_async_context(_open_desk(settings, config, redis, clock))
         gateway = await open_gateway(settings, config, embedder, desk, providers=providers)
+        desk.all_models = frozenset(gateway.router.targets)
         stack.push_async_callback(gateway.close)
         ingest = Ingest(library, embedder, store.documents)
         prompts = PromptBook.packaged()
@@ -178,6 +191,7 @@ async def open_workbench(
             library=library,
             ingest=ingest,
             config=config,
+            desk=desk,
             gateway=gateway,
             guard=guard,
             prompts=prompts,
@@ -202,6 +216,53 @@ async def open_workbench(
             for task in behind:
                 task.cancel()
             await asyncio.wait(behind)
+
+
+@asynccontextmanager
+async def _open_redis(settings: Settings) -> AsyncIterator[Redis | None]:
+    """The client of the Redis that the settings name. It connects at its first use: one that is away stops no start."""
+    if settings.redis_url is None:
+        yield None
+        return
+    client: Redis = Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
+    )
+    async with client:
+        yield client
+
+
+@asynccontextmanager
+async def _open_desk(
+    settings: Settings, config: Config, redis: Redis | None, clock: Callable[[], datetime]
+) -> AsyncIterator[QuotaDesk]:
+    """Limits, places and books, and what keeps them behind the calls."""
+    limits = config.limits
+    leases = None if redis is None else Leases(redis)
+    ledger = Ledger(Committer(settings.store_url, durable=settings.ledger_durable), now=clock)
+    desk = QuotaDesk(
+        Allowances(config, config.model_names),
+        ledger,
+        LocalWindows() if redis is None else SharedWindows(redis),
+        Places(
+            at_once=limits.concurrent_runs,
+            queue_length=limits.queue_length,
+            queue_wait_s=limits.queue_wait_s,
+            leases=leases,
+        ),
+    )
+    await ledger.keep_once()
+    keeping = {asyncio.create_task(ledger.keep(), name="keep the ledger")}
+    if leases is not None:
+        keeping.add(asyncio.create_task(leases.keep(), name="renew leases"))
+    try:
+        yield desk
+    finally:
+        for task in keeping:
+            task.cancel()
+        await asyncio.wait(keeping)
+        if leases is not None:
+            await leases.close()
+        await ledger.close()
 
 
 async def _prepare(bench: Workbench) -> None:

@@ -49,19 +49,25 @@ async def chat(asked: Annotated[ChatIn, Body()], request: Request, bench: Bench,
     With `stream: true` the answer is server-sent events, each with an id; `/api/ai/runs/{requestId}/events` takes them
     up again.
     """
-    run_id = await bench.runner.start(principal, run_request(asked))
+    limits: dict[str, str] = {}
+    run_id = await bench.runner.start(principal, run_request(asked), told=limits.update)
     request.scope["request_id"] = run_id  # one id in the answer, in the header and in the log
     if asked.stream:
-        return EventStream(bench.runner.events(principal, run_id))
-    await _settled_or_left(request, bench, principal, run_id)
-    return answered(await bench.runner.card(principal, run_id))
+        response: Response = EventStream(bench.runner.events(principal, run_id))
+    else:
+        await _settled_or_left(request, bench, principal, run_id)
+        response = answered(await bench.runner.card(principal, run_id))
+    response.headers.update(limits)
+    return response
 
 
 def answered(card: AnswerCard) -> Response:
     """The card; a run that did not come to an answer is a problem document with the run's id."""
     if card.error is not None:
         status = status_of(card.error.kind, card.error.code)
-        return problem(status, card.error.code, card.error.message, card.request_id)
+        return problem(
+            status, card.error.code, card.error.message, card.request_id, retry_after_s=card.error.retry_after_s
+        )
     return Response(card.model_dump_json(by_alias=True), media_type="application/json")
 
 

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from app.services.quota.refusals import RateLimited
 from graphs.errors import PilothouseError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -97,7 +98,14 @@ def from_error(error: PilothouseError, request_id: str) -> Response:
     detail = "The server failed; the log has the cause." if error.kind == "internal" else error.message
     errors = [{"field": error.field, "message": error.message, "code": error.code}] if error.field else []
     return problem(
-        status, error.code, detail, request_id, field=error.field, errors=errors, retry_after_s=error.retry_after_s
+        status,
+        error.code,
+        detail,
+        request_id,
+        field=error.field,
+        errors=errors,
+        retry_after_s=error.retry_after_s,
+        headers=error.headers if isinstance(error, RateLimited) else None,
     )
 
 

@@ -221,7 +221,7 @@ class Config(_Part):
 
     def model_names(self, route: str) -> tuple[str, ...]:
         """The models of a route or model name in the order of its candidates, each once."""
-        if route in self.models:
+        if route not in self.routes:  # a model of the file, or an embedded one
             return (route,)
         found: dict[str, None] = {}
         for candidate in self.routes[route].candidates:

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.errors import status_of
 from app.api.v1.shapes import BadRequest, error_json
 from app.records import Payer, Principal
+from app.services.quota.refusals import RateLimited
 from graphs.errors import Forbidden, Missing, PilothouseError
 
 log = logging.getLogger("pilothouse.v1")
@@ -84,6 +85,8 @@ class Door:
         headers: list[tuple[bytes, bytes]] = []
         try:
             await self._serve(scope, receive, send, headers)
+        except RateLimited as error:
+            await _refuse(send, error, _encoded(error.headers))
         except PilothouseError as error:
             await _refuse(send, error, headers)
         except Exception:
@@ -104,7 +107,7 @@ class Door:
             return
         body = await _read(receive)
         ticket = await self._admits.admit(payer)
-        headers += [(name.encode(), value.encode()) for name, value in ticket.headers.items()]
+        headers += _encoded(ticket.headers)
         try:
             asked = Asked(payer, principal, body, scope["request_id"], path)
             await _answer(handler, asked, receive, send, headers)
@@ -195,6 +198,10 @@ async def _refuse(send: Send, error: PilothouseError, headers: list[tuple[bytes,
     status = 400 if isinstance(error, BadRequest) else status_of(error.kind, error.code)
     await send({"type": "http.response.start", "status": status, "headers": [JSON, *extra]})
     await send({"type": "http.response.body", "body": body})
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 async def _read(receive: Receive) -> Any:

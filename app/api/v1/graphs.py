@@ -41,7 +41,7 @@ class GraphCalls:
     async def answer(self, asked: Asked, body: ChatBody) -> Whole | Streamed:
         """Raises Missing for a graph that does not exist, Invalid for a body a graph cannot serve."""
         request = self._request(body, asked.payer.feature)
-        run_id = await self._runner.start(asked.principal, request)
+        run_id = await self._runner.start(asked.principal, request, admitted=True)
         if body.stream:
             return Streamed(self._frames(asked, run_id, body))
         async with aclosing(self._runner.events(asked.principal, run_id)) as events:

@@ -42,6 +42,10 @@ class Desk(Protocol):
         """The step of the degrade ladder that applies to the payer now."""
         ...
 
+    def last_rung(self, payer: Payer) -> Degrade | None:
+        """The step for a call that the budget cannot cover."""
+        ...
+
     def allowed(self, payer: Payer) -> frozenset[str] | None:
         """The models that the payer may use; None for all."""
         ...
@@ -58,6 +62,9 @@ class OpenDesk:
         return FreeHold()
 
     async def rung(self, payer: Payer) -> Degrade | None:
+        return None
+
+    def last_rung(self, payer: Payer) -> Degrade | None:
         return None
 
     def allowed(self, payer: Payer) -> frozenset[str] | None:

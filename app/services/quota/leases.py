@@ -1,7 +1,8 @@
 """Places that all processes of an installation share, as leases in Redis.
 
-A lease is a member of a sorted set for each scope, with the time at which it ends by Redis's own clock. A process renews
-its leases while it lives; those of a killed one end by themselves. While Redis is away every process counts alone.
+A lease is a member of a sorted set for each scope, with the time at which it ends by Redis's own clock. A process
+renews its leases while it lives; those of a killed one end by themselves. While Redis is away every process counts
+alone.
 """
 
 import asyncio

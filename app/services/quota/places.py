@@ -9,18 +9,13 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from app.services.quota.leases import Leases
-from graphs.errors import QuotaExhausted
+from app.services.quota.refusals import QueueFull
 
 POLL_S: Final = 0.05  # how often a call asks again for a place that all processes share
-
-
-class QueueFull(QuotaExhausted):
-    """Too many are running and too many wait, or nothing came free in time."""
-
-    code = "too_many_running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +77,7 @@ class Places:
                 self.leave(tenant_id, rooms)
                 raise
             if lease is not None:
-                return Place(self, tenant_id, rooms, lambda: leases.release(lease))
+                return Place(self, tenant_id, rooms, partial(leases.release, lease))
             self.leave(tenant_id, rooms)
             if self._monotonic() >= until:
                 raise _full(self._queue_wait_s)

@@ -1,0 +1,199 @@
+"""Where a caller asks first: may it come in, with which models, and who pays.
+
+A request is admitted once (kill switches, requests a minute, a place) and each attempt at a model call reserves tokens
+and money. A caller that no limit bounds costs one dictionary look-up.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.config.schema import Degrade
+from app.records import Bill, Charge, Payer
+from app.services.quota.allowances import Allowances, Caller, Rate
+from app.services.quota.ledger import Budget, Hold, Ledger
+from app.services.quota.places import Place, Places
+from app.services.quota.refusals import NO_HEADERS, RateLimited, SwitchedOff
+from app.services.quota.window import WINDOW_S, Taken, Use, Windows
+
+
+class Switches(Protocol):
+    """What operators have switched off."""
+
+    @property
+    def models_off(self) -> frozenset[str]: ...
+
+    def off(self, payer: Payer) -> "Off | None":
+        """The switch that keeps this payer from calling; None where there is none."""
+        ...
+
+
+class Off(Protocol):
+    """A switch that is off."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+class NoSwitches:
+    """Nothing is off."""
+
+    models_off: frozenset[str] = frozenset()
+
+    def off(self, payer: Payer) -> Off | None:
+        return None
+
+
+class QuotaDesk:
+    """The desk of a process. `all_models` are the names of all that can be called, known once the gateway is open."""
+
+    def __init__(
+        self,
+        allowances: Allowances,
+        ledger: Ledger,
+        windows: Windows,
+        places: Places,
+        *,
+        switches: Switches | None = None,
+    ) -> None:
+        self._allowances, self._ledger = allowances, ledger
+        self._windows, self.places = windows, places
+        self.all_models: frozenset[str] = frozenset()
+        self._switches: Switches = switches or NoSwitches()
+
+    async def admit(self, payer: Payer) -> "Ticket":
+        """Let a request in. Raises SwitchedOff, RateLimited, QueueFull."""
+        self._check_switches(payer)
+        caller = self._allowances.of(payer)
+        headers = NO_HEADERS
+        if caller.requests:
+            taken = await self._windows.take([Use(rate.key, rate.limit, 1) for rate in caller.requests])
+            headers = _headers(caller.requests, taken)
+            if taken.refused is not None:
+                raise RateLimited(
+                    f"the {caller.requests[taken.refused].told} are used up for this minute",
+                    retry_after_s=taken.wait_s,
+                    headers=headers,
+                )
+        return Ticket(await self.places.enter(payer.tenant_id, caller.rooms), headers)
+
+    def allowed(self, payer: Payer) -> frozenset[str] | None:
+        listed, off = self._allowances.of(payer).models, self._switches.models_off
+        if not off:
+            return listed
+        return (self.all_models if listed is None else listed) - off
+
+    async def rung(self, payer: Payer) -> Degrade | None:
+        """The step that applies now: of several ladders' the one that lies highest."""
+        caller = self._allowances.of(payer)
+        steps = [ladder.step_at(await self._share(ladder.budget)) for ladder in caller.ladders]
+        return max((step for step in steps if step is not None), key=lambda step: step.at, default=None)
+
+    def last_rung(self, payer: Payer) -> Degrade | None:
+        """The step that applies to a call which the budget cannot cover, whatever its share."""
+        steps = [ladder.step_at(1.0) for ladder in self._allowances.of(payer).ladders]
+        return max((step for step in steps if step is not None), key=lambda step: step.at, default=None)
+
+    async def reserve(self, payer: Payer, charge: Charge, tokens: int) -> "DeskHold | Hold":
+        """Set tokens and money aside. Raises SwitchedOff, RateLimited, QuotaExhausted, LedgerUnavailable."""
+        self._check_switches(payer)
+        if charge.model in self._switches.models_off:
+            raise SwitchedOff(f"{charge.model} is switched off", field="model")
+        caller = self._allowances.of(payer)
+        slot: int | None = None
+        if caller.tokens:
+            slot = await self._take_tokens(caller, tokens)
+        try:
+            # What costs nothing needs no budget, and is what an exhausted one falls back on.
+            hold = await self._ledger.reserve(charge, caller.budgets if charge.wanted_micros else ())
+        except BaseException:
+            if slot is not None:
+                await self._windows.correct([rate.key for rate in caller.tokens], slot, -tokens)
+            raise
+        return hold if slot is None else DeskHold(hold, self._windows, caller.tokens, slot, tokens)
+
+    async def standings(self, tenant_id: str) -> list[tuple[str, str, int, int]]:
+        """The named budgets of a tenant: kind, name, spent and limit in micros."""
+        found: list[tuple[str, str, int, int]] = []
+        for budget in self._allowances.budgets_of(tenant_id):
+            spent, limit = await self._ledger.standing(budget)
+            found.append((budget.scope.kind, budget.scope.name or tenant_id, spent, limit))
+        return found
+
+    async def _share(self, budget: Budget) -> float:
+        spent, limit = await self._ledger.standing(budget)
+        return spent / limit if limit else 1.0
+
+    async def _take_tokens(self, caller: Caller, tokens: int) -> int:
+        taken = await self._windows.take([Use(rate.key, rate.limit, tokens) for rate in caller.tokens])
+        if taken.refused is not None:
+            rate = caller.tokens[taken.refused]
+            raise RateLimited(
+                f"the {rate.told} are used up for this minute: {tokens} are needed of {rate.limit}",
+                retry_after_s=taken.wait_s,
+            )
+        return taken.slot
+
+    def _check_switches(self, payer: Payer) -> None:
+        if (switch := self._switches.off(payer)) is not None:
+            raise SwitchedOff(f"this {switch.kind} is switched off: {switch.reason}".removesuffix(": "))
+
+
+@dataclass(slots=True)
+class Ticket:
+    """An admitted request, with the headers that tell the caller how it stands."""
+
+    _place: Place
+    headers: Mapping[str, str]
+
+    def release(self) -> None:
+        self._place.leave()
+
+
+class DeskHold:
+    """A reserved call whose tokens count against a rate: settling also puts that count right."""
+
+    def __init__(self, hold: Hold, windows: Windows, rates: Sequence[Rate], slot: int, tokens: int) -> None:
+        self._hold, self._windows, self._rates = hold, windows, rates
+        self._slot, self._tokens = slot, tokens
+        self._settled = False
+
+    @property
+    def granted_micros(self) -> int | None:
+        return self._hold.granted_micros
+
+    async def recorded(self) -> None:
+        await self._hold.recorded()
+
+    async def settle(self, bill: Bill) -> None:
+        if not self._settled:
+            self._settled = True
+            used = bill.usage.input_tokens + bill.usage.output_tokens
+            await self._windows.correct([rate.key for rate in self._rates], self._slot, used - self._tokens)
+        await self._hold.settle(bill)
+
+
+def _headers(rates: Sequence[Rate], taken: Taken) -> dict[str, str]:
+    """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10), and the three older ones that clients
+    still read, of the tightest limit."""
+    tightest = min(range(len(rates)), key=lambda place: (taken.left[place], rates[place].limit))
+    left, limit = taken.left[tightest], rates[tightest].limit
+    reset = str(max(1, -int(-taken.reset_s // 1)))
+    policies = [f'"{_named(rate)}";q={rate.limit};w={int(WINDOW_S)}' for rate in rates]
+    states = [f'"{_named(rate)}";r={taken.left[place]};t={reset}' for place, rate in enumerate(rates)]
+    return {
+        "ratelimit-policy": ", ".join(policies),
+        "ratelimit": ", ".join(states),
+        "ratelimit-limit": str(limit),
+        "ratelimit-remaining": str(left),
+        "ratelimit-reset": reset,
+    }
+
+
+def _named(rate: Rate) -> str:
+    """The policy's name: what is counted and of whom, without whose."""
+    what, _, whose = rate.told.partition(" of the ")
+    return f"{whose}-{what}"
