@@ -38,6 +38,11 @@ class Store:
         """
         return cls(await Database.open(url, clock))
 
+    @property
+    def database(self) -> Database:
+        """For services that keep tables of their own in it."""
+        return self._database
+
     async def close(self) -> None:
         await self._database.close()
 

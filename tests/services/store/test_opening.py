@@ -10,11 +10,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
+from app.services.alerts.tables import metadata as alerts_metadata
 from app.services.quota.tables import metadata as ledger_metadata
 from app.services.store.database import StoreUnavailable
 from app.services.store.migrate import SchemaTooNew
 from app.services.store.store import Store
 from app.services.store.tables import metadata
+from app.services.switches.tables import metadata as switches_metadata
+
+TABLES = [metadata, ledger_metadata, switches_metadata, alerts_metadata]
 
 OPEN_AND_WRITE = """
 import asyncio, sys
@@ -52,7 +56,7 @@ async def test_many_openings_in_one_process_share_a_new_database(store_url: str)
 
 async def test_the_migrations_make_the_tables_that_the_code_expects(store_url: str) -> None:
     def differences(connection: Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), [metadata, ledger_metadata]))
+        return list(compare_metadata(MigrationContext.configure(connection), TABLES))
 
     store = await Store.open(store_url)
     async with store._database.read() as connection:

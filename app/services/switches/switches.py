@@ -1,0 +1,131 @@
+"""Kill switches: a tenant, a key or a model that an operator has switched off.
+
+The database holds what is off; every process keeps a view of it, asks nobody when a call comes in and looks again each
+second. Whoever has calls in flight hears of a change and stops them. While the database is away the last view holds.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from sqlalchemy import delete, select
+
+from app.records import Payer
+from app.services.database import Database, from_us, to_us
+from app.services.switches.tables import switches
+from graphs.errors import Invalid, Missing
+
+audit = logging.getLogger("pilothouse.audit")
+log = logging.getLogger("pilothouse.switches")
+
+REFRESH_S: Final = 1.0  # with the read, well inside the two seconds in which a running call has to stop
+MAX_NAME_CHARS: Final = 512
+MAX_REASON_CHARS: Final = 1_000
+
+SwitchKind = Literal["tenant", "key", "model"]
+KINDS: Final[tuple[SwitchKind, ...]] = ("tenant", "key", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Something that is off, since when, why and by whom. A key is named by its id."""
+
+    kind: SwitchKind
+    name: str
+    reason: str
+    by: str
+    created_at: datetime
+
+
+Listener = Callable[[Switch, bool], None]
+
+
+class Switches:
+    """The switches of an installation, as this process sees them. The workbench runs `keep` behind it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._off: dict[tuple[str, str], Switch] = {}
+        self._models_off: frozenset[str] = frozenset()
+        self._listeners: list[Listener] = []
+
+    def off(self, payer: Payer) -> Switch | None:
+        """The switch that keeps this payer from calling; None where there is none."""
+        return self._off.get(("tenant", payer.tenant_id)) or self._off.get(("key", payer.key_id))
+
+    @property
+    def models_off(self) -> frozenset[str]:
+        return self._models_off
+
+    @property
+    def seen(self) -> tuple[Switch, ...]:
+        """What is off as this process last saw it, oldest first."""
+        return tuple(self._off.values())
+
+    def on_change(self, listener: Listener) -> None:
+        """Have `listener` called on the loop with each switch that changes and whether it is off now."""
+        self._listeners.append(listener)
+
+    async def turn_off(self, kind: SwitchKind, name: str, reason: str, by: str) -> Switch:
+        """Off for every process within REFRESH_S, for this one at once; again replaces reason and time.
+
+        Raises Invalid for a name or reason that no switch can have.
+        """
+        _check(kind, name, reason)
+        now_us = to_us(self._database.clock())
+        values = {"reason": reason, "actor": by, "created_us": now_us}
+        row = self._database.insert(switches).values(kind=kind, name=name, **values)
+        async with self._database.write() as connection:
+            await connection.execute(row.on_conflict_do_update(index_elements=["kind", "name"], set_=values))
+        audit.warning("switched off", extra={"kind": kind, "subject": name, "reason": reason, "by": by})
+        await self.refresh()
+        return Switch(kind, name, reason, by, from_us(now_us))
+
+    async def turn_on(self, kind: SwitchKind, name: str, by: str) -> None:
+        """Let it call again. Raises Missing where it is not off."""
+        async with self._database.write() as connection:
+            gone = await connection.execute(delete(switches).where(switches.c.kind == kind, switches.c.name == name))
+        if not gone.rowcount:
+            raise Missing(f"this {kind} is not switched off")
+        audit.warning("switched on", extra={"kind": kind, "subject": name, "by": by})
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Look at the database and tell what has changed since the last look."""
+        off: dict[tuple[str, str], Switch] = {(each.kind, each.name): each for each in await self.list()}
+        before, self._off = self._off, off
+        self._models_off = frozenset(name for kind, name in off if kind == "model")
+        changes = [(switch, True) for place, switch in off.items() if place not in before]
+        changes += [(switch, False) for place, switch in before.items() if place not in off]
+        for switch, is_off in changes:
+            for listener in self._listeners:
+                listener(switch, is_off)
+
+    async def keep(self) -> None:
+        """For ever: keep the view fresh."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            try:
+                await self.refresh()
+            except Exception:
+                # The loop of a worker: a database that is away, or a listener that fails, must not end it.
+                log.exception("the switches could not be read; the last view holds")
+
+    # Last: from here on `list` is this method.
+    async def list(self) -> list[Switch]:
+        """What is off by the database, oldest first."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(switches).order_by(switches.c.created_us, switches.c.name))
+            return [Switch(row.kind, row.name, row.reason, row.actor, from_us(row.created_us)) for row in rows]
+
+
+def _check(kind: str, name: str, reason: str) -> None:
+    if kind not in KINDS:
+        raise Invalid(f"kind must be one of {', '.join(KINDS)}", field="kind")
+    if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
+        raise Invalid(f"name must be 1 to {MAX_NAME_CHARS} printable characters", field="name")
+    if len(reason) > MAX_REASON_CHARS or not reason.isprintable():
+        raise Invalid(f"reason must be at most {MAX_REASON_CHARS} printable characters", field="reason")
