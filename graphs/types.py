@@ -158,17 +158,20 @@ class ModelRequest:
     """One call of a model. `model` None means the default for the `task`.
 
     `grounding` and `question` repeat, as data, what the prompt says in words: the extractive answerer reads nothing
-    else, wire providers ignore them. `response_schema` is a JSON schema the answer must satisfy.
+    else, wire providers ignore them. `response_schema` is a JSON schema the answer must satisfy. `tool_choice` is auto,
+    none, required or the name of the one tool to call. The answer ends before the first of the `stop` texts.
     """
 
     messages: tuple[Message, ...]
     model: str | None = None
     task: Task = "chat"
     tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str = "auto"
     response_schema: Mapping[str, Any] | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    stop: tuple[str, ...] = ()
     question: str = ""
     grounding: tuple[Passage, ...] = ()
 
