@@ -70,7 +70,12 @@ class _Leg:
     gateway: MeteredGateway
     state: Mapping[str, Any] = field(default_factory=dict)
     error: PilothouseError | None = None
+    stopped: PilothouseError | None = None
     interrupts: tuple[Any, ...] = ()
+
+    @property
+    def payer(self) -> Payer:
+        return _payer(self.job)
 
 
 class Runner:
@@ -89,12 +94,15 @@ class Runner:
         history_messages: int = 12,
         max_message_chars: int = 8_000,
         admit: Callable[[Payer], Awaitable[Ticket]] | None = None,
+        barred: Callable[[Payer], PilothouseError | None] = lambda _: None,
     ) -> None:
+        """`admit` lets a new run in and holds its place; `barred` says why somebody's runs may not go on just now."""
         self._store, self._graphs, self._make_context, self._clock = store, graphs, make_context, clock
         self._run_timeout_s, self._grace_s = run_timeout_s, reattach_grace_s
         self._approval_ttl = timedelta(seconds=approval_ttl_s)
         self._history_messages, self._max_message_chars = history_messages, max_message_chars
-        self._admit = admit or OpenDesk().admit
+        self._admit, self._barred = admit or OpenDesk().admit, barred
+        self._legs: dict[str, _Leg] = {}
         self._live: dict[str, LiveRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -133,7 +141,7 @@ class Runner:
         await gateway.settle_in()
         ticket: Ticket = FreeTicket()
         if not admitted:
-            ticket = await self._admit(Payer(tenant, user, principal.key_id, request.feature, run_id, run_id))
+            ticket = await self._admit(_payer(job))
         if told is not None:
             told(ticket.headers)
         try:
@@ -224,6 +232,13 @@ class Runner:
         if not await self._store.runs.set_status(run_id, "cancelled", "waiting"):
             raise Conflict(f"run {run_id} has ended as {record.status}")
 
+    def stop(self, whose: Callable[[Payer], bool], error: PilothouseError) -> int:
+        """Cancel the runs in flight of those payers; they end with `error`. Gives how many. Waiting runs stay."""
+        legs = [leg for leg in self._legs.values() if whose(leg.payer)]
+        for leg in legs:
+            self._stop(leg, error)
+        return len(legs)
+
     # Approvals
 
     async def decide(
@@ -242,6 +257,8 @@ class Runner:
         record = await self._store.runs.get(pending.run_id, principal.tenant_id, None)
         if record.status != "waiting":
             raise Conflict(f"run {pending.run_id} does not wait any more; it is {record.status}")
+        if (error := self._barred(_payer(self._job(record)))) is not None:
+            raise error  # nothing is decided: the approval is there when its owner may call again
         if arguments is not None:
             self._check_arguments(record, pending, arguments)
         decided = await self._store.approvals.decide(
@@ -304,12 +321,19 @@ class Runner:
 
     async def _spawn(self, leg: _Leg, context: RunContext, graph_input: Any, *, watched: bool) -> None:
         task = asyncio.create_task(self._drive(leg, context, graph_input), name=f"run {leg.job.run_id}")
-        self._tasks[leg.job.run_id] = task
+        self._tasks[leg.job.run_id], self._legs[leg.job.run_id] = task, leg
         if watched:
             watcher = asyncio.create_task(self._watch(leg.live, task), name=f"watch {leg.job.run_id}")
             task.add_done_callback(lambda _: watcher.cancel())
         # A task that is cancelled before its first step never runs at all, and would settle nothing.
         await asyncio.sleep(0)
+        if (error := self._barred(leg.payer)) is not None:
+            self._stop(leg, error)  # switched off since it was let in, when `stop` did not know of it yet
+
+    def _stop(self, leg: _Leg, error: PilothouseError) -> None:
+        leg.stopped = error
+        if (task := self._tasks.get(leg.job.run_id)) is not None:
+            task.cancel()
 
     async def _watch(self, live: LiveRun, task: asyncio.Task[None]) -> None:
         """Cancel a run that nobody has read for the grace period."""
@@ -341,6 +365,8 @@ class Runner:
         if record.run_id in self._live:
             return
         job = self._job(record)
+        if self._barred(_payer(job)) is not None:
+            return  # its tool may not act now; the next sweep asks again
         trace = RunTrace(record.run_id, clock=self._clock)
         context, gateway = self._make_context(job, trace)
         live = self._open(job, await self._store.runs.next_event_number(record.run_id))
@@ -363,7 +389,8 @@ class Runner:
         except TimeoutError:
             leg.error = UpstreamTimeout(f"the run took longer than {self._run_timeout_s:g} s")
         except asyncio.CancelledError:
-            leg.error = Interrupted("the server was stopped") if self._closing else Cancelled("the run was cancelled")
+            stopped = Interrupted("the server was stopped") if self._closing else Cancelled("the run was cancelled")
+            leg.error = leg.stopped or stopped
         except Exception:
             # The edge of a run: whatever a library threw is recorded here and never becomes answer text.
             log.exception("run failed", extra={"run_id": job.run_id})
@@ -378,8 +405,8 @@ class Runner:
             log.error("run could not be stored", extra={"run_id": job.run_id}, exc_info=failure)
             unstored = PilothouseError("the run could not be stored")
             leg.live.emit("run.failed", {"error": card_error(unstored).model_dump(by_alias=True)})
-        self._live.pop(job.run_id, None)
-        self._tasks.pop(job.run_id, None)
+        for known in (self._live, self._tasks, self._legs):
+            known.pop(job.run_id, None)
         leg.live.close()
 
     async def _step_through(self, leg: _Leg, context: RunContext, graph_input: Any) -> None:
@@ -529,6 +556,11 @@ class Runner:
     async def _record(self, principal: Principal, run_id: str) -> RunRecord:
         sees_all = principal.may("runs")
         return await self._store.runs.get(run_id, principal.tenant_id, None if sees_all else principal.user_id)
+
+
+def _payer(job: Job) -> Payer:
+    principal, run_id = job.principal, job.run_id
+    return Payer(principal.tenant_id, principal.user_id, principal.key_id, job.request.feature, run_id, run_id)
 
 
 def _message(turn: MessageRecord) -> Message:
