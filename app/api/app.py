@@ -24,6 +24,7 @@ from app.api import (
     runs,
     search,
     tickets,
+    usage,
     ws,
 )
 from app.api.middleware import Guard
@@ -47,6 +48,7 @@ ROUTERS: Final = (
     collections.router,
     search.router,
     keys.router,
+    usage.router,
 )
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Problem, "description": description}

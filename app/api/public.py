@@ -20,7 +20,7 @@ SELF_AUTHENTICATING_SOCKETS: Final = frozenset({"/api/ai/chat/ws"})
 
 CONSOLE: Final = "/console"
 V1: Final = "/v1/"
-_LARGE: Final = frozenset({"/api/ai/documents"})
+_LARGE: Final = frozenset({"/api/ai/documents", "/api/ai/usage/reconcile"})
 _MULTIPART_FRAME_BYTES: Final = 64 * 1024
 # JSON may spell one character as an escaped surrogate pair, twelve bytes.
 _BYTES_A_CHARACTER: Final = 12

@@ -74,9 +74,10 @@ class UsageBook:
         tenant_id: str | None,
         since: date | None,
         until: date | None,
+        user_id: str | None = None,
         limit: int = 200,
     ) -> UsageReport:
-        """Sums by one or two dimensions, of one tenant or of all, from the first to the last of the given UTC days.
+        """Sums by one or two dimensions, of one tenant (of one user in it) or of all, over the given UTC days.
 
         Users and features are named within their tenant: across tenants they are told apart only when the tenant is a
         dimension too. Raises Invalid.
@@ -92,7 +93,7 @@ class UsageBook:
                 *(func.sum(column).over().label(f"all_{column.name}") for column in sums),
                 func.count().over().label("groups"),
             )
-            .where(ledger.c.state != "open", *_within(tenant_id, since, until))
+            .where(ledger.c.state != "open", *_within(tenant_id, since, until, user_id=user_id))
             .group_by(*columns)
             .order_by(literal_column("cost_micros").desc(), *columns)
             .limit(limit)
@@ -138,11 +139,17 @@ def _check(group_by: tuple[Dimension, ...], since: date | None, until: date | No
 
 
 def _within(
-    tenant_id: str | None, since: date | None, until: date | None, provider: str | None = None
+    tenant_id: str | None,
+    since: date | None,
+    until: date | None,
+    provider: str | None = None,
+    user_id: str | None = None,
 ) -> Sequence[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if tenant_id is not None:
         conditions.append(ledger.c.tenant_id == tenant_id)
+    if user_id is not None:
+        conditions.append(ledger.c.user_id == user_id)
     if provider is not None:
         conditions.append(ledger.c.provider == provider)
     if since is not None:
