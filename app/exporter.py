@@ -27,7 +27,7 @@ async def export(store_url: str, tracking_uri: str, artifacts: str) -> None:
     await loop.connect_read_pipe(lambda: _UntilClosed(stop), sys.stdin.buffer)
     store = await Store.open(store_url)
     try:
-        await TraceExporter(store.runs, MlflowSink(tracking_uri, Path(artifacts))).run(stop)
+        await TraceExporter(store.runs, store.feedback, MlflowSink(tracking_uri, Path(artifacts))).run(stop)
     finally:
         await store.close()
 

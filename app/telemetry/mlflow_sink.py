@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from app.telemetry.mlflow_trace import MlflowSpan
+from app.telemetry.mlflow_trace import MlflowSpan, Opinion
 
 EXPERIMENT = "pilothouse"
+THUMB = "thumbs_up"
+MAX_SOURCE_CHARS = 250  # of MLflow's column
 
 
 class MlflowSink:
@@ -28,6 +30,34 @@ class MlflowSink:
         from mlflow.entities import Span  # loaded with the store; see _open
 
         self._store.log_spans(self._experiment_id, [Span.from_dict(span) for trace in traces for span in trace])
+
+    def assess(self, trace: str, opinions: Sequence[Opinion]) -> None:
+        """One assessment a user, as a person's feedback: true for a thumb up, the comment as its rationale."""
+        from mlflow.entities import AssessmentSource, Feedback  # loaded with the store; see _open
+
+        held = {
+            one.source.source_id: one
+            for one in self._store.get_trace_info(trace).assessments
+            if one.name == THUMB and one.source.source_type == "HUMAN"
+        }
+        for opinion in opinions:
+            user, moment_ms = opinion.user_id[:MAX_SOURCE_CHARS], int(opinion.created_at.timestamp() * 1_000)
+            given = Feedback(
+                name=THUMB,
+                value=opinion.rating == "up",
+                rationale=opinion.comment,
+                source=AssessmentSource("HUMAN", user),
+                trace_id=trace,
+                create_time_ms=moment_ms,
+                last_update_time_ms=moment_ms,
+            )
+            earlier = held.get(user)
+            if earlier is None:
+                self._store.create_assessment(given)
+            elif (earlier.value, earlier.rationale or "") != (given.value, given.rationale):
+                self._store.update_assessment(
+                    trace, earlier.assessment_id, feedback=given.feedback, rationale=given.rationale
+                )
 
     def _open(self) -> None:
         # Importing MLflow takes seconds and hundreds of MB: here, in the exporter's process, never in the API's.

@@ -66,6 +66,19 @@ class EndedRun(Protocol):
     def ended_at(self) -> datetime | None: ...
 
 
+class Opinion(Protocol):
+    """A user's thumb and comment."""
+
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def rating(self) -> str: ...
+    @property
+    def comment(self) -> str: ...
+    @property
+    def created_at(self) -> datetime: ...
+
+
 def trace_id(run_id: str) -> str:
     """The trace of that run; a run id that is a UUID is found again in it."""
     try:

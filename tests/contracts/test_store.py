@@ -362,12 +362,24 @@ class TestRuns:
         await begin(store, "open")
         assert await store.runs.backlog() == 5
         assert [run.run_id for run in await store.runs.export_batch(2)] == ["r0", "r1"]
-        assert await store.runs.mark_exported(["r0", "r1"], ["t0", "t1"]) == 2
-        assert await store.runs.mark_exported(["r1", "open"], ["again", "never"]) == 0
+        assert await store.runs.mark_exported(["r0", "r1"], ["t0", "t1"], {}) == 2
+        assert await store.runs.mark_exported(["r1", "open"], ["again", "never"], {}) == 0
         assert [run.run_id for run in await store.runs.export_batch(10)] == ["r2", "r3", "r4"]
         assert await store.runs.backlog() == 3
         exported = await store.runs.get("r1", "a", None)
         assert (exported.trace_id, exported.exported_at) == ("t1", clock.now)
+
+    async def test_an_opinion_brings_its_run_back_until_it_was_exported(self, store: Store, clock: Clock) -> None:
+        await store.runs.finish("r1", card("r1", await begin(store, "r1")))
+        assert await store.runs.mark_exported(["r1"], ["t1"], {}) == 1
+        first = await store.feedback.put("r1", "a", "u1", "up", "")
+        assert [run.run_id for run in await store.runs.export_batch(10)] == ["r1"]
+        clock.move(seconds=1)
+        second = await store.feedback.put("r1", "a", "u2", "down", "no")  # while the first is being exported
+        assert await store.runs.mark_exported(["r1"], ["t1"], {"r1": first.created_at}) == 0
+        assert await store.runs.mark_exported(["r1"], ["t1"], {}) == 0
+        assert await store.runs.mark_exported(["r1"], ["t1"], {"r1": second.created_at}) == 1
+        assert await store.runs.backlog() == 0
 
     async def test_many_runs_at_once_all_end(self, store: Store) -> None:
         async def run(n: int) -> None:

@@ -91,6 +91,27 @@ async def test_an_exporter_killed_in_mid_drain_loses_no_trace_and_doubles_none(s
     assert exported.items[0].trace_id == trace_id(exported.items[0].run_id)
 
 
+async def test_a_thumb_becomes_an_assessment_of_the_trace_and_a_later_one_takes_its_place(
+    store: Store, tmp_path: Path
+) -> None:
+    run_id = await ended_run(store)
+    database = tmp_path / "mlflow.db"
+
+    async def drained() -> bool:
+        return await store.runs.backlog() == 0
+
+    async with exporter_process(url(tmp_path), f"sqlite:///{database}", tmp_path / "artifacts"):
+        await until(drained)
+        for user, rating, comment in (("ada", "up", ""), ("bob", "down", "wrong page"), ("ada", "down", "not so")):
+            await store.feedback.put(run_id, "acme", user, rating, comment)
+            await until(drained)
+
+    kept = "select trace_id, name, value, rationale, source_type, source_id from assessments where valid order by 6"
+    thumb = (trace_id(run_id), "thumbs_up", "false")
+    assert rows(database, kept) == [(*thumb, "not so", "HUMAN", "ada"), (*thumb, "wrong page", "HUMAN", "bob")]
+    assert rows(database, "select count(*) from trace_info") == [(1,)]
+
+
 CHILD = "import os, sys; print(sys.stdin.readline(), os.getpid(), flush=True, file=open(sys.argv[1], 'a')); "
 
 

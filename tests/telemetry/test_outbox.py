@@ -1,7 +1,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.records import AnswerCard, SpanRecord
-from app.telemetry.mlflow_trace import EndedRun, MlflowSpan, trace_id, trace_spans
+from app.telemetry.mlflow_trace import EndedRun, MlflowSpan, Opinion, trace_id, trace_spans
 from app.telemetry.outbox import TraceExporter
 from graphs.errors import Missing
 
@@ -45,12 +45,21 @@ def span(run: Run, span_id: str, parent: str | None, name: str, kind: str, **att
     return SpanRecord(span_id, run.run_id, parent, name, kind, NOW, NOW + timedelta(seconds=1), "ok", attributes)
 
 
+@dataclass(frozen=True)
+class Thought:
+    user_id: str
+    rating: str
+    comment: str = ""
+    created_at: datetime = NOW
+
+
 class MemoryOutbox:
     """`fails` is asked before every call; `deleted` runs have no spans any more."""
 
     def __init__(self, runs: Sequence[Run], deleted: Sequence[str] = ()) -> None:
         self.waiting = {run.run_id: run for run in runs}
         self.deleted = deleted
+        self.opinions: dict[str, list[Thought]] = {}
         self.emptied = asyncio.Event()
         self.fails = lambda: False
 
@@ -72,10 +81,17 @@ class MemoryOutbox:
         run = self.waiting[run_id]
         return [span(run, f"{int(run_id, 16):016x}", None, "rag", "run")]
 
-    async def mark_exported(self, run_ids: Sequence[str], trace_ids: Sequence[str]) -> int:
+    async def mark_exported(
+        self, run_ids: Sequence[str], trace_ids: Sequence[str], heard: Mapping[str, datetime]
+    ) -> int:
         self._perhaps_fail()
         assert [trace_id(run_id) for run_id in run_ids] == list(trace_ids)
+        assert heard == {run_id: NOW for run_id in run_ids if self.opinions.get(run_id)}
         return len([self.waiting.pop(run_id) for run_id in run_ids])
+
+    async def for_run(self, run_id: str, tenant_id: str) -> Sequence[Opinion]:
+        self._perhaps_fail()
+        return self.opinions.get(run_id, [])
 
     async def backlog(self) -> int:
         return len(self.waiting)
@@ -89,6 +105,8 @@ class MemorySink:
     away: bool = False
     fails: Any = lambda: False
     spans: dict[tuple[str, str], MlflowSpan] = field(default_factory=dict)
+    assessed: dict[tuple[str, str], Opinion] = field(default_factory=dict)
+    refuses_opinions: bool = False
 
     def write(self, traces: Sequence[Sequence[MlflowSpan]]) -> None:
         if self.away or self.fails():
@@ -100,6 +118,14 @@ class MemorySink:
         self.spans |= {(item["trace_id"], item["span_id"]): item for trace in traces for item in trace}
         if self.fails():
             raise OSError("the connection broke after the commit")
+
+    def assess(self, trace: str, opinions: Sequence[Opinion]) -> None:
+        if self.away or self.fails():
+            raise OSError("MLflow is away")
+        if self.refuses_opinions:
+            raise ValueError("cannot store this")
+        assert trace in self.traces
+        self.assessed |= {(trace, opinion.user_id): opinion for opinion in opinions}
 
     @property
     def traces(self) -> list[str]:
@@ -116,7 +142,7 @@ def runs(count: int) -> list[Run]:
 
 async def drained(outbox: MemoryOutbox, sink: MemorySink) -> None:
     stop = asyncio.Event()
-    task = asyncio.create_task(TraceExporter(outbox, sink, batch_runs=5, idle_s=0.0001).run(stop))
+    task = asyncio.create_task(TraceExporter(outbox, outbox, sink, batch_runs=5, idle_s=0.0001).run(stop))
     await outbox.emptied.wait()
     stop.set()
     await task
@@ -132,10 +158,11 @@ async def test_every_run_gets_its_trace() -> None:
 async def test_failures_at_any_step_lose_no_trace_and_double_none(seed: int) -> None:
     made, chance = runs(40), random.Random(seed)
     outbox, sink = MemoryOutbox(made), MemorySink()
+    outbox.opinions = {run.run_id: [Thought("ada", "up")] for run in made[::4]}
     # Long pauses follow failures in a row; the exporter's loop is driven here without them.
     outbox.fails = lambda: chance.random() < 0.05
     sink.fails = lambda: chance.random() < 0.2
-    exporter = TraceExporter(outbox, sink, batch_runs=5)
+    exporter = TraceExporter(outbox, outbox, sink, batch_runs=5)
     while outbox.waiting:
         try:
             await exporter.export_once()
@@ -143,6 +170,7 @@ async def test_failures_at_any_step_lose_no_trace_and_double_none(seed: int) -> 
             continue
     assert sink.traces == sorted(trace_id(run.run_id) for run in made)
     assert len(sink.spans) == len(made)
+    assert len(sink.assessed) == len(made) / 4
 
 
 async def test_a_run_that_mlflow_refuses_holds_up_no_other_and_keeps_a_bare_trace() -> None:
@@ -153,9 +181,17 @@ async def test_a_run_that_mlflow_refuses_holds_up_no_other_and_keeps_a_bare_trac
     assert [trace for (trace, _), item in sink.spans.items() if incomplete(item)] == [trace_id(made[3].run_id)]
 
 
+async def test_an_opinion_that_mlflow_refuses_holds_up_no_run() -> None:
+    made, sink = runs(12), MemorySink(refuses_opinions=True)
+    outbox = MemoryOutbox(made)
+    outbox.opinions[made[3].run_id] = [Thought("ada", "down")]
+    await drained(outbox, sink)
+    assert (len(sink.traces), sink.assessed) == (12, {})
+
+
 async def test_while_mlflow_is_away_runs_stay_in_the_outbox() -> None:
     outbox, sink = MemoryOutbox(runs(3)), MemorySink(away=True)
-    exporter = TraceExporter(outbox, sink)
+    exporter = TraceExporter(outbox, outbox, sink)
     with pytest.raises(OSError, match="MLflow is away"):
         await exporter.export_once()
     assert await outbox.backlog() == 3

@@ -1,6 +1,6 @@
 """Thumbs and comments: one for each run and user, the later one counts."""
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.services.store.database import Database
 from app.services.store.page import build, columns
@@ -18,7 +18,10 @@ class Feedback:
         self._db = database
 
     async def put(self, run_id: str, tenant_id: str, user_id: str, rating: Rating, comment: str) -> FeedbackRecord:
-        """Write or replace this user's opinion of any run of the tenant. Raises Missing."""
+        """Write or replace this user's opinion of any run of the tenant. Raises Missing.
+
+        An ended run goes back into the outbox with it, so that its trace learns of the opinion.
+        """
         row = {
             "run_id": run_id,
             "tenant_id": tenant_id,
@@ -37,6 +40,7 @@ class Feedback:
             run = select(runs.c.run_id).where(runs.c.run_id == run_id, runs.c.tenant_id == tenant_id)
             if (await connection.execute(run)).first() is None:
                 raise Missing("no such run")
+            await connection.execute(update(runs).where(runs.c.run_id == run_id).values(exported_at=None))
             return build(FeedbackRecord, (await connection.execute(upsert.returning(*_COLUMNS))).one())
 
     async def for_run(self, run_id: str, tenant_id: str) -> list[FeedbackRecord]:

@@ -59,7 +59,7 @@ class RunRecord:
 
     `asked` is what the caller chose beside the message: collection, model, where; a resumed run needs it again.
     `stations` is wall time in ms by station, summed where one was passed twice. `exported_at` and `trace_id` are set
-    once the run's trace has left the outbox.
+    once the run's trace has left the outbox; an opinion puts it back.
     """
 
     run_id: str

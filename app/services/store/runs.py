@@ -18,7 +18,7 @@ from app.services.store.conversations import owned
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
 from app.services.store.records import Page, RunFilter, RunRecord
-from app.services.store.tables import approvals, conversations, events, messages, runs, spans
+from app.services.store.tables import approvals, conversations, events, feedback, messages, runs, spans
 from app.services.store.text import clean
 from graphs.errors import Conflict, Missing
 
@@ -165,12 +165,19 @@ class Runs:
         async with self._db.read() as connection:
             return [build(RunRecord, row) for row in await connection.execute(query)]
 
-    async def mark_exported(self, run_ids: Sequence[str], trace_ids: Sequence[str]) -> int:
-        """Take these runs out of the outbox, each with its trace's id; how many were still in it."""
+    async def mark_exported(
+        self, run_ids: Sequence[str], trace_ids: Sequence[str], heard: Mapping[str, datetime]
+    ) -> int:
+        """Take these runs out of the outbox, each with its trace's id; how many were still in it.
+
+        `heard` has the time of the newest opinion that was exported with a run. One that has another by now stays in.
+        """
         now, marked = self._db.clock(), 0
         async with self._db.write() as connection:
             for run_id, trace_id in zip(run_ids, trace_ids, strict=True):
-                change = update(runs).where(runs.c.run_id == run_id, _in_outbox())
+                newest = select(func.max(feedback.c.created_at)).where(feedback.c.run_id == run_id).scalar_subquery()
+                same = newest == heard[run_id] if run_id in heard else newest.is_(None)
+                change = update(runs).where(runs.c.run_id == run_id, _in_outbox(), same)
                 marked += (await connection.execute(change.values(exported_at=now, trace_id=trace_id))).rowcount
         return marked
 
