@@ -3,6 +3,7 @@
 A plan is made once for each call and is a value: prices and limits in it stay as they were at admission.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +17,10 @@ from graphs.errors import Forbidden, Invalid, Missing, PromptTooLong, UpstreamEr
 from graphs.types import ModelInfo, Task
 
 UNMEASURED_MS: Final = 0.0  # a model nobody has called yet is tried before a slow one
+UNASKED_OUTPUT_TOKENS: Final = 256  # what an answer is taken to have, to compare costs, where the caller does not say
+# Tokens are counted too high, in the mean 1.7 times (tokens.py): a prompt beyond a window by less may still fit.
+COUNTED_TOO_HIGH: Final = 2
+MAX_STEADY: Final = 4_096
 
 
 class NoModelFits(UpstreamError):
@@ -77,6 +82,7 @@ class Router:
         default: str,
         plain: RouteConfig | None = None,
         quality: Callable[[str, Task], float | None] = lambda _model, _task: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`members` resolves a route to its models in the order of its candidates; `by_task` overrides `default`.
 
@@ -88,6 +94,9 @@ class Router:
         self._embedding = {name for name, target in targets.items() if isinstance(target.provider, Embeds)}
         self._plain = plain or RouteConfig(candidates=("x",))
         self._alone: dict[str, RouteConfig] = {}
+        self._monotonic = monotonic
+        self._groups: dict[str, tuple[Target, ...]] = {}
+        self._steady: dict[tuple[str, bool, frozenset[str] | None], tuple[int, Plan]] = {}
         for name in {default, *self._by_task.values()}:
             self.route_of(name)
 
@@ -107,30 +116,50 @@ class Router:
 
     def models_of(self, name: str) -> tuple[Target, ...]:
         """The models of a route in the order of its candidates. Raises Missing."""
-        self.route_of(name)
-        names = self._members(name) if name in self.routes else (name,)
-        return tuple(self.targets[member] for member in names)
+        if (group := self._groups.get(name)) is None:
+            self.route_of(name)
+            names = self._members(name) if name in self.routes else (name,)
+            group = self._groups[name] = tuple(self.targets[member] for member in names)
+        return group
 
     def plan(self, name: str, need: Need) -> Plan:
         """Raises Missing, Forbidden (the payer may use none of them), PromptTooLong, NoModelFits; Invalid where a model
         that embeds should answer or the other way round."""
+        embeds = need.task == "embedding"
+        steady = self._steady.get((name, embeds, need.allowed))
+        if steady is not None and need.prompt_tokens + need.output_tokens <= steady[0]:
+            return steady[1]
         config = self.route_of(name)
         candidates = self.models_of(name)
-        if any((target.name in self._embedding) != (need.task == "embedding") for target in candidates):
-            does = "does not embed" if need.task == "embedding" else "embeds texts and does not answer"
+        if any((target.name in self._embedding) != embeds for target in candidates):
+            does = "does not embed" if embeds else "embeds texts and does not answer"
             raise Invalid(f"{name} {does}", field="model")
         reasons: list[str] = []
-        fit = [target for target in candidates if need.allowed is None or target.name in need.allowed]
-        if not fit:
+        allowed = [target for target in candidates if need.allowed is None or target.name in need.allowed]
+        if not allowed:
             raise Forbidden(f"this caller may not use {name}", field="model")
-        fit = self._large_enough(fit, need, reasons)
-        fit = self._good_enough(fit, need, config, reasons)
-        return Plan(name, tuple(self._ordered(fit, need, config, reasons)), config, tuple(reasons))
+        large = self._large_enough(allowed, need, reasons)
+        good = self._good_enough(large, need, config, reasons)
+        plan = Plan(name, tuple(self._ordered(good, need, config, reasons)), config, tuple(reasons))
+        if config.policy == "order" and config.min_quality is None and large is allowed:
+            self._keep(plan, need, min(target.info.context_tokens for target in allowed))
+        return plan
+
+    def _keep(self, plan: Plan, need: Need, window: int) -> None:
+        """Keep a plan that holds for every call of these callers which fits into the smallest window."""
+        if len(self._steady) >= MAX_STEADY:
+            self._steady.clear()
+        self._steady[plan.route, need.task == "embedding", need.allowed] = window, plan
 
     def _large_enough(self, targets: list[Target], need: Need, reasons: list[str]) -> list[Target]:
-        if not need.prompt_tokens:
+        """Those whose window holds prompt and answer; where none surely does, those that may hold the prompt."""
+        tokens = need.prompt_tokens + need.output_tokens
+        large = [target for target in targets if target.info.context_tokens >= tokens]
+        if len(large) == len(targets):
             return targets
-        large = [target for target in targets if target.info.context_tokens >= need.prompt_tokens]
+        if not large and need.task != "embedding":
+            least = need.prompt_tokens / COUNTED_TOO_HIGH
+            large = [target for target in targets if target.info.context_tokens >= least]
         if not large:
             most = max(target.info.context_tokens for target in targets)
             raise PromptTooLong(
@@ -156,19 +185,24 @@ class Router:
         return good
 
     def _ordered(self, targets: list[Target], need: Need, config: RouteConfig, reasons: list[str]) -> list[Target]:
-        if config.policy == "order" or len(targets) == 1:
+        if len(targets) == 1:
+            return targets
+        if config.policy == "order":
+            reasons.append("in the route's order: " + ", ".join(target.name for target in targets))
             return targets
         if config.policy == "cost":
-            keys = {t.name: float(t.price.worst_micros(need.prompt_tokens, need.output_tokens or 1)) for t in targets}
+            output = need.output_tokens or UNASKED_OUTPUT_TOKENS
+            keys = {t.name: float(t.price.worst_micros(need.prompt_tokens, output)) for t in targets}
             unit = "micro-dollars at most"
         elif config.policy == "latency":
-            keys = {t.name: t.latency.p95_ms or UNMEASURED_MS for t in targets}
+            now = self._monotonic()
+            keys = {t.name: t.latency.expected_ms(now) or UNMEASURED_MS for t in targets}
             unit = "ms at the 95th percentile"
         else:
             keys = {t.name: -(self._quality(t.name, need.task) or 0.0) for t in targets}
             unit = f"at {need.task}"
         ordered = sorted(targets, key=lambda target: keys[target.name])
-        reasons.append(f"by {config.policy}: " + ", ".join(f"{t.name} {abs(keys[t.name]):g} {unit}" for t in ordered))
+        reasons.append(f"by {config.policy}: " + ", ".join(f"{t.name} {abs(keys[t.name]):.6g} {unit}" for t in ordered))
         return ordered
 
 
