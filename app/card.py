@@ -19,7 +19,7 @@ from app.records import (
 )
 from graphs.agent.state import Turn
 from graphs.errors import PilothouseError
-from graphs.events import Event, Proposed, Ran, Retrieved, Said
+from graphs.events import Continued, Event, Proposed, Ran, Retrieved, Said
 from graphs.types import Passage, ToolResult
 
 SUMMARY_CHARS = 500
@@ -43,6 +43,7 @@ class RunFacts:
     reasons: tuple[str, ...] = ()
     degraded: str = ""
     without_model: bool = False
+    continued_by: tuple[str, ...] = ()
 
 
 def card(
@@ -82,6 +83,7 @@ def card(
         reasons=facts.reasons,
         degraded=facts.degraded,
         without_model=facts.without_model,
+        continued_by=facts.continued_by,
         validation=state.get("validation", ""),
         error=None if error is None else card_error(error),
         created_at=facts.created_at,
@@ -117,6 +119,8 @@ def event(happened: Event) -> tuple[str, dict[str, Any]]:
     match happened:
         case Said(text):
             return "message.delta", {"text": text}
+        case Continued(model):
+            return "message.continued", {"model": model}
         case Retrieved(passages, version):
             return "retrieval.completed", {"passages": [_passage(item) for item in passages], "indexVersion": version}
         case Proposed(proposal, risk):

@@ -38,7 +38,10 @@ class Gateway(Protocol):
         ...
 
     def stream(self, request: ModelRequest) -> AsyncIterator[Delta | Completion]:
-        """Deltas in order, then exactly one Completion whose text is their concatenation. Raises UpstreamError."""
+        """Deltas in order, then exactly one Completion whose text is their concatenation. Raises UpstreamError.
+
+        A Continuation among them says that the answer broke off there and another call goes on with it.
+        """
         ...
 
     async def complete(self, request: ModelRequest) -> Completion:

@@ -22,6 +22,13 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Continued:
+    """The answer broke off here, and `model` goes on with it."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Proposed:
     proposal: ToolProposal
     risk: str
@@ -39,4 +46,4 @@ class Validated:
     validation: str
 
 
-Event = Retrieved | Said | Proposed | Ran | Validated
+Event = Retrieved | Said | Continued | Proposed | Ran | Validated

@@ -184,6 +184,13 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Continuation(Delta):
+    """From this piece on another call of a model goes on with an answer that broke off; its text may be empty."""
+
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """The whole of one model call; the last item of every stream."""
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from graphs.context import RunContext
 from graphs.errors import UpstreamError
-from graphs.events import Event, Said
-from graphs.types import Completion, Delta, ModelRequest, Task
+from graphs.events import Continued, Event, Said
+from graphs.types import Completion, Continuation, Delta, ModelRequest, Task
 
 # The embedded models reserve room for the answer inside their window; more than half of it would starve the prompt.
 LARGEST_ANSWER_SHARE = 0.25
@@ -37,6 +37,8 @@ async def say(ctx: RunContext, request: ModelRequest, write: Callable[[Event], N
             write(Said(text))
 
     async for item in ctx.gateway.stream(request):
+        if isinstance(item, Continuation):
+            write(Continued(item.model))
         if isinstance(item, Delta):
             let_out(guarded.feed(item.text))
         else:

@@ -9,11 +9,14 @@ from typing import Final, Self
 from app.config.price import FREE
 from app.config.schema import RouteConfig
 from app.records import Payer
+from app.services.gateway.attempt import Attempt, Call, Ended
 from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
+from app.services.gateway.continuation import continued, marked
 from app.services.gateway.embedding import MINILM_NAME, refuse_batch
+from app.services.gateway.patience import Patience
 from app.services.gateway.ports import Desk, OpenDesk
 from app.services.gateway.provider import Embedded, Embeds, Provider
-from app.services.gateway.recover import Attempt, Call, Ended, Recovery
+from app.services.gateway.recover import Recovery
 from app.services.gateway.routes import Need, Plan, Router, Target
 from app.services.gateway.tokens import MESSAGE_TOKENS, texts_of
 from graphs.errors import UpstreamError, UpstreamTimeout
@@ -64,40 +67,60 @@ class ModelGateway:
     def plan(self, request: ModelRequest, payer: Payer) -> tuple[Plan, int]:
         """How the request would be tried, and how many tokens its prompt has at most. Raises as Router.plan does."""
         name = self.router.name_for(request.model, request.task)
-        read = sum(self.count_tokens(text, name) + MESSAGE_TOKENS for text in texts_of(request.messages))
+        count = self.router.models_of(name)[0].provider.count_tokens
+        read = sum(count(text) + MESSAGE_TOKENS for text in texts_of(request.messages))
         allowed = self.recovery.desk.allowed(payer)
         need = Need(request.task, read + MESSAGE_TOKENS, request.max_tokens or 0, allowed)
         return self.router.plan(name, need), need.prompt_tokens
 
-    async def stream(
+    def stream(
         self, request: ModelRequest, payer: Payer = NOBODY, report: Callable[[Attempt], None] | None = None
     ) -> AsyncGenerator[Delta | Completion, None]:
-        """As the port says. `report` hears of every attempt when it ends."""
+        """As the port says. `report` hears of every attempt when it ends. Raises at once what Router.plan raises."""
         plan, prompt_tokens = self.plan(request, payer)
+        return self.follow(plan, prompt_tokens, request, payer, report)
+
+    def follow(
+        self,
+        plan: Plan,
+        prompt_tokens: int,
+        request: ModelRequest,
+        payer: Payer,
+        report: Callable[[Attempt], None] | None = None,
+        *,
+        streamed: bool = True,
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        """The request by a plan that `plan` made. Not `streamed`, all items come at the end, and what breaks off in the
+        middle can be tried again."""
+        config = plan.config
 
         def opened(target: Target, cap: int | None) -> AsyncGenerator[Delta | Completion, None]:
-            limit = request.max_tokens if cap is None else min(request.max_tokens or cap, cap)
-            return timed(target, replace(request, model=target.name, max_tokens=limit), plan.config)
+            return timed(target, _for(target, request, cap), config)
 
-        call: Call[Delta | Completion] = Call(
-            payer=payer,
-            plan=plan,
-            task=request.task,
-            streamed=True,
-            prompt_tokens=prompt_tokens,
-            output_tokens=request.max_tokens,
-            open=opened,
-            read=_read,
-            count=lambda target, text: target.provider.count_tokens(text) if text else 0,
-            report=report,
+        def resumed(target: Target, cap: int | None, prefix: str) -> AsyncGenerator[Delta | Completion, None]:
+            rest = continued(_for(target, request, cap), prefix)
+            return marked(timed(target, rest, config), prefix, target.name)
+
+        return self.recovery.stream(
+            Call(
+                payer=payer,
+                plan=plan,
+                task=request.task,
+                streamed=streamed,
+                prompt_tokens=prompt_tokens,
+                output_tokens=request.max_tokens,
+                open=opened,
+                read=_read,
+                count=_count,
+                report=report,
+                # Half a JSON value cannot be gone on with: a grammar begins at its beginning.
+                resume=resumed if request.response_schema is None else None,
+            )
         )
-        # Closing it here, not when the collector comes by, is what stops the upstream when the caller goes.
-        async with aclosing(self.recovery.stream(call)) as items:
-            async for item in items:
-                yield item
 
     async def complete(self, request: ModelRequest, payer: Payer = NOBODY) -> Completion:
-        return await last(self.stream(request, payer))
+        plan, prompt_tokens = self.plan(request, payer)
+        return await last(self.follow(plan, prompt_tokens, request, payer, streamed=False))
 
     async def embed(self, texts: Sequence[str], model: str | None = None, payer: Payer = NOBODY) -> Embedded:
         """A vector for each text; without a model's name from the embedded one.
@@ -145,28 +168,22 @@ async def last(items: AsyncGenerator[Delta | Completion, None]) -> Completion:
 
 def _read(item: Delta | Completion) -> tuple[bool, str, Ended | None]:
     if isinstance(item, Delta):
-        return True, item.text, None
+        return bool(item.text), item.text, None
     return False, "", Ended(item.usage, item.finish_reason, item.model_version)
 
 
-async def timed(target: Target, request: ModelRequest, config: RouteConfig) -> AsyncGenerator[Delta | Completion, None]:
+def _count(target: Target, text: str) -> int:
+    return target.provider.count_tokens(text) if text else 0
+
+
+def _for(target: Target, request: ModelRequest, cap: int | None) -> ModelRequest:
+    limit = request.max_tokens if cap is None else min(request.max_tokens or cap, cap)
+    return replace(request, model=target.name, max_tokens=limit)
+
+
+def timed(target: Target, request: ModelRequest, config: RouteConfig) -> AsyncGenerator[Delta | Completion, None]:
     """The provider's stream within the route's deadlines."""
-    loop = asyncio.get_running_loop()
-    whole = loop.time() + config.timeout_s
-    until = min(whole, loop.time() + (config.first_token_timeout_s or config.timeout_s))
-    waited = "the first token"
-    async with aclosing(target.provider.stream(request)) as items:
-        while True:
-            try:
-                async with asyncio.timeout_at(until):
-                    item = await anext(items)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                waited = "the whole answer" if until == whole else waited
-                raise UpstreamTimeout(f"{target.name} took too long for {waited}") from error
-            yield item
-            until, waited = min(whole, loop.time() + config.between_tokens_timeout_s), "the next token"
+    return Patience(target.name, config).kept(target.provider.stream(request))
 
 
 async def embedding(target: Target, texts: Sequence[str], timeout_s: float) -> AsyncGenerator[Embedded, None]:
