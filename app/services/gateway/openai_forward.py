@@ -1,17 +1,18 @@
 """Passes OpenAI's wire through: events as they came, read only as far as settling and guarding need."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
-from typing import Any, Final
+from collections.abc import AsyncGenerator
+from typing import Final
 
 import aiohttp
 import orjson
 
-from app.services.gateway.openai_wire import FINISH, parse, read_usage
+from app.services.gateway.link import Deadline, drain, page, refusal
+from app.services.gateway.openai_wire import FINISH, read_usage
 from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
 from app.services.gateway.sse import SseParser
-from app.services.gateway.upstream import failure, retry_after
+from app.services.gateway.upstream import failure
+from app.services.gateway.wire import parse_event
 from graphs.errors import UpstreamError, UpstreamTimeout
 from graphs.types import ModelInfo, Usage
 
@@ -32,11 +33,11 @@ class Passage:
         self._usage: Usage | None = None
         self._finish, self._served = "", ""
 
-    def head(self) -> "Deadline":
+    def head(self) -> Deadline:
         """Bounds the wait for the response's head, which for a call that does not stream is that for the answer."""
         return self._within(self._timeouts.first_token_s, self._started, "the first token")
 
-    def _within(self, seconds: float, since: float, waited: str) -> "Deadline":
+    def _within(self, seconds: float, since: float, waited: str) -> Deadline:
         at, whole = since + seconds, self._started + self._timeouts.total_s
         if whole < at:
             at, waited = whole, "the whole answer"
@@ -46,19 +47,21 @@ class Passage:
         """Raises UpstreamError for an answer that had no end."""
         if not self._finish:
             raise UpstreamError(f"{self._info.name} broke off before the end of its answer")
-        return WireEnd(self._usage, FINISH.get(self._finish, "unknown"), self._info.version or self._served)
+        # An answer that cost nothing is not believed: without a usage, it is counted.
+        free = self._usage is not None and self._usage.output_tokens == 0 and self._spoke
+        usage = None if free else self._usage
+        return WireEnd(usage, FINISH.get(self._finish, "unknown"), self._info.version or self._served)
 
     async def whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[WireEvent, None]:
         """The one event of a call that does not stream."""
-        page = await self._page(response)
         if response.status != 200:
-            raise await refusal(self._info.name, response, self._secret, lambda _: _given(page))
-        yield self._event(page)
+            raise await refusal(self._info.name, response, self._secret, lambda: self._page(response))
+        yield self._event(await self._page(response))
 
     async def events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[WireEvent, None]:
         """The events of a stream but its [DONE]."""
         if response.status != 200:
-            raise await refusal(self._info.name, response, self._secret, self._page)
+            raise await refusal(self._info.name, response, self._secret, lambda: self._page(response))
         if response.content_type != "text/event-stream":
             if not response.content_type.endswith("json"):
                 raise UpstreamError(f"{self._info.name} answered with {response.content_type}, not with events")
@@ -90,10 +93,7 @@ class Passage:
         try:
             parsed = orjson.loads(data)
         except orjson.JSONDecodeError:
-            try:
-                parsed = parse(data.decode("utf-8", "replace"))
-            except (ValueError, RecursionError) as error:
-                raise UpstreamError(f"{self._info.name} sent an event that is not JSON") from error
+            parsed = parse_event(self._info.name, data.decode("utf-8", "replace"))
             data = orjson.dumps(parsed)
         if isinstance(parsed, list) and parsed:  # Gemini's OpenAI endpoint wraps its errors in a list
             parsed = parsed[0]
@@ -123,15 +123,10 @@ class Passage:
         return WireEvent(data, parsed, text, spoke)
 
     async def _page(self, response: aiohttp.ClientResponse) -> bytes:
-        pieces: list[bytes] = []
-        size_bytes = 0
-        async with self._within(self._timeouts.total_s, self._started, "the whole answer"):
-            while piece := await response.content.readany():
-                pieces.append(piece)
-                size_bytes += len(piece)
-                if size_bytes > MAX_ANSWER_BYTES:
-                    raise UpstreamError(f"{self._info.name} answered with more than {MAX_ANSWER_BYTES} bytes")
-        return b"".join(pieces)
+        whole = self._timeouts.total_s
+        return await page(
+            self._info.name, response, lambda: self._within(whole, self._started, "the whole answer"), MAX_ANSWER_BYTES
+        )
 
 
 class Frames:
@@ -161,50 +156,3 @@ class Frames:
         if self._parser is not None:
             found += [data.strip().encode("utf-8", "surrogatepass") for data in self._parser.close()]
         return found
-
-
-class Deadline:
-    """asyncio.timeout_at that raises UpstreamTimeout with the name of what was waited for."""
-
-    def __init__(self, at: float, told: str) -> None:
-        self._timeout, self._told = asyncio.timeout_at(at), told
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *raised: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*raised)
-        except TimeoutError as error:
-            raise UpstreamTimeout(self._told) from error
-
-
-async def refusal(
-    name: str,
-    response: aiohttp.ClientResponse,
-    secret: str,
-    page: Callable[[aiohttp.ClientResponse], Awaitable[bytes]],
-) -> UpstreamError:
-    """The error for a status that is not 200; a body that cannot be read does not change which one."""
-    said: Any = ""
-    with suppress(aiohttp.ClientError, UpstreamError):
-        said = (await page(response)).decode("utf-8", "replace")
-    with suppress(ValueError, RecursionError):
-        said = parse(said)
-    while isinstance(said, list) and said:
-        said = said[0]
-    error = said.get("error", said) if isinstance(said, dict) else said
-    return failure(name, response.status, error, secret=secret, retry_after_s=retry_after(response.headers))
-
-
-async def drain(response: aiohttp.ClientResponse, within_s: float = 0.02) -> None:
-    """See the end of the body after [DONE], so that the connection can serve again."""
-    if response.content.at_eof():
-        return
-    with suppress(TimeoutError, aiohttp.ClientError):  # the answer is whole and given: nothing here can spoil it
-        async with asyncio.timeout(within_s):
-            await response.content.readany()
-
-
-async def _given(page: bytes) -> bytes:
-    return page

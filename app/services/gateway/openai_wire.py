@@ -1,20 +1,19 @@
 """The shapes of OpenAI's chat completions: a request's body, and a completion put together from chunks."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import orjson
-
-from app.services.gateway.tokens import MESSAGE_TOKENS, texts_of
+from app.services.gateway.tokens import estimated_usage
 from app.services.gateway.upstream import failure
+from app.services.gateway.wire import PartialCall, count_of, dump, is_closed, parse_event
 from graphs.errors import UpstreamError
-from graphs.types import Completion, FinishReason, Message, ModelInfo, ModelRequest, ToolProposal, ToolSpec, Usage
+from graphs.types import Completion, FinishReason, Message, ModelInfo, ModelRequest, ToolSpec, Usage
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
-MAX_COUNT: Final = 1 << 31  # a count of tokens above it is garbage
+DONE: Final = "[DONE]"
 FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
     "eos": "stop",
@@ -57,11 +56,7 @@ def body(
         "tools": [_tool(spec) for spec in request.tools] if request.tools and info.native_tools else None,
         "response_format": _format(request.response_schema) if request.response_schema is not None else None,
     }
-    said = {name: value for name, value in fields.items() if value is not None}
-    try:
-        return orjson.dumps(said)
-    except TypeError:  # a lone surrogate: orjson refuses to write one, and no model can read one
-        return orjson.dumps(_whole(said))
+    return dump(fields)
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -87,65 +82,33 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
 
 def _format(schema: Mapping[str, Any]) -> dict[str, Any]:
     # OpenAI enforces a schema in strict mode only, and refuses strict mode for schemas with optional properties.
-    named = {"name": "answer", "schema": dict(schema), "strict": _is_closed(schema)}
+    named = {"name": "answer", "schema": dict(schema), "strict": is_closed(schema)}
     return {"type": "json_schema", "json_schema": named}
 
 
-def _is_closed(schema: Any) -> bool:
-    """Whether every object in the schema names and requires all of its properties."""
-    if isinstance(schema, Mapping):
-        properties = schema.get("properties")
-        if schema.get("type") == "object" or properties is not None:
-            names = set(properties or {})
-            if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != names:
-                return False
-        return all(_is_closed(value) for value in schema.values())
-    return all(_is_closed(item) for item in schema) if isinstance(schema, list | tuple) else True
-
-
-def _whole(value: Any) -> Any:
-    """The same JSON value with U+FFFD for lone surrogates; halves of one character are joined."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, Mapping):
-        return {_whole(key): _whole(item) for key, item in value.items()}
-    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def parse(data: str) -> Any:
-    """One event's JSON. NaN and lone surrogates, which orjson refuses, are read; the latter become U+FFFD."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return _whole(json.loads(data, strict=False))
-
-
-@dataclass(slots=True)
-class _Call:
-    """A tool call while its pieces arrive."""
-
-    call_id: str = ""
-    name: str = ""
-    arguments: list[str] = field(default_factory=list)
-
-
 class Assembly:
-    """Puts a completion together from the chunks of one stream."""
+    """Implements `app.services.gateway.reply.Assembly`."""
 
     def __init__(self, info: ModelInfo, secret: str = "") -> None:
         self._info, self._secret = info, secret
         self._texts: list[str] = []
-        self._calls: list[_Call] = []
-        self._by_index: dict[Any, _Call] = {}
+        self._calls: list[PartialCall] = []
+        self._by_index: dict[Any, PartialCall] = {}
         self._finish: str | None = None
         self._usage: Usage | None = None
         self._served = ""
-        self.spoke = False
-        """Whether the model has begun: text, a tool call or hidden reasoning came."""
+        self.pieces = 0
+        self.over = False
 
     @property
     def finished(self) -> bool:
         return self._finish is not None
+
+    def hear(self, data: str) -> str:
+        if data.strip() == DONE:
+            self.over = True
+            return ""
+        return self.add(parse_event(self._info.name, data))
 
     def add(self, chunk: Any) -> str:
         """The text that `chunk` adds, often empty. Raises the upstream's own error, or UpstreamError for garbage."""
@@ -169,6 +132,7 @@ class Assembly:
     def _choose(self, choice: Mapping[str, Any]) -> str:
         if isinstance(finish := choice.get("finish_reason"), str):
             self._finish = finish
+            self.pieces += 1
         # A server that does not stream answers the same call with a whole `message`.
         piece = choice.get("delta") or choice.get("message")
         if not isinstance(piece, dict):
@@ -177,7 +141,7 @@ class Assembly:
         texts = [piece.get("content"), piece.get("refusal")]
         text = "".join(text for text in texts if isinstance(text, str))
         thought = piece.get("reasoning_content") or piece.get("reasoning")
-        self.spoke = self.spoke or bool(text or thought or self._calls)
+        self.pieces += bool(text or thought or piece.get("tool_calls"))
         if text:
             self._texts.append(text)
         return text
@@ -190,7 +154,7 @@ class Assembly:
             call = self._by_index.get(index)
             # Some servers number every call 0: another id is another call.
             if call is None or (isinstance(call_id, str) and call_id and call.call_id and call_id != call.call_id):
-                call = self._by_index[index] = _Call()
+                call = self._by_index[index] = PartialCall()
                 self._calls.append(call)
             function = piece.get("function")
             function = function if isinstance(function, dict) else {}
@@ -210,11 +174,11 @@ class Assembly:
         Raises UpstreamError for a tool call without a name or whose arguments are not a JSON object.
         """
         text = "".join(self._texts)
-        calls = tuple(self._proposal(number, call) for number, call in enumerate(self._calls))
+        calls = tuple(call.proposal(self._info.name, number) for number, call in enumerate(self._calls))
         finish = FINISH.get(self._finish or "", "unknown")
         usage = self._usage
         if usage is None or (usage.output_tokens == 0 and (text or calls)):
-            written = text + "".join("".join(call.arguments) for call in self._calls)
+            written = text + "".join(call.text for call in self._calls)
             usage = estimated_usage(request.messages, written, count)
         return Completion(
             text=text,
@@ -226,35 +190,14 @@ class Assembly:
             tool_calls=calls,
         )
 
-    def _proposal(self, number: int, call: _Call) -> ToolProposal:
-        try:
-            arguments = parse("".join(call.arguments) or "{}")
-        except ValueError as error:
-            raise UpstreamError(f"{self._info.name} asked for a tool with arguments that are not JSON") from error
-        if not call.name or not isinstance(arguments, dict):
-            raise UpstreamError(f"{self._info.name} asked for a tool without a name or an object of arguments")
-        return ToolProposal(call.call_id or f"call_{number}", call.name, arguments)
-
 
 def read_usage(usage: Any) -> Usage | None:
     """Tokens as the server counted them; None if it did not, or if a count cannot be one."""
     if not isinstance(usage, dict):
         return None
-    read = [_tokens(usage.get("prompt_tokens")), _tokens(usage.get("completion_tokens"))]
+    read = [count_of(usage.get("prompt_tokens")), count_of(usage.get("completion_tokens"))]
     if read[0] is None or read[1] is None:
         return None
     details = usage.get("prompt_tokens_details")
-    cached = _tokens(details.get("cached_tokens")) if isinstance(details, dict) else None
+    cached = count_of(details.get("cached_tokens")) if isinstance(details, dict) else None
     return Usage(read[0], read[1], cached_input_tokens=min(cached or 0, read[0]))
-
-
-def _tokens(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    # NaN fails every comparison and infinity the upper one; a whole float (7.0) is a count.
-    return int(value) if 0 <= value < MAX_COUNT and value == int(value) else None
-
-
-def estimated_usage(messages: Sequence[Message], written: str, count: Callable[[str], int]) -> Usage:
-    read = sum(count(text) + MESSAGE_TOKENS for text in texts_of(messages))
-    return Usage(input_tokens=read + MESSAGE_TOKENS, output_tokens=count(written), estimated=True)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.services.gateway.gateway import ModelGateway
-from app.services.gateway.openai_wire import estimated_usage
-from app.services.gateway.tokens import estimate_tokens
+from app.services.gateway.tokens import estimate_tokens, estimated_usage
 from graphs.errors import UpstreamError, UpstreamRejected
 from graphs.types import Completion, Delta, FinishReason, ModelInfo, ModelRequest, ToolProposal, Usage
 

@@ -1,9 +1,9 @@
 """Counts tokens without the model at hand: an upper estimate from the kinds of characters in a text."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from graphs.types import Message
+from graphs.types import Message, Usage
 
 # Every byte by its kind: a for letters, . for other ASCII but the space, ~ beyond ASCII.
 _KINDS: Final = bytes(
@@ -36,3 +36,9 @@ def texts_of(messages: Iterable[Message]) -> Iterable[str]:
     for message in messages:
         calls = "".join(f"{call.name}{dict(call.arguments)}" for call in message.tool_calls)
         yield message.content + calls
+
+
+def estimated_usage(messages: Sequence[Message], written: str, count: Callable[[str], int]) -> Usage:
+    """The usage of a call whose server did not say; `count` is the model's."""
+    read = sum(count(text) + MESSAGE_TOKENS for text in texts_of(messages))
+    return Usage(input_tokens=read + MESSAGE_TOKENS, output_tokens=count(written), estimated=True)

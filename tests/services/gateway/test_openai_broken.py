@@ -6,7 +6,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from graphs.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamTimeout
+from graphs.errors import (
+    UpstreamError,
+    UpstreamNotFound,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamTooLong,
+    UpstreamUnauthorized,
+)
 from graphs.types import Delta, Message, ModelRequest
 from tests.fake_openai import (
     GREETING,
@@ -88,8 +96,8 @@ async def failure_of(answer: Answer) -> UpstreamError:
 
 
 STATUSES = [
-    (400, UpstreamRejected), (401, UpstreamRejected), (403, UpstreamRejected), (404, UpstreamRejected),
-    (405, UpstreamRejected), (413, UpstreamRejected), (422, UpstreamRejected), (302, UpstreamRejected),
+    (400, UpstreamRejected), (401, UpstreamUnauthorized), (403, UpstreamUnauthorized), (404, UpstreamNotFound),
+    (402, UpstreamUnauthorized), (405, UpstreamRejected), (413, UpstreamTooLong), (422, UpstreamRejected), (302, UpstreamRejected),
     (408, UpstreamTimeout), (504, UpstreamTimeout), (409, UpstreamError), (429, UpstreamRateLimited),
     (500, UpstreamError), (502, UpstreamError), (503, UpstreamError), (529, UpstreamError),
 ]  # fmt: skip

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.services.gateway.upstream import MAX_RETRY_AFTER_S, failure, retry_after
-from graphs.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected
+from graphs.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnauthorized
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -43,7 +43,7 @@ def test_the_wait_is_what_the_headers_say_within_our_cap(headers: dict[str, str]
         ({"code": "429"}, UpstreamRateLimited),
         ({"code": "rate_limit_exceeded"}, UpstreamRateLimited),
         ({"status": "RESOURCE_EXHAUSTED"}, UpstreamRateLimited),
-        ({"code": 401}, UpstreamRejected),
+        ({"code": 401}, UpstreamUnauthorized),
         ({"type": "invalid_request_error"}, UpstreamRejected),
         ({"code": 500}, UpstreamError),
         ({"code": 7}, UpstreamError),
