@@ -95,13 +95,17 @@ class Runner:
         max_message_chars: int = 8_000,
         admit: Callable[[Payer], Awaitable[Ticket]] | None = None,
         barred: Callable[[Payer], PilothouseError | None] = lambda _: None,
+        ended: Callable[[AnswerCard], None] = lambda _: None,
     ) -> None:
-        """`admit` lets a new run in and holds its place; `barred` says why somebody's runs may not go on just now."""
+        """`admit` lets a new run in and holds its place; `barred` says why somebody's runs may not go on just now.
+
+        `ended` hears of each run that has been written down, ended or waiting.
+        """
         self._store, self._graphs, self._make_context, self._clock = store, graphs, make_context, clock
         self._run_timeout_s, self._grace_s = run_timeout_s, reattach_grace_s
         self._approval_ttl = timedelta(seconds=approval_ttl_s)
         self._history_messages, self._max_message_chars = history_messages, max_message_chars
-        self._admit, self._barred = admit or OpenDesk().admit, barred
+        self._admit, self._barred, self._ended = admit or OpenDesk().admit, barred, ended
         self._legs: dict[str, _Leg] = {}
         self._live: dict[str, LiveRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -485,7 +489,7 @@ class Runner:
         else:
             last = ("run.completed", {"card": shown})
         closing = RunEvent(live.next_number, *last)
-        if leg.gateway.failed_over is not None:
+        if leg.gateway.failed_over is not None and not (job.earlier is not None and job.earlier.without_model):
             await self._store.escalations.create(
                 run_id=job.run_id,
                 tenant_id=job.principal.tenant_id,
@@ -503,6 +507,7 @@ class Runner:
         if status != "waiting":
             await self._forget(job)
         log_run(finished, tenant_id=job.principal.tenant_id, user_id=job.principal.user_id)
+        self._ended(finished)
         live.emit(*last)
 
     async def _forget(self, job: Job) -> None:
@@ -514,16 +519,17 @@ class Runner:
     def _facts(self, leg: _Leg) -> RunFacts:
         job, gateway, earlier = leg.job, leg.gateway, leg.job.earlier
         used, before = gateway.usage, earlier.usage if earlier else CardUsage()
-        answered_by = gateway.calls[-1] if gateway.calls else None
+        before_it = (earlier.model, earlier.model_version, earlier.provider) if earlier else ("", "", "")
+        model, model_version, provider = gateway.answered_by or before_it
         return RunFacts(
             request_id=job.run_id,
             conversation_id=job.conversation_id,
             mode=job.request.mode,
             created_at=job.created_at,
             graph_fingerprint=fingerprint(job.request.mode),
-            model=answered_by.model if answered_by else (earlier.model if earlier else ""),
-            model_version=answered_by.model_version if answered_by else (earlier.model_version if earlier else ""),
-            provider=answered_by.provider if answered_by else (earlier.provider if earlier else ""),
+            model=model,
+            model_version=model_version,
+            provider=provider,
             usage=CardUsage(
                 input_tokens=before.input_tokens + used.input_tokens,
                 output_tokens=before.output_tokens + used.output_tokens,
@@ -535,6 +541,7 @@ class Runner:
             reasons=(*(earlier.reasons if earlier else ()), *gateway.reasons),
             degraded=gateway.degraded or (earlier.degraded if earlier else ""),
             without_model=gateway.failed_over is not None or (earlier.without_model if earlier else False),
+            continued_by=(*(earlier.continued_by if earlier else ()), *gateway.continued_by),
             latency_ms=round((earlier.latency_ms if earlier else 0.0) + leg.trace.elapsed_ms, 3),
         )
 

@@ -7,14 +7,31 @@ from typing import Any, Final
 
 from app.config.schema import Degrade
 from app.records import Payer
+from app.services.gateway.attempt import Attempt
 from app.services.gateway.gateway import NOBODY, ModelGateway, last
-from app.services.gateway.recover import Attempt
 from graphs.context import Span, Trace
 from graphs.errors import QuotaExhausted, UpstreamError
-from graphs.types import Completion, Delta, FinishReason, ModelInfo, ModelRequest, Task, Usage
+from graphs.types import Completion, Continuation, Delta, FinishReason, ModelInfo, ModelRequest, Task, Usage
 
 EXTRACTIVE: Final = "extractive"
 _REFUSAL_RETRY_S: Final = 3_600.0
+
+
+class RunLimitReached(QuotaExhausted):
+    """The run has used what one run may use."""
+
+    code = "run_limit_reached"
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What one run may use of models, all attempts together; None is without limit.
+
+    A call that begins below a cap may end above it: it is the next one that is refused.
+    """
+
+    tokens: int | None = None
+    cost_micros: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +57,8 @@ class MeteredGateway:
 
     The bill lives here and not in graph state, so a run that fails after the model spoke still has it. Describing and
     counting follow the same choice of model as calling. With a `safe_answer`, a call that no model can serve before
-    anything was said is answered without one: from the passages where there are some, else by that sentence.
+    anything was said is answered without one, and billed to nobody: from the passages where there are some, else by
+    that sentence. A call for JSON is not, since a sentence would be no answer to it.
     """
 
     def __init__(
@@ -51,11 +69,14 @@ class MeteredGateway:
         *,
         payer: Payer = NOBODY,
         safe_answer: str | None = None,
+        caps: Caps = Caps(),
     ) -> None:
         self._gateway, self._trace, self._model, self._payer = gateway, trace, model, payer
-        self._safe_answer = safe_answer
+        self._safe_answer, self._caps = safe_answer, caps
         self._calls: list[ModelCall] = []
         self._reasons: list[str] = []
+        self._continued: list[str] = []
+        self._answered_by: tuple[str, str, str] | None = None
         self._step: Degrade | None = None
         self.failed_over: UpstreamError | None = None
         """Why the run was answered without a model; None while models answer."""
@@ -79,6 +100,16 @@ class MeteredGateway:
         return tuple(dict.fromkeys(self._reasons))
 
     @property
+    def answered_by(self) -> tuple[str, str, str] | None:
+        """Name, version and provider of what answered last, or failed last where nothing has; None before any call."""
+        return self._answered_by
+
+    @property
+    def continued_by(self) -> tuple[str, ...]:
+        """The models that went on with an answer which had broken off, in order."""
+        return tuple(self._continued)
+
+    @property
     def degraded(self) -> str:
         """What the budget's ladder changed for this run, in words; empty for nothing."""
         return "" if self._step is None else told(self._step)
@@ -96,10 +127,15 @@ class MeteredGateway:
     def count_tokens(self, text: str, model: str | None = None, task: Task = "chat") -> int:
         return self._gateway.count_tokens(text, self._named(model, task), task)
 
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Completion, None]:
-        """As the port says. Raises QuotaExhausted too, where the budget's ladder ends in a refusal."""
-        if self._refuses(request.task):
-            raise QuotaExhausted("the month's budget is used up", retry_after_s=_REFUSAL_RETRY_S)
+    def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Completion, None]:
+        """As the port says. Raises QuotaExhausted too, where the run or the budget's ladder ends in a refusal."""
+        return self._answer(request, streamed=True)
+
+    async def complete(self, request: ModelRequest) -> Completion:
+        return await last(self._answer(request, streamed=False))
+
+    async def _answer(self, request: ModelRequest, *, streamed: bool) -> AsyncGenerator[Delta | Completion, None]:
+        self._refuse(request.task)
         name = self._gateway.router.name_for(self._named(request.model, request.task), request.task)
         request = replace(request, model=name)
         attempts: list[Attempt] = []
@@ -107,17 +143,22 @@ class MeteredGateway:
         completion: Completion | None = None
         with self._trace.span(name, "model", inputs=_inputs(request)) as span:
             try:
-                plan, _ = self._gateway.plan(request, self._payer)
+                plan, prompt_tokens = self._gateway.plan(request, self._payer)
                 self._reasons += plan.reasons
-                async with aclosing(self._gateway.stream(request, self._payer, attempts.append)) as items:
+                answer = self._gateway.follow(
+                    plan, prompt_tokens, request, self._payer, attempts.append, streamed=streamed
+                )
+                async with aclosing(answer) as items:
                     async for item in items:
-                        if isinstance(item, Delta):
-                            texts.append(item.text)
-                        else:
+                        if isinstance(item, Completion):
                             completion = item
+                        else:
+                            texts.append(item.text)
+                            if isinstance(item, Continuation):
+                                self._continued.append(item.model)
                         yield item
             except UpstreamError as error:
-                if texts or self._safe_answer is None:
+                if texts or self._safe_answer is None or request.response_schema is not None:
                     raise
                 self.failed_over = error
                 async for item in self._without_model(request, self._safe_answer):
@@ -125,11 +166,16 @@ class MeteredGateway:
                         completion = item
                     yield item
             finally:
-                self._calls += (_called(attempt) for attempt in attempts)
+                self._book(attempts, completion)
                 _describe(span, attempts, completion, "".join(texts), request.task)
 
-    async def complete(self, request: ModelRequest) -> Completion:
-        return await last(self.stream(request))
+    def _book(self, attempts: list[Attempt], completion: Completion | None) -> None:
+        self._calls += (_called(attempt) for attempt in attempts)
+        if attempts:
+            attempt = _answering(attempts)
+            self._answered_by = (attempt.target.name, attempt.bill.model_version, attempt.target.info.provider)
+        if completion is not None and not any(attempt.bill.outcome == "ok" for attempt in attempts):
+            self._answered_by = (completion.model, completion.model_version, completion.provider)
 
     def _named(self, model: str | None, task: Task) -> str | None:
         """The run's own model unless the request names one; the ladder's goes before both."""
@@ -140,18 +186,31 @@ class MeteredGateway:
                 return self._step.route
         return model or self._model
 
-    def _refuses(self, task: Task) -> bool:
-        step = self._step
-        return step is not None and (step.answer == "refuse" or (step.answer == EXTRACTIVE and task != "rag"))
+    def _refuse(self, task: Task) -> None:
+        """Raises QuotaExhausted where no model may be asked any more."""
+        step, caps = self._step, self._caps
+        if step is not None and (step.answer == "refuse" or (step.answer == EXTRACTIVE and task != "rag")):
+            raise QuotaExhausted("the month's budget is used up", retry_after_s=_REFUSAL_RETRY_S)
+        used = self.usage
+        if caps.tokens is not None and used.input_tokens + used.output_tokens >= caps.tokens:
+            raise RunLimitReached(f"this run has used its {caps.tokens} tokens")
+        if caps.cost_micros is not None and self._calls and self.cost_micros >= caps.cost_micros:
+            raise RunLimitReached(f"this run has used its {caps.cost_micros / 1e6:g} USD")
 
     async def _without_model(self, request: ModelRequest, sentence: str) -> AsyncGenerator[Delta | Completion, None]:
         """The floor: quotes from the passages where the run has some, else a fixed sentence."""
         floor = self._gateway.router.targets.get(EXTRACTIVE)
+        said = False
         if request.task == "rag" and request.grounding and floor is not None:
-            async with aclosing(floor.provider.stream(replace(request, model=EXTRACTIVE))) as items:
-                async for item in items:
-                    yield item
-            return
+            try:
+                async with aclosing(floor.provider.stream(replace(request, model=EXTRACTIVE))) as items:
+                    async for item in items:
+                        said = True
+                        yield item
+                    return
+            except UpstreamError:
+                if said:
+                    raise
         yield Delta(sentence)
         yield Completion(sentence, "none", "", "pilothouse", Usage(), "stop")
 
@@ -165,6 +224,11 @@ def told(step: Degrade) -> str:
         f"answer: {step.answer}" if step.answer is not None else "",
     ]
     return f"from {step.at:.0%} of the budget: " + ", ".join(filter(None, parts))
+
+
+def _answering(attempts: list[Attempt]) -> Attempt:
+    """The attempt that answered; the last one where none did. A hedge that lost may end after the one that won."""
+    return next((attempt for attempt in reversed(attempts) if attempt.bill.outcome == "ok"), attempts[-1])
 
 
 def _called(attempt: Attempt) -> ModelCall:
@@ -187,7 +251,7 @@ def _called(attempt: Attempt) -> ModelCall:
 
 def _describe(span: Span, attempts: list[Attempt], completion: Completion | None, heard: str, task: Task) -> None:
     usage = sum((attempt.bill.usage for attempt in attempts), Usage())
-    answered = attempts[-1] if attempts else None
+    answered = _answering(attempts) if attempts else None
     span.set(
         model=completion.model if completion else (answered.target.name if answered else ""),
         model_version=answered.bill.model_version if answered else "",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.services.gateway.gateway import ModelGateway
+from app.services.gateway.gateway import ModelGateway, last
 from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.scripted import SCRIPTED, Line, Say, ScriptedGateway, ScriptedProvider
 from graphs.context import Span
@@ -139,7 +139,7 @@ async def test_the_bill_is_the_sum_of_all_calls() -> None:
 async def test_a_run_that_fails_after_the_model_spoke_still_pays() -> None:
     meter, trace, _ = metered(Say(("Hello",), error=UpstreamError("broke off")))
     with pytest.raises(UpstreamError):
-        await meter.complete(ASK)
+        await last(meter.stream(ASK))
     (billed,) = meter.calls
     assert billed.error_code == "upstream_error"
     assert billed.usage.estimated
