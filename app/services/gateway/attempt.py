@@ -91,6 +91,28 @@ class Books:
     observers: list[Callable[[Attempt], None]] = field(default_factory=list)
     settling: set[asyncio.Task[None]] = field(default_factory=set)
 
+    async def book(self, served: Attempt) -> None:
+        """Book an answer for which no model was asked: a row of its own, on disk when this returns."""
+        target = served.target
+        charge = Charge(
+            payer=served.payer,
+            model=target.name,
+            provider=target.provider_name or target.info.provider,
+            route=served.route,
+            task=served.task,
+            attempt=served.number,
+            streamed=served.streamed,
+            price_source=target.price.source,
+            wanted_micros=0,
+            least_micros=0,
+            prompt_tokens=0,
+            prompt_micros=0,
+        )
+        hold = await self.desk.reserve(served.payer, charge, 0)
+        await hold.settle(served.bill)
+        for observer in self.observers:
+            observer(served)
+
     def behind(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Do it in a task of its own: whoever cancels a call does not wait for the books; closing the gateway does."""
         task = asyncio.create_task(work)

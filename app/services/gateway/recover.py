@@ -81,6 +81,10 @@ class Recovery:
         """Have every attempt told to `observer` when it ends."""
         self._books.observers.append(observer)
 
+    async def book(self, served: Attempt) -> None:
+        """Book an answer for which no model was asked, and tell the observers. Nothing of it may leave before."""
+        await self._books.book(served)
+
     async def close(self) -> None:
         """Wait until what was cancelled is booked."""
         while self._books.settling:
