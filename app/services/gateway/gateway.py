@@ -11,15 +11,17 @@ from app.config.schema import RouteConfig
 from app.records import Payer
 from app.services.gateway.attempt import Attempt, Call, Ended
 from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
+from app.services.gateway.cache import Cache
 from app.services.gateway.continuation import continued, marked
 from app.services.gateway.embedding import MINILM_NAME, refuse_batch
 from app.services.gateway.patience import Patience
 from app.services.gateway.ports import Desk, OpenDesk
 from app.services.gateway.provider import Embedded, Embeds, Provider
+from app.services.gateway.recall import recalled, through
 from app.services.gateway.recover import Recovery
 from app.services.gateway.routes import Need, Plan, Router, Target
 from app.services.gateway.tokens import MESSAGE_TOKENS, texts_of
-from graphs.errors import UpstreamError, UpstreamTimeout
+from graphs.errors import PilothouseError, UpstreamError, UpstreamTimeout
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest, Task
 
 NOBODY: Final = Payer("", "")
@@ -29,8 +31,9 @@ NOBODY: Final = Payer("", "")
 class ModelGateway:
     """The typed door, for graphs and whatever expects LangChain. Owns the providers: closing it closes them."""
 
-    def __init__(self, router: Router, recovery: Recovery) -> None:
-        self.router, self.recovery = router, recovery
+    def __init__(self, router: Router, recovery: Recovery, cache: Cache | None = None) -> None:
+        """`cache` None: no route keeps answers."""
+        self.router, self.recovery, self.cache = router, recovery, cache
 
     @classmethod
     def of(
@@ -92,6 +95,34 @@ class ModelGateway:
     ) -> AsyncGenerator[Delta | Completion, None]:
         """The request by a plan that `plan` made. Not `streamed`, all items come at the end, and what breaks off in the
         middle can be tried again."""
+        call = self._call(plan, prompt_tokens, request, payer, report, streamed=streamed)
+        if self.cache is None:
+            return self.recovery.stream(call)
+        return through(self.cache, self.recovery, call, request)
+
+    async def recall(
+        self, request: ModelRequest, payer: Payer, report: Callable[[Attempt], None] | None = None
+    ) -> Completion | None:
+        """An answer that was kept for just this request, whatever its age; None where there is none."""
+        if self.cache is None:
+            return None
+        try:
+            plan, prompt_tokens = self.plan(request, payer)
+        except PilothouseError:
+            return None  # a route that cannot serve the request now has nothing for it either
+        call = self._call(plan, prompt_tokens, request, payer, report, streamed=True)
+        return await recalled(self.cache, self.recovery, call, request)
+
+    def _call(
+        self,
+        plan: Plan,
+        prompt_tokens: int,
+        request: ModelRequest,
+        payer: Payer,
+        report: Callable[[Attempt], None] | None,
+        *,
+        streamed: bool,
+    ) -> Call[Delta | Completion]:
         config = plan.config
 
         def opened(target: Target, cap: int | None) -> AsyncGenerator[Delta | Completion, None]:
@@ -101,21 +132,19 @@ class ModelGateway:
             rest = continued(_for(target, request, cap), prefix)
             return marked(timed(target, rest, config), prefix, target.name)
 
-        return self.recovery.stream(
-            Call(
-                payer=payer,
-                plan=plan,
-                task=request.task,
-                streamed=streamed,
-                prompt_tokens=prompt_tokens,
-                output_tokens=request.max_tokens,
-                open=opened,
-                read=_read,
-                count=_count,
-                report=report,
-                # Half a JSON value cannot be gone on with: a grammar begins at its beginning.
-                resume=resumed if request.response_schema is None else None,
-            )
+        return Call(
+            payer=payer,
+            plan=plan,
+            task=request.task,
+            streamed=streamed,
+            prompt_tokens=prompt_tokens,
+            output_tokens=request.max_tokens,
+            open=opened,
+            read=_read,
+            count=_count,
+            report=report,
+            # Half a JSON value cannot be gone on with: a grammar begins at its beginning.
+            resume=resumed if request.response_schema is None else None,
         )
 
     async def complete(self, request: ModelRequest, payer: Payer = NOBODY) -> Completion:
@@ -150,6 +179,8 @@ class ModelGateway:
 
     async def close(self) -> None:
         await self.recovery.close()
+        if self.cache is not None:
+            await self.cache.close()
         for target in self.router.targets.values():
             await target.provider.close()
 
