@@ -4,18 +4,24 @@ The embedded ones are always there. A model of the environment (`PILOTHOUSE_OPEN
 before them, and a configuration file with models or routes before both.
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from redis.asyncio import Redis
+
 from app.config.load import ConfigInvalid, Fault, load
 from app.config.price import FREE, Price, configured, listed
 from app.config.schema import Config, ModelConfig, ProviderConfig, RouteConfig
+from app.services.gateway.answers import MemoryAnswers, RedisAnswers
 from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
+from app.services.gateway.cache import Cache
 from app.services.gateway.embedding import MINILM_NAME, MiniLmEmbeddings
 from app.services.gateway.extractive import ExtractiveAnswerer
 from app.services.gateway.gateway import ModelGateway
@@ -26,6 +32,7 @@ from app.services.gateway.provider import Provider, Timeouts
 from app.services.gateway.recover import Recovery
 from app.services.gateway.routes import Router, Target
 from app.services.gateway.scripted import ScriptedProvider
+from app.services.gateway.semantic import SemanticAnswers
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.settings import Settings
 from graphs.errors import Invalid
@@ -52,8 +59,11 @@ async def open_gateway(
     *,
     providers: Mapping[str, Provider] | None = None,
     quality: Callable[[str, Task], float | None] = lambda _model, _task: None,
+    redis: Redis | None = None,
 ) -> ModelGateway:
-    """`providers`, in tests and drills, stand in place of the models of environment and package, by name.
+    """`providers`, in tests and drills, stand in place of the models of environment and package, by name. Routes
+    that keep answers keep them in `redis` where there is one, else in this process; what is found by its meaning lies in
+    a folder of the home.
 
     Raises ConfigInvalid for a model without a price, Invalid for one that cannot be opened.
     """
@@ -79,7 +89,40 @@ async def open_gateway(
         plain=PLAIN,
         quality=quality,
     )
-    return ModelGateway(router, Recovery(desk, retries=RetryBudget(limits.retry_share, limits.retry_floor)))
+    recovery = Recovery(desk, retries=RetryBudget(limits.retry_share, limits.retry_floor))
+    return ModelGateway(router, recovery, await _cache(settings, config, router, embedder, redis))
+
+
+async def _cache(
+    settings: Settings, config: Config, router: Router, embedder: MiniLmEmbedder, redis: Redis | None
+) -> Cache | None:
+    """The caches of the routes that name one; None where none does."""
+    kept = {name: route.cache for name, route in config.routes.items() if route.cache.keeps}
+    if not kept:
+        return None
+    semantic = None
+    if any(cache.semantic_ttl_s is not None for cache in kept.values()):
+        semantic = await SemanticAnswers.open(settings.home.resolve() / "answers", embedder)
+    return Cache(
+        MemoryAnswers() if redis is None else RedisAnswers(redis),
+        semantic,
+        {name: _what_answers(settings, config, router.models_of(name)) for name in kept},
+        aged=any(step.cached for allowance in config.allowances() for step in allowance.degrade),
+    )
+
+
+def _what_answers(settings: Settings, config: Config, targets: Sequence[Target]) -> str:
+    """A digest of what a route's models are, wherever they stand in it and whatever they cost."""
+    found: list[tuple[object, ...]] = []
+    for target in targets:
+        if (model := config.models.get(target.name)) is not None:
+            place = config.providers[model.provider]
+            served = (place.kind, place.base_url, place.path, place.chat_model, sorted(place.arguments.items()))
+            found.append((target.name, model.model, *served))
+        else:
+            info, own = target.info, (settings.openai_base_url, settings.gguf_path)
+            found.append((target.name, info.version, info.provider, *own))
+    return hashlib.sha256(json.dumps(sorted(found, key=str), default=str).encode()).hexdigest()
 
 
 def _defaults(settings: Settings, config: Config, own: Mapping[str, Provider]) -> tuple[str, dict[Task, str]]:

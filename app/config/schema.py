@@ -3,6 +3,7 @@
 Money is written in US dollars and tokens a month or minute, as people think of them; `Price` turns it into integers.
 """
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -82,6 +83,10 @@ class CacheConfig(_Part):
     exact_ttl_s: Seconds | None = None
     semantic_ttl_s: Seconds | None = None
     semantic_threshold: Share = 0.95
+
+    @property
+    def keeps(self) -> bool:
+        return self.exact_ttl_s is not None or self.semantic_ttl_s is not None
 
 
 class RouteConfig(_Part):
@@ -218,6 +223,11 @@ class Config(_Part):
     def tenant(self, tenant_id: str) -> TenantConfig:
         """The tenant's entry, else that of everyone, else one without limits."""
         return self.tenants.get(tenant_id) or self.tenants.get(EVERYONE) or TenantConfig()
+
+    def allowances(self) -> Iterator[Allowance]:
+        """Of all tenants, users, features and keys."""
+        for tenant in self.tenants.values():
+            yield from (tenant, *tenant.users.values(), *tenant.features.values(), *tenant.keys.values())
 
     def model_names(self, route: str) -> tuple[str, ...]:
         """The models of a route or model name in the order of its candidates, each once."""
