@@ -55,6 +55,7 @@ from app.services.tools.toolbox import ScopedToolbox
 from app.settings import Settings, quiet_libraries
 from app.telemetry.exporter_process import exporter_process
 from app.telemetry.spans import RunTrace
+from app.watch import Watch, open_watch
 from graphs import catalog
 from graphs.context import Limits, RunContext
 from graphs.prompts import PromptBook
@@ -83,6 +84,7 @@ class Workbench:
     ingest: Ingest
     config: Config
     desk: QuotaDesk
+    watch: Watch
     gateway: ModelGateway
     guard: PatternGuard
     prompts: PromptBook
@@ -148,6 +150,7 @@ async def open_workbench(
         owner_key = ensure_owner_key(home, settings.owner_key.get_secret_value() if settings.owner_key else None)
         store = await Store.open(settings.store_url, clock)
         stack.push_async_callback(store.close)
+        watch = await stack.enter_async_context(open_watch(store.database, config.alerts, serving=serving))
         owner = await store.keys.import_owner(owner_key)
         secret = session_secret(home)
         verifier, oidc_login = _oidc(settings, secret)
@@ -155,9 +158,10 @@ async def open_workbench(
         stack.callback(embedder.close)
         library = await Library.open(home / "lance", embedder)
         stack.push_async_callback(library.close)
-        desk = await stack.enter_async_context(_open_desk(settings, config, redis, clock))
+        desk = await stack.enter_async_context(_open_desk(settings, config, redis, clock, watch))
         gateway = await open_gateway(settings, config, embedder, desk, providers=providers)
         desk.all_models = frozenset(gateway.router.targets)
+        watch.follow(gateway)
         stack.push_async_callback(gateway.close)
         ingest = Ingest(library, embedder, store.documents)
         prompts = PromptBook.packaged()
@@ -178,7 +182,10 @@ async def open_workbench(
             approval_ttl_s=settings.approval_ttl_s,
             max_message_chars=settings.max_message_chars,
             admit=desk.admit,
+            barred=watch.barred,
+            ended=watch.metrics.run,
         )
+        watch.stops(runner.stop)
         bench = Workbench(
             settings=settings,
             owner=Principal(owner.tenant_id, owner.user_id, frozenset(owner.scopes), owner.key_id),
@@ -192,6 +199,7 @@ async def open_workbench(
             ingest=ingest,
             config=config,
             desk=desk,
+            watch=watch,
             gateway=gateway,
             guard=guard,
             prompts=prompts,
@@ -233,12 +241,13 @@ async def _open_redis(settings: Settings) -> AsyncIterator[Redis | None]:
 
 @asynccontextmanager
 async def _open_desk(
-    settings: Settings, config: Config, redis: Redis | None, clock: Callable[[], datetime]
+    settings: Settings, config: Config, redis: Redis | None, clock: Callable[[], datetime], watch: Watch
 ) -> AsyncIterator[QuotaDesk]:
     """Limits, places and books, and what keeps them behind the calls."""
     limits = config.limits
     leases = None if redis is None else Leases(redis)
-    ledger = Ledger(Committer(settings.store_url, durable=settings.ledger_durable), now=clock)
+    committer = Committer(settings.store_url, durable=settings.ledger_durable)
+    ledger = Ledger(committer, now=clock, on_spent=watch.alerts.note_spent)
     desk = QuotaDesk(
         Allowances(config, config.model_names),
         ledger,
@@ -249,6 +258,7 @@ async def _open_desk(
             queue_wait_s=limits.queue_wait_s,
             leases=leases,
         ),
+        switches=watch.switches,
     )
     await ledger.keep_once()
     keeping = {asyncio.create_task(ledger.keep(), name="keep the ledger")}

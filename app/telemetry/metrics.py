@@ -83,7 +83,7 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens that providers billed.", "model", "direction")
         self._cost = self._counter("cost_usd", "What attempts cost, in US dollars.", "model")
         self._hits = self._counter("cache_hits", "Answers given from a cache.", "kind")
-        self._late = self._histogram("event_loop_lag_seconds", "How late the loop woke its watch.", LATE_S).labels()
+        self._late = self._histogram("event_loop_lag_seconds", "How late the loop woke its watch.", LATE_S)
         self.gauges = Gauges(self.registry)
         for kind in CACHES:
             self._hits.labels(kind)

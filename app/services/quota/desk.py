@@ -115,6 +115,11 @@ class QuotaDesk:
             raise
         return hold if slot is None else DeskHold(hold, self._windows, caller.tokens, slot, tokens)
 
+    @property
+    def commits_waiting(self) -> int:
+        """Pieces of the ledger's work that no transaction has taken up yet."""
+        return self._ledger.commits_waiting
+
     async def standings(self, tenant_id: str) -> list[tuple[str, str, int, int]]:
         """The named budgets of a tenant: kind, name, spent and limit in micros."""
         found: list[tuple[str, str, int, int]] = []

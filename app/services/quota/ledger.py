@@ -126,6 +126,11 @@ class Ledger:
         self._returning: Kind[Return, None] = Kind("return", 3, partial(book.give_back, self.process_id))
         self._beating: Kind[int, Pulse] = Kind("beat", 4, partial(book.beat, self.process_id))
 
+    @property
+    def commits_waiting(self) -> int:
+        """Pieces of work that no transaction has taken up yet."""
+        return self._committer.waiting
+
     async def reserve(self, charge: Charge, limits: Sequence[Budget] = ()) -> Hold:
         """Set the call's worst case aside in every budget. Raises QuotaExhausted, LedgerUnavailable.
 

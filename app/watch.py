@@ -1,0 +1,107 @@
+"""The watch of a running server: what it counts, whom it alerts, and what an operator can stop.
+
+Opened before anything that spends, because the ledger and the desk report to it; told later whose calls there are.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from app.config.schema import AlertConfig
+from app.records import Payer
+from app.services.alerts.alerts import Alerts
+from app.services.alerts.webhook import Webhook
+from app.services.database import Database
+from app.services.gateway.gateway import ModelGateway
+from app.services.quota.refusals import SwitchedOff
+from app.services.switches.switches import Switch, Switches
+from app.telemetry.late import LATE_S, LoopWatch
+from app.telemetry.metrics import Metrics
+from app.telemetry.recent import Recent
+from graphs.errors import PilothouseError
+
+log = logging.getLogger("pilothouse.alerts")
+
+Stop = Callable[[Callable[[Payer], bool], PilothouseError], int]
+
+
+class Watch:
+    """Made by `open_watch`."""
+
+    def __init__(self, switches: Switches, alerts: Alerts, metrics: Metrics, recent: Recent) -> None:
+        self.switches, self.alerts, self.metrics, self.recent = switches, alerts, metrics, recent
+        self.loop = LoopWatch(self._late)
+        self._stops: list[Stop] = []
+        switches.on_change(self._changed)
+
+    def barred(self, payer: Payer) -> SwitchedOff | None:
+        """Why nothing of this payer's may go on; None where it may."""
+        switch = self.switches.off(payer)
+        return None if switch is None else _error(switch)
+
+    def stops(self, stop: Stop) -> None:
+        """Have `stop` called with whose calls are to end, and with what error, when something is switched off."""
+        self._stops.append(stop)
+
+    def follow(self, gateway: ModelGateway) -> None:
+        """Hear of every attempt and every breaker of its models."""
+        self.metrics.know_models(gateway.router.targets)
+        gateway.recovery.observe(self.metrics.attempt)
+        gateway.recovery.observe(self.recent.hear)
+        for name, target in gateway.router.targets.items():
+            target.breaker.on_change = partial(self._broke, name)
+
+    def _broke(self, name: str, state: str, cause: str) -> None:
+        self.alerts.note_breaker(name, "disabled" if state == "open" and cause == "credential" else state)
+
+    def _changed(self, switch: Switch, is_off: bool) -> None:
+        if is_off and switch.kind != "model":
+            for stop in self._stops:
+                stop(partial(_is_meant, switch), _error(switch))
+
+    def _late(self, late_s: float) -> None:
+        self.metrics.late(late_s)
+        if late_s >= LATE_S:
+            self.alerts.note_late_loop(f"{socket.gethostname()} {os.getpid()}", late_s)
+
+
+@asynccontextmanager
+async def open_watch(database: Database, config: AlertConfig, *, serving: bool) -> AsyncIterator[Watch]:
+    """Look at the switches and keep looking. Only where somebody is `serving` is it of interest how late the loop is.
+
+    Raises Invalid for a webhook that is no URL, StoreUnavailable.
+    """
+    webhook = Webhook(os.environ.get(config.webhook_url_env, "")) if config.webhook_url_env is not None else None
+    alerts = Alerts(database, shares=config.budget_shares, courier=webhook)
+    watch = Watch(Switches(database), alerts, Metrics(), Recent(now=database.clock))
+    await watch.switches.refresh()
+    tasks = {
+        asyncio.create_task(watch.switches.keep(), name="switches"),
+        asyncio.create_task(alerts.keep(), name="alerts"),
+    }
+    if serving:
+        tasks.add(asyncio.create_task(watch.loop.keep(), name="loop watch"))
+    try:
+        yield watch
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        try:
+            await alerts.tell()
+        except PilothouseError:
+            log.exception("the last alerts could not be written down")
+        if webhook is not None:
+            await webhook.close()
+
+
+def _is_meant(switch: Switch, payer: Payer) -> bool:
+    return switch.name == (payer.tenant_id if switch.kind == "tenant" else payer.key_id)
+
+
+def _error(switch: Switch) -> SwitchedOff:
+    return SwitchedOff(f"this {switch.kind} is switched off: {switch.reason}".removesuffix(": "))
