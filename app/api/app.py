@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
-from starlette.types import Lifespan
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from app.api import (
     approvals,
@@ -28,7 +28,7 @@ from app.api import (
     ws,
 )
 from app.api.middleware import Guard
-from app.api.public import CONSOLE
+from app.api.public import CONSOLE, V1
 from app.api.views import Problem
 from app.settings import Settings
 from graphs.errors import PilothouseError
@@ -64,9 +64,22 @@ _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
+class Api(FastAPI):
+    """FastAPI with a short way to `/v1`, whose guard has no use for the middleware that stands before the others'."""
+
+    v1: Guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(V1):
+            scope["app"] = self
+            await self.v1(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def create_api(settings: Settings, *, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
     """The API without a bench: until `state.bench` is set, everything but health answers 503."""
-    api = FastAPI(
+    api = Api(
         title="Pilothouse",
         summary="Chat, RAG and tool agents whose every answer can be opened up.",
         version="0.1.0",
@@ -87,6 +100,7 @@ def create_api(settings: Settings, *, lifespan: Lifespan[FastAPI] | None = None)
     api.add_exception_handler(HTTPException, errors.on_http_exception)
     api.add_exception_handler(RequestValidationError, errors.on_validation_error)
     api.add_middleware(Guard, settings=settings)
+    api.v1 = Guard(api, settings)
     return api
 
 

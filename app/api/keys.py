@@ -37,3 +37,4 @@ async def list_keys(
 async def revoke_key(key_id: str, bench: Bench, principal: Owner) -> None:
     """For good; sessions that were opened with it end too."""
     await bench.store.keys.revoke(key_id, None)
+    bench.access.forget(key_id)

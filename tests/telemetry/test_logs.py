@@ -121,6 +121,20 @@ def test_a_runs_line_holds_every_field_and_no_contents(lines: Any) -> None:
         "tokensEstimated": False,
         "costUsdMicros": 12,
         "validation": "supported",
-        "error": {"kind": "upstream", "code": "upstream_timeout", "message": "no answer in 30 s"},
+        "error": {
+            "kind": "upstream",
+            "code": "upstream_timeout",
+            "message": "no answer in 30 s",
+            "retry_after_s": None,
+        },
         "createdAt": "2025-03-01T00:00:00+00:00",
     }
+
+
+def test_a_ready_made_line_reaches_the_log_as_it_is_and_never_a_terminal() -> None:
+    record = logging.makeLogRecord(
+        {"msg": "request", "levelno": 20, "levelname": "INFO", "line": {"path": "/a\x1b[31mb\ud800", "status": 200}}
+    )
+    assert Redact().filter(record)
+    line = json.loads(JsonLines().format(record))
+    assert (line["path"], line["status"], line["message"]) == ("/ab?", 200, "request")

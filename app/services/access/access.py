@@ -13,6 +13,7 @@ from app.records import Principal
 from app.services.access.keybook import KeyBook
 from app.services.access.lockout import Lockout
 from app.services.access.oidc import REFUSAL, OidcVerifier
+from app.services.access.remembered import RememberedKeys
 from graphs.errors import Unauthenticated
 
 MAX_CREDENTIAL_CHARS: Final = 16_384
@@ -21,10 +22,17 @@ MAX_CREDENTIAL_CHARS: Final = 16_384
 class Access:
     """Finds the Principal behind a request's credential."""
 
-    def __init__(self, keys: KeyBook, oidc: OidcVerifier | None = None, lockout: Lockout | None = None) -> None:
+    def __init__(
+        self,
+        keys: KeyBook,
+        oidc: OidcVerifier | None = None,
+        lockout: Lockout | None = None,
+        remembered: RememberedKeys | None = None,
+    ) -> None:
         self._keys = keys
         self._oidc = oidc
         self._lockout = lockout or Lockout()
+        self._remembered = remembered or RememberedKeys()
 
     async def authenticate(self, authorization: str | None, api_key_header: str | None, address: str = "") -> Principal:
         """From `Authorization: Bearer <key or access token>`, or `X-API-Key`; the first that is there counts.
@@ -35,6 +43,8 @@ class Access:
         credential = _bearer(authorization) if authorization is not None else api_key_header
         if not credential or len(credential) > MAX_CREDENTIAL_CHARS:
             raise Unauthenticated(REFUSAL)
+        if (known := self._remembered.find(credential)) is not None:
+            return known
         if self._oidc is not None and looks_like_jwt(credential):
             return await self._oidc.verify(credential)
         self._lockout.check(credential, address)
@@ -42,7 +52,13 @@ class Access:
         if key is None:
             self._lockout.failed(credential, address)
             raise Unauthenticated(REFUSAL)
-        return Principal(key.tenant_id, key.user_id, frozenset(key.scopes), key.key_id)
+        principal = Principal(key.tenant_id, key.user_id, frozenset(key.scopes), key.key_id)
+        self._remembered.keep(credential, principal)
+        return principal
+
+    def forget(self, key_id: str) -> None:
+        """Let a revoked key open no door of this process any more."""
+        self._remembered.forget(key_id)
 
 
 def looks_like_jwt(credential: str) -> bool:

@@ -9,6 +9,7 @@ from app.services.access.access import Access, looks_like_jwt
 from app.services.access.issuer import Issuer
 from app.services.access.lockout import Lockout
 from app.services.access.oidc import OidcVerifier
+from app.services.access.remembered import RememberedKeys
 from graphs.errors import QuotaExhausted, Unauthenticated
 
 from .conftest import AUDIENCE, FakeIssuer
@@ -142,3 +143,19 @@ class TestLockout:
         for n in range(10_500):
             lockout.failed(self.guess(0), f"address {n}")
         assert len(lockout._failures) == 10_000
+
+
+async def test_a_busy_key_is_looked_up_once_a_second_and_a_revoked_one_at_once() -> None:
+    now = [100.0]
+    book = Book()
+    access = Access(book, remembered=RememberedKeys(clock=lambda: now[0]))
+    for _ in range(5):
+        assert (await access.authenticate(f"Bearer {SECRET}", None)).key_id == "k1"
+    assert book.asked == [SECRET]
+    now[0] += 1.1
+    await access.authenticate(f"Bearer {SECRET}", None)
+    assert len(book.asked) == 2
+    del book.keys[SECRET]
+    access.forget("k1")
+    with pytest.raises(Unauthenticated):
+        await access.authenticate(f"Bearer {SECRET}", None)
