@@ -43,6 +43,7 @@ class RunFacts:
     reasons: tuple[str, ...] = ()
     degraded: str = ""
     without_model: bool = False
+    cached: bool = False
     continued_by: tuple[str, ...] = ()
 
 
@@ -83,6 +84,7 @@ def card(
         reasons=facts.reasons,
         degraded=facts.degraded,
         without_model=facts.without_model,
+        cached=facts.cached,
         continued_by=facts.continued_by,
         validation=state.get("validation", ""),
         error=None if error is None else card_error(error),

@@ -62,7 +62,7 @@ async def open_gateway(
     redis: Redis | None = None,
 ) -> ModelGateway:
     """`providers`, in tests and drills, stand in place of the models of environment and package, by name. Routes
-    that keep answers keep them in `redis` where there is one, else in this process; what is found by its meaning lies in
+    that keep answers keep them in `redis` where there is one, else in this process; those found by their meaning lie in
     a folder of the home.
 
     Raises ConfigInvalid for a model without a price, Invalid for one that cannot be opened.

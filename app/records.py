@@ -221,6 +221,7 @@ class AnswerCard(Camel):
     reasons: tuple[str, ...] = Field(default=(), description="Why these models were chosen.")
     degraded: str = Field(default="", description="What the budget's ladder changed.")
     without_model: bool = Field(default=False, description="No model answered; the answer is a safe one.")
+    cached: bool = Field(default=False, description="The answer was kept from an earlier call and cost nothing.")
     continued_by: tuple[str, ...] = Field(default=(), description="Models that went on with an answer which broke off.")
     validation: str = ""
     error: CardError | None = None

@@ -1,6 +1,6 @@
 """The gateway of one run: whose calls they are, the run's model, its bill, and what it answers when nobody can."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -15,6 +15,7 @@ from graphs.types import Completion, Continuation, Delta, FinishReason, ModelInf
 
 EXTRACTIVE: Final = "extractive"
 _REFUSAL_RETRY_S: Final = 3_600.0
+_GOOD: Final = frozenset(("ok", "cached"))
 
 
 class RunLimitReached(QuotaExhausted):
@@ -50,6 +51,7 @@ class ModelCall:
     cost_micros: int = 0
     route: str = ""
     attempt: int = 1
+    cached: bool = False
 
 
 class MeteredGateway:
@@ -110,6 +112,11 @@ class MeteredGateway:
         return tuple(self._continued)
 
     @property
+    def cached(self) -> bool:
+        """Whether the last answer was kept from an earlier call."""
+        return bool(self._calls) and self._calls[-1].cached
+
+    @property
     def degraded(self) -> str:
         """What the budget's ladder changed for this run, in words; empty for nothing."""
         return "" if self._step is None else told(self._step)
@@ -135,19 +142,17 @@ class MeteredGateway:
         return await last(self._answer(request, streamed=False))
 
     async def _answer(self, request: ModelRequest, *, streamed: bool) -> AsyncGenerator[Delta | Completion, None]:
-        self._refuse(request.task)
+        attempts: list[Attempt] = []
+        kept = await self._kept(request, attempts.append)
+        if kept is None:
+            self._refuse(request.task)
         name = self._gateway.router.name_for(self._named(request.model, request.task), request.task)
         request = replace(request, model=name)
-        attempts: list[Attempt] = []
         texts: list[str] = []
         completion: Completion | None = None
         with self._trace.span(name, "model", inputs=_inputs(request)) as span:
             try:
-                plan, prompt_tokens = self._gateway.plan(request, self._payer)
-                self._reasons += plan.reasons
-                answer = self._gateway.follow(
-                    plan, prompt_tokens, request, self._payer, attempts.append, streamed=streamed
-                )
+                answer = self._asked(request, attempts.append, streamed=streamed) if kept is None else _again(kept)
                 async with aclosing(answer) as items:
                     async for item in items:
                         if isinstance(item, Completion):
@@ -169,12 +174,31 @@ class MeteredGateway:
                 self._book(attempts, completion)
                 _describe(span, attempts, completion, "".join(texts), request.task)
 
+    def _asked(
+        self, request: ModelRequest, report: Callable[[Attempt], None], *, streamed: bool
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        plan, prompt_tokens = self._gateway.plan(request, self._payer)
+        self._reasons += plan.reasons
+        return self._gateway.follow(plan, prompt_tokens, request, self._payer, report, streamed=streamed)
+
+    async def _kept(self, request: ModelRequest, report: Callable[[Attempt], None]) -> Completion | None:
+        """A kept answer of any age, where the ladder wants one first: of the route that was asked, else of its own."""
+        if self._step is None or not self._step.cached:
+            return None
+        router, task = self._gateway.router, request.task
+        wanted = (request.model or self._model, self._named(request.model, task))
+        for name in dict.fromkeys(router.name_for(named, task) for named in wanted):
+            kept = await self._gateway.recall(replace(request, model=name), self._payer, report)
+            if kept is not None:
+                return kept
+        return None
+
     def _book(self, attempts: list[Attempt], completion: Completion | None) -> None:
         self._calls += (_called(attempt) for attempt in attempts)
         if attempts:
             attempt = _answering(attempts)
             self._answered_by = (attempt.target.name, attempt.bill.model_version, attempt.target.info.provider)
-        if completion is not None and not any(attempt.bill.outcome == "ok" for attempt in attempts):
+        if completion is not None and not any(attempt.bill.outcome in _GOOD for attempt in attempts):
             self._answered_by = (completion.model, completion.model_version, completion.provider)
 
     def _named(self, model: str | None, task: Task) -> str | None:
@@ -226,9 +250,14 @@ def told(step: Degrade) -> str:
     return f"from {step.at:.0%} of the budget: " + ", ".join(filter(None, parts))
 
 
+async def _again(kept: Completion) -> AsyncGenerator[Delta | Completion, None]:
+    yield Delta(kept.text)
+    yield kept
+
+
 def _answering(attempts: list[Attempt]) -> Attempt:
     """The attempt that answered; the last one where none did. A hedge that lost may end after the one that won."""
-    return next((attempt for attempt in reversed(attempts) if attempt.bill.outcome == "ok"), attempts[-1])
+    return next((attempt for attempt in reversed(attempts) if attempt.bill.outcome in _GOOD), attempts[-1])
 
 
 def _called(attempt: Attempt) -> ModelCall:
@@ -246,6 +275,7 @@ def _called(attempt: Attempt) -> ModelCall:
         cost_micros=bill.cost_micros,
         route=attempt.route,
         attempt=attempt.number,
+        cached=bill.outcome == "cached",
     )
 
 
