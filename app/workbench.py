@@ -159,7 +159,7 @@ async def open_workbench(
         library = await Library.open(home / "lance", embedder)
         stack.push_async_callback(library.close)
         desk = await stack.enter_async_context(_open_desk(settings, config, redis, clock, watch))
-        gateway = await open_gateway(settings, config, embedder, desk, providers=providers)
+        gateway = await open_gateway(settings, config, embedder, desk, providers=providers, redis=redis)
         desk.all_models = frozenset(gateway.router.targets)
         watch.follow(gateway)
         stack.push_async_callback(gateway.close)
