@@ -124,7 +124,8 @@ class Places:
         while self._queues and passed_over < len(self._queues) and self.running < self._at_once:
             tenant_id, queue = next(iter(self._queues.items()))
             self._queues.move_to_end(tenant_id)
-            found = next((waiter for waiter in queue if self._fits(waiter.rooms)), None)
+            # One that is cancelled leaves the queue a moment later, by itself.
+            found = next((one for one in queue if not one.granted.done() and self._fits(one.rooms)), None)
             if found is None:
                 passed_over += 1
                 continue
