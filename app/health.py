@@ -4,16 +4,22 @@ One frozen value for the API, the console and the gauges of `/metrics`. It reads
 counts rows where it must; it changes nothing.
 """
 
+import asyncio
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
 
 from app.records import Camel
+from app.telemetry.late import LATE_S
+from app.telemetry.recent import WINDOW_S
+from graphs.errors import UpstreamError
 
 if TYPE_CHECKING:
     from app.workbench import Workbench
+
+STORE_S: Final = 2.0  # a store that takes longer to count rows does not answer
 
 BreakerState = Literal["closed", "half_open", "open"]
 
@@ -63,38 +69,76 @@ class Health(Camel):
     """The whole picture at one moment. `well` is what a glance should know."""
 
     at: datetime
-    well: bool = Field(description="No breaker is open, no alert is unread and the loop was never late for long.")
+    well: bool = Field(description="The store answers, no breaker is open, no alert is unread, the loop was in time.")
     window_s: int
     targets: tuple[TargetHealth, ...]
     queue: QueueHealth
     switches: tuple[SwitchHealth, ...] = ()
     commits_waiting: int = Field(default=0, description="Pieces of the ledger's work that no transaction has taken up.")
-    trace_backlog: int = Field(default=0, description="Ended runs that were not exported yet.")
-    unread_alerts: int = 0
+    trace_backlog: int | None = Field(
+        default=None, description="Ended runs that were not exported yet; null while the store does not answer."
+    )
+    unread_alerts: int | None = Field(default=None, description="Null while the store does not answer.")
     loop_lag_ms: float = Field(default=0.0, description="How late the event loop was at most, in the window.")
 
 
-WINDOW_S = 300
-
-
 async def health(bench: "Workbench") -> Health:
-    """Raises StoreUnavailable where the database does not answer."""
-    now = time.monotonic()
-    targets = tuple(
-        TargetHealth(
-            name=target.name,
-            provider=target.provider_name or target.info.provider,
-            breaker=target.breaker.state(now),
-            retry_in_s=round(target.breaker.wait_s(now), 1),
-            p95_ms=target.latency.p95_ms,
-        )
-        for target in bench.gateway.router.targets.values()
-    )
+    """A look around. It never fails: a store that does not answer is part of the picture."""
+    backlog, unread = await _counted(bench)
+    targets = _targets(bench)
+    loop_lag_ms = bench.watch.loop.worst_ms
     return Health(
         at=bench.clock(),
-        well=all(target.breaker == "closed" for target in targets),
+        well=unread == 0 and loop_lag_ms < LATE_S * 1e3 and all(target.breaker == "closed" for target in targets),
         window_s=WINDOW_S,
         targets=targets,
-        queue=QueueHealth(running=bench.runner.in_flight),
-        trace_backlog=await bench.store.runs.backlog(),
+        queue=_queue(bench),
+        switches=tuple(
+            SwitchHealth(kind=off.kind, name=off.name, reason=off.reason, by=off.by, created_at=off.created_at)
+            for off in bench.watch.switches.seen
+        ),
+        commits_waiting=bench.desk.commits_waiting,
+        trace_backlog=backlog,
+        unread_alerts=unread,
+        loop_lag_ms=loop_lag_ms,
     )
+
+
+async def _counted(bench: "Workbench") -> tuple[int | None, int | None]:
+    """Trace backlog and unread alerts."""
+    try:
+        async with asyncio.timeout(STORE_S):
+            return await bench.store.runs.backlog(), await bench.watch.alerts.unread()
+    except (UpstreamError, TimeoutError):
+        return None, None
+
+
+def _targets(bench: "Workbench") -> tuple[TargetHealth, ...]:
+    now, off = time.monotonic(), bench.watch.switches.models_off
+    found = []
+    for target in bench.gateway.router.targets.values():
+        vitals = bench.watch.recent.of(target.name)
+        found.append(
+            TargetHealth(
+                name=target.name,
+                provider=target.provider_name or target.info.provider,
+                breaker=target.breaker.state(now),
+                switched_off=target.name in off,
+                retry_in_s=round(target.breaker.wait_s(now), 1),
+                p95_ms=target.latency.p95_ms,
+                calls=vitals.calls,
+                failures=vitals.failures,
+                last_error_code=vitals.last_error_code,
+                last_error_at=vitals.last_error_at,
+            )
+        )
+    return tuple(found)
+
+
+def _queue(bench: "Workbench") -> QueueHealth:
+    places = bench.desk.places
+    tenants = (
+        TenantLoad(tenant_id=tenant, running=running, waiting=waiting)
+        for tenant, (running, waiting) in places.by_tenant().items()
+    )
+    return QueueHealth(running=places.running, waiting=places.waiting, tenants=tuple(tenants))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.checkpoints import checkpointer
-from app.records import Principal, RunEvent, RunRequest
+from app.records import Payer, Principal, RunEvent, RunRequest
 from app.runner import Job, Runner
 from app.services.escalation.store import StoreEscalation
 from app.services.gateway.meter import MeteredGateway
@@ -22,6 +22,7 @@ from app.services.tools.toolbox import ScopedToolbox
 from app.telemetry.spans import RunTrace
 from graphs import catalog
 from graphs.context import RunContext
+from graphs.errors import PilothouseError
 from graphs.prompts import PromptBook
 from graphs.types import Passage, Retrieval
 
@@ -81,6 +82,7 @@ async def lite(
     reattach_grace_s: float = 60,
     run_timeout_s: float = 60,
     native_tools: bool = True,
+    barred: Callable[[Payer], PilothouseError | None] = lambda _: None,
 ) -> AsyncIterator[Lite]:
     store = await Store.open(f"sqlite+aiosqlite:///{home / 'lite.db'}", clock)
     gateway = ScriptedGateway(script)
@@ -119,6 +121,7 @@ async def lite(
             run_timeout_s=run_timeout_s,
             reattach_grace_s=reattach_grace_s,
             approval_ttl_s=3600,
+            barred=barred,
         )
         await runner.recover()
         try:

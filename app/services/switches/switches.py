@@ -86,9 +86,12 @@ class Switches:
 
     async def turn_on(self, kind: SwitchKind, name: str, by: str) -> None:
         """Let it call again. Raises Missing where it is not off."""
-        async with self._database.write() as connection:
-            gone = await connection.execute(delete(switches).where(switches.c.kind == kind, switches.c.name == name))
-        if not gone.rowcount:
+        gone = 0
+        if name.isprintable():  # nothing else ever got in, and not every database could even be asked for it
+            async with self._database.write() as connection:
+                mine = (switches.c.kind == kind, switches.c.name == name)
+                gone = (await connection.execute(delete(switches).where(*mine))).rowcount
+        if not gone:
             raise Missing(f"this {kind} is not switched off")
         audit.warning("switched on", extra={"kind": kind, "subject": name, "by": by})
         await self.refresh()
