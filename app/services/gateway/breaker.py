@@ -208,7 +208,8 @@ class RetryBudget:
         self._share, self._per_s = share, floor_a_minute / 60
         # What calls earn may pile up to that of a thousand calls at a share of a tenth: a short burst of failures.
         self._most = max(float(floor_a_minute), 1_000 * share)
-        self._left, self._at = float(floor_a_minute), 0.0
+        self._left = float(floor_a_minute)
+        self._at: float | None = None
 
     def note_call(self) -> None:
         """A first attempt was made: it earns a share of a retry."""
@@ -216,7 +217,8 @@ class RetryBudget:
 
     def take(self, now: float) -> bool:
         """Whether one more retry is allowed; it is taken then."""
-        self._left = min(self._left + max(0.0, now - self._at) * self._per_s, self._most)
+        if self._at is not None:
+            self._left = min(self._left + max(0.0, now - self._at) * self._per_s, self._most)
         self._at = now
         if self._left < 1:
             return False
