@@ -16,6 +16,8 @@ QUIET_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_MODEL_CATALOG_URI": "",  # prices that it would fetch from GitHub for each model of a trace
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime reports to Microsoft from native code
     "DO_NOT_TRACK": "true",
     "RAGAS_DO_NOT_TRACK": "true",
     "LANGGRAPH_STRICT_MSGPACK": "true",
