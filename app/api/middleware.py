@@ -32,8 +32,10 @@ from app.api.public import (
 )
 from app.api.v1.build import build_door
 from app.api.v1.door import Door
+from app.api.v1.refusal import refusal
 from app.records import Principal
 from app.settings import Settings
+from app.telemetry.redact import redact
 from graphs.errors import PilothouseError, Unauthenticated
 
 access = logging.getLogger("pilothouse.access")
@@ -41,6 +43,7 @@ log = logging.getLogger("pilothouse.api")
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 PAGES: Final = frozenset({"/", CONSOLE, CONSOLE + "/", "/login"})  # what a person opens in a browser
+V1_HEADERS: Final = security_headers(V1, {})  # its answers bring none of their own
 _MAX_LOGGED_PATH: Final = 512
 
 
@@ -129,10 +132,12 @@ class _Watched:
         if message["type"] in {"http.response.start", "websocket.http.response.start"}:
             self.status = message["status"]
             own = message.get("headers", ())
-            present = {name.lower(): value for name, value in own}
-            added = [(b"x-request-id", self._scope["request_id"].encode())]
-            added += security_headers(self._scope["path"], present)
-            message = {**message, "headers": [*own, *added]}
+            added = (b"x-request-id", self._scope["request_id"].encode())
+            if self._scope["path"].startswith(V1):
+                extra = V1_HEADERS
+            else:
+                extra = security_headers(self._scope["path"], {name.lower(): value for name, value in own})
+            message = {**message, "headers": [*own, added, *extra]}
         elif message["type"] == "websocket.accept":
             self.status = 101
         elif message["type"] == "websocket.close" and self.status is None:
@@ -158,15 +163,17 @@ class _Watched:
         access.info(
             "request",
             extra={
-                "requestId": scope["request_id"],
-                "method": scope.get("method", "WEBSOCKET"),
-                "path": _path(scope),
-                "status": self.status,
-                "durationMs": round((time.perf_counter() - self._began) * 1000, 2),
-                "client": scope["client"][0] if scope.get("client") else "",
-                "tenantId": principal.tenant_id if principal else "",
-                "userId": principal.user_id if principal else "",
-                "keyId": principal.key_id if principal else "",
+                "line": {
+                    "requestId": scope["request_id"],
+                    "method": scope.get("method", "WEBSOCKET"),
+                    "path": redact(_path(scope)),
+                    "status": self.status,
+                    "durationMs": round((time.perf_counter() - self._began) * 1000, 2),
+                    "client": scope["client"][0] if scope.get("client") else "",
+                    "tenantId": principal.tenant_id if principal else "",
+                    "userId": principal.user_id if principal else "",
+                    "keyId": principal.key_id if principal else "",
+                }
             },
         )
 
@@ -199,6 +206,10 @@ def _too_large(limit_bytes: int) -> Refused:
 
 def _refusal(scope: Scope, error: PilothouseError | HTTPException) -> Response:
     request_id = scope["request_id"]
+    if scope["path"].startswith(V1):
+        told = refusal(error)
+        headers = {name.decode(): value.decode() for name, value in told.headers()}
+        return Response(told.body(scope["path"], request_id), told.status, headers, "application/json")
     if isinstance(error, Refused) and error.code == "starting" and _is_page_visit(scope):
         return pages.starting(retry_after_s=2)
     if isinstance(error, HTTPException):

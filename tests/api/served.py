@@ -79,15 +79,18 @@ class Served:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
 
+# The script fails on purpose, and its breaker must not answer for the next test.
+CONFIG = "breaker: {min_calls: 100000}\n"
+
+
 @contextmanager
-def served(home: Path) -> Iterator[Served]:
+def served(home: Path, config: str = CONFIG) -> Iterator[Served]:
     settings = Settings.offline(home, owner_key=OWNER_KEY, export_traces=False, reattach_grace_s=10)
     script, ready = Script(), threading.Event()
     found: dict[str, Any] = {}
     pages = home / "pages"
     pages.mkdir()
-    # The script fails on purpose, and its breaker must not answer for the next test.
-    (home / "pilothouse.yaml").write_text("breaker: {min_calls: 100000}\n")
+    (home / "pilothouse.yaml").write_text(config)
     for name, text in PAGES.items():
         (pages / f"{name}.md").write_text(text)
 

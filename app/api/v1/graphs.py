@@ -4,19 +4,28 @@ The client keeps the conversation, so each call is a conversation of its own. Ci
 answer in a field of ours, `pilothouse`, which clients that do not know it pass over.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
-import orjson
-
-from app.api.v1.door import DONE, Asked, Streamed, Whole
-from app.api.v1.shapes import ChatBody, chunk_json, usage_json
+from app.api.v1.door import Asked
+from app.api.v1.shapes import ChatBody, chunk_json, texts_of, usage_json
 from app.config.load import RESERVED
 from app.records import AnswerCard, RunRequest
 from app.runner import Runner
-from graphs.errors import Invalid, Missing, PilothouseError, UpstreamError
+from app.services.gateway.provider import WireEnd, WireEvent
+from graphs.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    Missing,
+    PilothouseError,
+    PromptTooLong,
+    QuotaExhausted,
+    UpstreamError,
+)
 from graphs.types import Usage
 
 MODES: Final = ("chat", "rag", "agent")
@@ -28,66 +37,95 @@ class GraphFailed(UpstreamError):
     code = "run_failed"
 
 
+_BY_CODE: Final[Mapping[str, type[PilothouseError]]] = {"prompt_too_long": PromptTooLong}
+_BY_KIND: Final[Mapping[str, type[PilothouseError]]] = {
+    "invalid": Invalid,
+    "denied": Forbidden,
+    "exhausted": QuotaExhausted,
+}
+
+
 class GraphCalls:
     """Runs graphs for `/v1`."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
+        self._stopping: set[asyncio.Task[None]] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(RESERVED + mode for mode in MODES)
 
-    async def answer(self, asked: Asked, body: ChatBody) -> Whole | Streamed:
-        """Raises Missing for a graph that does not exist, Invalid for a body a graph cannot serve."""
-        request = self._request(body, asked.payer.feature)
+    async def items(self, asked: Asked, body: ChatBody) -> AsyncGenerator[WireEvent | WireEnd, None]:
+        """The answer's events, or the whole, then the end. A caller that leaves cancels the run.
+
+        Raises Missing for a graph that does not exist, Invalid for a body a graph cannot serve, GraphFailed.
+        """
+        request = _request(body, asked.payer.feature)
         run_id = await self._runner.start(asked.principal, request, admitted=True)
-        if body.stream:
-            return Streamed(self._frames(asked, run_id, body))
-        async with aclosing(self._runner.events(asked.principal, run_id)) as events:
-            async for _ in events:
-                pass
-        card = await self._runner.card(asked.principal, run_id)
-        _check(card)
-        return Whole(orjson.dumps(_answer_json(card, str(body.model))))
+        try:
+            async with aclosing(self._events(asked, body, run_id)) as events:
+                async for event in events:
+                    yield event
+        except (asyncio.CancelledError, GeneratorExit):
+            # Nobody comes back for an answer on this wire, so nothing waits for a reader as it does elsewhere.
+            stopping = asyncio.create_task(self._stop(asked, run_id))
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
+            raise
 
-    def _request(self, body: ChatBody, feature: str) -> RunRequest:
-        mode = str(body.model).removeprefix(RESERVED)
-        if mode not in MODES:
-            raise Missing(f"there is no graph {body.model}", field="model")
-        if body.choices != 1:
-            raise Invalid("a graph gives one choice", field="n")
-        last = body.raw["messages"][-1]
-        if last["role"] != "user" or not body.texts:
-            raise Invalid("the last message must be the user's question", field="messages")
-        return RunRequest(body.texts[-1], mode, feature=feature)  # type: ignore[arg-type]
+    async def _stop(self, asked: Asked, run_id: str) -> None:
+        with suppress(Conflict):  # it ended in the same moment
+            await self._runner.cancel(asked.principal, run_id)
 
-    async def _frames(self, asked: Asked, run_id: str, body: ChatBody) -> AsyncGenerator[bytes, None]:
+    async def _events(self, asked: Asked, body: ChatBody, run_id: str) -> AsyncGenerator[WireEvent | WireEnd, None]:
         name, answer_id, created = str(body.model), f"chatcmpl-{run_id}", int(time.time())
 
-        def frame(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
-            return b"data: " + orjson.dumps(chunk_json(answer_id, created, name, delta, finish) | more) + b"\n\n"
+        def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> WireEvent:
+            return WireEvent(b"", chunk_json(answer_id, created, name, delta, finish) | more, "", True)
 
         role: dict[str, Any] = {"role": "assistant"}
         async with aclosing(self._runner.events(asked.principal, run_id)) as events:
             async for event in events:
-                if event.type == "message.delta":
-                    yield frame(role | {"content": event.data["text"]})
+                if event.type == "message.delta" and body.stream:
+                    yield chunk(role | {"content": event.data["text"]})
                     role = {}
         card = await self._runner.card(asked.principal, run_id)
         _check(card)
-        yield frame({}, "stop", pilothouse=_ours(card))
-        if body.with_usage:
-            usage = usage_json(Usage(card.usage.input_tokens, card.usage.output_tokens))
-            yield frame({}, None, choices=[], usage=usage)
-        yield DONE
+        usage = Usage(card.usage.input_tokens, card.usage.output_tokens, card.usage.estimated)
+        if not body.stream:
+            yield WireEvent(b"", _answer_json(card, name), card.answer, True)
+        else:
+            if role and card.answer:  # an answer that came in no pieces: a guard's, or a safe one
+                yield chunk(role | {"content": card.answer})
+            yield chunk({}, "stop", pilothouse=_ours(card))
+            if body.with_usage:
+                yield chunk({}, None, choices=[], usage=usage_json(usage))
+        yield WireEnd(usage, "stop", card.model_version)
+
+
+def _request(body: ChatBody, feature: str) -> RunRequest:
+    mode = str(body.model).removeprefix(RESERVED)
+    if mode not in MODES:
+        raise Missing(f"there is no graph {str(body.model)[:128]}", field="model")
+    if body.choices != 1:
+        raise Invalid("a graph gives one choice", field="n")
+    for name in ("tools", "response_format"):
+        if body.raw.get(name) and body.raw[name] != {"type": "text"}:
+            raise Invalid(f"a graph has its own way to answer and takes no {name}", field=name)
+    last = body.raw["messages"][-1]
+    question = "".join(texts_of(len(body.raw["messages"]) - 1, last))
+    if last["role"] != "user" or not question:
+        raise Invalid("the last message must be the user's question", field="messages")
+    return RunRequest(question, mode, feature=feature)  # type: ignore[arg-type]
 
 
 def _check(card: AnswerCard) -> None:
     if card.status == "waiting":
         raise GraphFailed(f"run {card.request_id} waits for an approval, which this API cannot give")
-    if card.error is not None:
-        raise GraphFailed(f"the run failed with {card.error.code}: {card.error.message}")
+    if (error := card.error) is not None:
+        failed = _BY_CODE.get(error.code) or _BY_KIND.get(error.kind, GraphFailed)
+        raise failed(f"the run failed with {error.code}: {error.message}", retry_after_s=error.retry_after_s)
     if card.status not in {"completed", "blocked"}:
         raise PilothouseError(f"the run ended as {card.status}")
 

@@ -1,0 +1,110 @@
+"""A body of chat completions as a call that the gateway can try: planned, bounded, opened on either kind of provider.
+
+A provider that speaks this wire gets the client's own request; for every other one it is translated.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from app.api.v1.door import Asked
+from app.api.v1.shapes import ChatBody
+from app.api.v1.translated import translated
+from app.services.gateway.gateway import ModelGateway
+from app.services.gateway.provider import Forwards, Timeouts, WireEnd, WireEvent
+from app.services.gateway.recover import Attempt, Call, Ended
+from app.services.gateway.routes import Need, Plan, Target
+from app.services.gateway.tokens import MESSAGE_TOKENS, estimate_tokens
+from graphs.errors import QuotaExhausted
+from graphs.types import Usage
+
+READ_CHARS: Final = 131_072  # beyond it, tokens are bounded by bytes: reading every word would cost 5 ms and more
+PART_TOKENS: Final = 1_600  # what vendors count at most for an image
+_REFUSAL_RETRY_S: Final = 3_600.0
+
+Item = WireEvent | WireEnd
+
+
+class Billed:
+    """Hears what the last attempt of a call was billed for."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+
+    def __call__(self, attempt: Attempt) -> None:
+        self.usage = attempt.bill.usage
+
+
+async def call_of(gateway: ModelGateway, asked: Asked, body: ChatBody, billed: Billed | None = None) -> Call[Item]:
+    """Raises Missing, Forbidden, QuotaExhausted, PromptTooLong, NoModelFits."""
+    desk = gateway.recovery.desk
+    name = gateway.router.name_for(body.model, "chat")
+    if (step := await desk.rung(asked.payer)) is not None:
+        if step.answer is not None:
+            raise QuotaExhausted("the month's budget is used up", retry_after_s=_REFUSAL_RETRY_S)
+        name = step.route or name
+    prompt_tokens = prompt_tokens_of(body)
+    need = Need("chat", prompt_tokens, body.max_tokens or 0, desk.allowed(asked.payer))
+    plan = gateway.router.plan(name, need)
+    return Call(
+        payer=asked.payer,
+        plan=plan,
+        task="chat",
+        streamed=body.stream,
+        prompt_tokens=prompt_tokens,
+        output_tokens=body.max_tokens,
+        open=_opener(body, plan),
+        read=_read,
+        count=_count,
+        report=billed,
+        choices=body.choices,
+    )
+
+
+def prompt_tokens_of(body: ChatBody) -> int:
+    """How many tokens the prompt has at most."""
+    tokens = MESSAGE_TOKENS + PART_TOKENS * body.parts
+    left = READ_CHARS
+    for text in body.texts:
+        left -= len(text)
+        tokens += MESSAGE_TOKENS + (estimate_tokens(text) if left >= 0 else len(text.encode()) // 2)
+    if tools := body.raw.get("tools"):
+        tokens += len(orjson.dumps(tools)) // 3
+    return tokens
+
+
+def _opener(body: ChatBody, plan: Plan) -> Callable[[Target, int | None], AsyncGenerator[Item, None]]:
+    config = plan.config
+    timeouts = Timeouts(
+        first_token_s=config.first_token_timeout_s or config.timeout_s,
+        between_tokens_s=config.between_tokens_timeout_s,
+        total_s=config.timeout_s,
+    )
+
+    def opened(target: Target, cap: int | None) -> AsyncGenerator[Item, None]:
+        provider = target.provider
+        if isinstance(provider, Forwards):
+            return provider.forward(_capped(body.raw, cap), stream=body.stream, timeouts=timeouts)
+        return translated(target, body, cap, config)
+
+    return opened
+
+
+def _capped(raw: Mapping[str, Any], cap: int | None) -> Mapping[str, Any]:
+    """The body, with its answer bounded where a budget asks for it; in the field that the client used."""
+    if cap is None:
+        return raw
+    field = "max_completion_tokens" if raw.get("max_completion_tokens") is not None else "max_tokens"
+    asked = raw.get(field)
+    return {**raw, field: cap if asked is None else min(asked, cap)}
+
+
+def _read(item: Item) -> tuple[bool, str, Ended | None]:
+    if isinstance(item, WireEvent):
+        return item.spoke, item.text, None
+    return False, "", Ended(item.usage, item.finish_reason, item.model_version)
+
+
+def _count(target: Target, text: str) -> int:
+    return target.provider.count_tokens(text) if text else 0
