@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pilothouse: an AI backend that you can open up.")
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 app.add_typer(keys, name="keys")
+config = typer.Typer(no_args_is_help=True, help="Look at the gateway's configuration file.")
+app.add_typer(config, name="config")
 
 out, err = Console(), Console(stderr=True)
 T = TypeVar("T")
@@ -218,6 +220,42 @@ def mlflow(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) 
     from app.telemetry.server import mlflow_server  # starts a process; MLflow itself is imported there
 
     raise typer.Exit(mlflow_server(here.tracking_uri, here.mlruns / "artifacts", port))
+
+
+@config.command("check")
+def check_config(
+    path: Annotated[
+        Path | None, typer.Argument(help="The file; PILOTHOUSE_CONFIG or ./pilothouse.yaml if absent.")
+    ] = None,
+) -> None:
+    """Check the file, say who may use what, and run the examples that it contains."""
+    from app import check  # the models' libraries take a second to import
+    from app.config.load import load
+
+    chosen = path or settings().config or settings().default_config
+
+    async def work() -> bool:
+        read = load(chosen)
+        prices = Table("model", "USD per million tokens, in / out", "price from", box=None, pad_edge=False)
+        for row in check.models(read):
+            prices.add_row(*row)
+        rights = Table("who", "may use", "within", box=None, pad_edge=False)
+        for entry in check.entries(read):
+            rights.add_row(entry.who, ", ".join(entry.models), "\n".join(entry.limits))
+        examples = Table("", "example", "found", "", box=None, pad_edge=False)
+        verdicts = check.run_examples(read)
+        for verdict in verdicts:
+            mark = "[red]wrong[/]" if verdict.faults else "[green]holds[/]"
+            examples.add_row(str(verdict.number), verdict.asked, verdict.found, "; ".join([mark, *verdict.faults]))
+        for table in (prices, rights, examples):
+            if table.row_count:
+                out.print(table)
+                out.print()
+        return not any(verdict.faults for verdict in verdicts)
+
+    if not run(work()):
+        raise typer.Exit(1)
+    out.print(f"{chosen} is fine.", highlight=False)
 
 
 @keys.command("create")

@@ -67,7 +67,7 @@ async def open_gateway(
 
     Raises ConfigInvalid for a model without a price, Invalid for one that cannot be opened.
     """
-    prices = {name: _price(config, name, model) for name, model in config.models.items()}
+    prices = {name: price_of(config, name, model) for name, model in config.models.items()}
     own = dict(providers) if providers is not None else await _own(settings, embedder)
     targets = {
         name: _target(config, name, provider, _own_price(settings, provider), provider.info.provider)
@@ -219,7 +219,7 @@ def _vendor(place: ProviderConfig, info: ModelInfo, model: ModelConfig, key: str
     return provider
 
 
-def _price(config: Config, name: str, model: ModelConfig) -> Price:
+def price_of(config: Config, name: str, model: ModelConfig) -> Price:
     """Raises ConfigInvalid: a price that nobody knows is not zero."""
     place = config.providers[model.provider]
     if place.kind in {"llamacpp", "extractive", "scripted"} and model.input_usd_per_mtok is None:

@@ -54,6 +54,11 @@ class Caller:
     models: frozenset[str] | None
 
 
+def highest(steps: Iterable[Degrade | None]) -> Degrade | None:
+    """Of several ladders' steps the one that lies highest."""
+    return max((step for step in steps if step is not None), key=lambda step: step.at, default=None)
+
+
 class Allowances:
     """The callers of a configuration. `models_of` resolves a model or route to its models' names."""
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from app.config.schema import Degrade
 from app.records import Bill, Charge, Payer
-from app.services.quota.allowances import Allowances, Caller, Rate
+from app.services.quota.allowances import Allowances, Caller, Rate, highest
 from app.services.quota.ledger import Budget, Hold, Ledger
 from app.services.quota.places import Place, Places
 from app.services.quota.refusals import NO_HEADERS, RateLimited, SwitchedOff
@@ -89,13 +89,11 @@ class QuotaDesk:
     async def rung(self, payer: Payer) -> Degrade | None:
         """The step that applies now: of several ladders' the one that lies highest."""
         caller = self._allowances.of(payer)
-        steps = [ladder.step_at(await self._share(ladder.budget)) for ladder in caller.ladders]
-        return max((step for step in steps if step is not None), key=lambda step: step.at, default=None)
+        return highest([ladder.step_at(await self._share(ladder.budget)) for ladder in caller.ladders])
 
     def last_rung(self, payer: Payer) -> Degrade | None:
         """The step that applies to a call which the budget cannot cover, whatever its share."""
-        steps = [ladder.step_at(1.0) for ladder in self._allowances.of(payer).ladders]
-        return max((step for step in steps if step is not None), key=lambda step: step.at, default=None)
+        return highest(ladder.step_at(1.0) for ladder in self._allowances.of(payer).ladders)
 
     async def reserve(self, payer: Payer, charge: Charge, tokens: int) -> "DeskHold | Hold":
         """Set tokens and money aside. Raises SwitchedOff, RateLimited, QuotaExhausted, LedgerUnavailable."""
