@@ -82,7 +82,8 @@ class CacheConfig(_Part):
 
     exact_ttl_s: Seconds | None = None
     semantic_ttl_s: Seconds | None = None
-    semantic_threshold: Share = 0.95
+    # Keeps nine tenths of the hits there are; false hits 0 of 1,655, at most 0.2 % (benchmarks/semantic_cache.py).
+    semantic_threshold: Share = 0.96
 
     @property
     def keeps(self) -> bool:
