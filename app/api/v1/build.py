@@ -2,8 +2,11 @@
 
 from app.api.v1.completions import Completions
 from app.api.v1.door import Door
+from app.api.v1.embeddings import Embeddings
 from app.api.v1.graphs import GraphCalls
 from app.api.v1.listing import Models
+from app.api.v1.messages import CountTokens, Messages
+from app.api.v1.responses import Responses
 from app.workbench import Workbench
 
 
@@ -20,6 +23,12 @@ def build_door(bench: Workbench) -> Door:
     models = Models(bench.gateway, graphs.names)
     return Door(
         bench.gateway.recovery.desk,
-        {("POST", "/v1/chat/completions"): completions},
+        {
+            ("POST", "/v1/chat/completions"): completions,
+            ("POST", "/v1/responses"): Responses(completions),
+            ("POST", "/v1/messages"): Messages(completions),
+            ("POST", "/v1/messages/count_tokens"): CountTokens(limits.max_output_tokens),
+            ("POST", "/v1/embeddings"): Embeddings(bench.gateway),
+        },
         {("GET", "/v1/models"): models, ("GET", "/v1/models/*"): models},
     )

@@ -1,4 +1,7 @@
-"""`GET /v1/models`: every name that a call may give, as far as this caller may use it."""
+"""`GET /v1/models`: every name that a call may give, as far as this caller may use it.
+
+One document for both wires: each reads the fields that it knows.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,7 +25,9 @@ class Models:
         allowed = self._gateway.recovery.desk.allowed(asked.payer)
         listed = {entry["id"]: entry for entry in self._entries(allowed)}
         if asked.path == PATH:
-            return Whole(orjson.dumps({"object": "list", "data": list(listed.values())}))
+            names = list(listed)
+            ends = {"first_id": names[0], "last_id": names[-1]}
+            return Whole(orjson.dumps({"object": "list", "data": list(listed.values()), "has_more": False, **ends}))
         name = asked.path.removeprefix(PATH + "/")
         if name not in listed:
             raise Missing(f"there is no model {name[:128]!r}", field="model")
@@ -44,4 +49,5 @@ class Models:
 
 
 def _entry(name: str, owner: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": owner}
+    openai = {"id": name, "object": "model", "created": 0, "owned_by": owner}
+    return openai | {"type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
