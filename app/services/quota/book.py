@@ -1,27 +1,30 @@
 """The ledger's statements. Each function runs inside a transaction that the Committer holds.
 
-What decides a race is in the statement: a hold is granted on a locked row where `spent + held + more <= limit`, a row
-is settled by an UPDATE that says `state = 'open'`. On both databases whoever changes a budget has locked its row.
+A budget's row says what is booked as spent and what all processes hold of it; a process's own row in `budget_holds`
+says how much of that is its own, and what of it calls have used up since (`unbooked`). A settlement thus writes to
+nothing that another process writes to. What decides a race is in the statements: a hold is granted on a locked row
+where `spent + held + more <= limit`, a call is settled by an UPDATE that says `state = 'open'`. Processes state what
+they hold, not by how much it changed, so that saying it twice changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from app.services.quota.link import Link
+from app.services.quota.tables import ledger
 
-from app.services.quota.tables import budget_holds, budgets, ledger, ledger_processes
-
-_COLUMNS: Final = {"tenant": None, "user": ledger.c.user_id, "feature": ledger.c.feature, "key": ledger.c.key_id}
+ScopeKind = Literal["tenant", "user", "feature", "key"]
+_COLUMNS: Final = {"user": "user_id", "feature": "feature", "key": "key_id"}
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Whose budget: a tenant's own, or that of a user, feature or key inside it."""
 
-    kind: Literal["tenant", "user", "feature", "key"]
+    kind: ScopeKind
     tenant_id: str
     name: str = ""
 
@@ -42,260 +45,300 @@ class Account:
         return str(self.scope), self.period
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A wish for a hold: `wanted`, or what there is down to `least`; `block` in place of it while plenty is left.
+# Calls
 
-    `unbooked` is what settled calls of this process have cost since it last said so; it turns from held into spent.
-    """
-
-    account: Account
-    unbooked_micros: int
-    limit_micros: int
-    wanted_micros: int
-    least_micros: int
-    block_micros: int
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What an Ask got (0 for nothing), and how the budget stands after it."""
-
-    granted_micros: int
-    spent_micros: int
-    held_micros: int
+RECORDED: Final = tuple(column.name for column in ledger.columns)
+SETTLED: Final = (
+    *("state", "outcome", "error_code", "model_version", "cost_micros", "latency_ms", "first_token_ms"),
+    *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "estimated"),
+)
+_VALUES: Final = f"({', '.join(RECORDED)}) VALUES ({', '.join('?' * len(RECORDED))})"
+_RECORD: Final = f"INSERT INTO ledger {_VALUES} ON CONFLICT (call_id) DO NOTHING"
+_CHANGES: Final = ", ".join(f"{name} = ?" for name in SETTLED)
+_END: Final = f"UPDATE ledger SET {_CHANGES} WHERE call_id = ? AND state = "  # noqa: S608
+_SETTLE: Final = _END + "'open'"
+_SETTLE_LATE: Final = _END + "'abandoned'"
+_COST: Final = SETTLED.index("cost_micros")
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a row ends: its new values, and the accounts that it draws on."""
+    """How a call ends: its new values in the order of SETTLED, the accounts that pay, and who held them for it."""
 
     call_id: str
-    values: Mapping[str, Any]
+    values: tuple[Any, ...]
     accounts: tuple[Account, ...]
+    process_id: str
+
+    @property
+    def cost_micros(self) -> int:
+        return int(self.values[_COST])
 
 
-@dataclass(frozen=True, slots=True)
-class Return:
-    """Credit that a process lets go: `unbooked` because it is spent, `free` because no call needs it."""
-
-    account: Account
-    unbooked_micros: int
-    free_micros: int
+Settled = Literal["settled", "late", "missing"]
+"""`late`: others had taken its process for dead, and its holds with it. `missing`: the call was never recorded."""
 
 
-class RowsEnded(Exception):
-    """Some rows of a batch were not open. The Committer writes each alone then, and only those give False."""
+class NotAllOpen(Exception):
+    """Some calls of a batch were not open. The Committer settles each alone then."""
 
 
-_INSERT: Final = insert(ledger)
-_SETTLED: Final = (
-    *("state", "outcome", "error_code", "model_version", "cost_micros", "latency_ms", "first_token_ms"),
-    *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "estimated"),
-)
-_SETTLE: Final = (
-    update(ledger)
-    .where(ledger.c.call_id == bindparam("settled_id"), ledger.c.state == "open")
-    .values({name: bindparam(f"new_{name}") for name in _SETTLED})
-)
-
-
-def record_open(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Sequence[None]:
-    """Write down calls before they are made."""
-    connection.execute(_INSERT, list(rows))
+def record(link: Link, rows: Sequence[tuple[Any, ...]]) -> Sequence[None]:
+    """Write down calls before they are made; values in the order of RECORDED."""
+    link.write_many(_RECORD, rows)
     return [None] * len(rows)
 
 
-def settle(connection: Connection, settlements: Sequence[Settlement]) -> Sequence[bool]:
-    """End rows. False for one that is settled already.
-
-    Budgets learn of the cost later (`Ask.unbooked_micros`, `Return`): until then it counts as held, which is never too
-    little. A row that was given up for abandoned, because its process seemed dead, is put right by its late settlement.
-    """
-    ended = connection.execute(_SETTLE, [_settle_parameters(settlement) for settlement in settlements]).rowcount
+def settle(link: Link, settlements: Sequence[Settlement]) -> Sequence[Settled]:
+    """End calls. One that had ended before stays as it was and counts as settled."""
+    ended = link.write_many(_SETTLE, [(*settlement.values, settlement.call_id) for settlement in settlements])
     if ended == len(settlements):
-        return [True] * ended
+        _use_up(link, settlements)
+        return ["settled"] * ended
     if len(settlements) > 1:
-        raise RowsEnded
-    return [_settle_late(connection, settlements[0])]
+        raise NotAllOpen
+    return [_settle_ended(link, settlements[0])]
 
 
-def _settle_parameters(settlement: Settlement) -> dict[str, Any]:
-    return {f"new_{name}": settlement.values[name] for name in _SETTLED} | {"settled_id": settlement.call_id}
-
-
-def _settle_late(connection: Connection, settlement: Settlement) -> bool:
-    """Settle a row that another process took over; its holds went then."""
-    late = (
-        update(ledger)
-        .where(ledger.c.call_id == settlement.call_id, ledger.c.state == "abandoned")
-        .values({name: settlement.values[name] for name in _SETTLED})
-    )
-    if not connection.execute(late).rowcount:
-        return False
-    for scope, period in sorted(account.row for account in settlement.accounts):
-        _locked(connection, scope, period)
-        connection.execute(
-            update(budgets)
-            .where(budgets.c.scope == scope, budgets.c.period == period)
-            .values(spent_micros=_spent_of(scope, period))
+def _use_up(link: Link, settlements: Sequence[Settlement]) -> None:
+    """Note costs against the holds that they were taken from."""
+    costs: defaultdict[tuple[str, tuple[str, str]], int] = defaultdict(int)
+    for settlement in settlements:
+        if cost := settlement.cost_micros:
+            for account in settlement.accounts:
+                costs[settlement.process_id, account.row] += cost
+    for (process_id, row), cost in sorted(costs.items()):
+        noted = link.write(
+            "UPDATE budget_holds SET unbooked_micros = unbooked_micros + ? "
+            "WHERE process_id = ? AND scope = ? AND period = ?",
+            *(cost, process_id, *row),
         )
-    return True
+        if not noted:  # the call was recorded after its process had been taken for dead
+            _book(link, row, cost)
 
 
-def grant(process_id: str, connection: Connection, asks: Sequence[Ask]) -> Sequence[Grant]:
-    """Take holds, never beyond `spent + held <= limit`; a block only while a quarter of the budget stays free."""
-    return [_grant(process_id, connection, ask) for ask in asks]
+def _book(link: Link, row: tuple[str, str], cost: int) -> None:
+    link.write("UPDATE budgets SET spent_micros = spent_micros + ? WHERE scope = ? AND period = ?", cost, *row)
 
 
-def _grant(process_id: str, connection: Connection, ask: Ask) -> Grant:
-    scope, period = ask.account.row
-    spent, held = _locked(connection, scope, period)
-    if ask.unbooked_micros and _let_go(connection, process_id, ask.account, ask.unbooked_micros, ask.unbooked_micros):
-        spent, held = spent + ask.unbooked_micros, held - ask.unbooked_micros
-    left = ask.limit_micros - spent - held
-    if left - ask.block_micros >= ask.limit_micros // 4 and ask.block_micros > ask.wanted_micros:
-        granted = ask.block_micros
-    else:
-        granted = min(ask.wanted_micros, left) if left >= ask.least_micros else 0
-    if granted > 0:
-        _hold(connection, process_id, scope, period, granted)
-    return Grant(max(granted, 0), spent, held + max(granted, 0))
-
-
-def _locked(connection: Connection, scope: str, period: str) -> tuple[int, int]:
-    """Spent and held of a budget whose row nobody else changes until this transaction ends."""
-    where = (budgets.c.scope == scope, budgets.c.period == period)
-    row = connection.execute(
-        select(budgets.c.spent_micros, budgets.c.held_micros).where(*where).with_for_update()
-    ).one_or_none()
-    return (0, 0) if row is None else (row.spent_micros, row.held_micros)
-
-
-def _hold(connection: Connection, process_id: str, scope: str, period: str, micros: int) -> None:
-    connection.execute(
-        update(budgets)
-        .where(budgets.c.scope == scope, budgets.c.period == period)
-        .values(held_micros=budgets.c.held_micros + micros)
+def _settle_ended(link: Link, settlement: Settlement) -> Settled:
+    found = link.rows(
+        f"SELECT state, cost_micros FROM ledger WHERE call_id = ?{link.locking}",  # noqa: S608
+        settlement.call_id,
     )
-    insertion = _insert(connection, budget_holds).values(
-        process_id=process_id, scope=scope, period=period, held_micros=micros
-    )
-    connection.execute(
-        insertion.on_conflict_do_update(
-            index_elements=["process_id", "scope", "period"],
-            set_={"held_micros": budget_holds.c.held_micros + insertion.excluded.held_micros},
-        )
-    )
+    if not found:
+        return "missing"
+    ((state, booked),) = found
+    if state != "abandoned":
+        return "settled"
+    link.write(_SETTLE_LATE, *settlement.values, settlement.call_id)
+    for row in sorted(account.row for account in settlement.accounts):
+        _book(link, row, settlement.cost_micros - booked)
+    return "late"
 
 
-def give_back(process_id: str, connection: Connection, returns: Sequence[Return]) -> Sequence[None]:
-    """Book what is spent and let go what is not needed."""
-    for item in sorted(returns, key=lambda item: item.account.row):
-        _locked(connection, *item.account.row)
-        _let_go(connection, process_id, item.account, item.unbooked_micros + item.free_micros, item.unbooked_micros)
-    return [None] * len(returns)
-
-
-def _let_go(connection: Connection, process_id: str, account: Account, released: int, cost: int) -> bool:
-    """Lower a hold, booking `cost` of it. False if another process took the hold over, and booked it, meanwhile."""
-    scope, period = account.row
-    own = (budget_holds.c.process_id == process_id, budget_holds.c.scope == scope, budget_holds.c.period == period)
-    lowered = update(budget_holds).where(*own).values(held_micros=budget_holds.c.held_micros - released)
-    if not connection.execute(lowered).rowcount:
-        return False
-    connection.execute(
-        update(budgets)
-        .where(budgets.c.scope == scope, budgets.c.period == period)
-        .values(spent_micros=budgets.c.spent_micros + cost, held_micros=budgets.c.held_micros - released)
-    )
-    return True
-
-
-def open_accounts(connection: Connection, accounts: Sequence[Account]) -> Sequence[int]:
-    """Make the rows of budgets and set what is spent from the ledger itself; gives it.
-
-    A budget that was limited only later thus counts what was spent before, and a wrong sum heals at the next start.
-    """
-    return [_open_account(connection, account) for account in accounts]
-
-
-def _open_account(connection: Connection, account: Account) -> int:
-    scope, period = account.row
-    row = _insert(connection, budgets).values(scope=scope, period=period, spent_micros=0, held_micros=0)
-    connection.execute(row.on_conflict_do_nothing())
-    # Locked first, summed then: a settlement that commits in between is either in the sum or adds itself after us.
-    _locked(connection, scope, period)
-    spent = int(connection.execute(select(_spent_of(scope, period))).scalar_one())
-    connection.execute(
-        update(budgets).where(budgets.c.scope == scope, budgets.c.period == period).values(spent_micros=spent)
-    )
-    return spent
+# Budgets
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
-    """The beats of all processes. `known` is False if this one had been given up for dead, or is new."""
+class Ask:
+    """What a process has to say of its hold on an account, and what more it wants.
 
-    beats: Mapping[str, int]
-    known: bool
-
-
-def beat(process_id: str, connection: Connection, beats: Sequence[int]) -> Sequence[Pulse]:
-    """Say that this process lives, and hear of the others."""
-    seen = {row.process_id: row.beat for row in connection.execute(select(ledger_processes))}
-    row = _insert(connection, ledger_processes).values(process_id=process_id, beat=beats[-1])
-    connection.execute(row.on_conflict_do_update(index_elements=["process_id"], set_={"beat": row.excluded.beat}))
-    return [Pulse(seen | {process_id: beats[-1]}, process_id in seen)] * len(beats)
-
-
-def bury(connection: Connection, dead: Sequence[tuple[str, int]]) -> Sequence[int]:
-    """Take over what dead processes left, each given with its last beat; gives how many open calls each had.
-
-    Their calls in flight are booked with the prompt's estimated cost and marked abandoned; their holds are let go.
+    It goes on holding `keep`: for calls in flight, and for those to come. It wants `wanted` more, or what there is down
+    to `least`; in its place `block`, while plenty is left. All are micros.
     """
-    return [_bury(connection, process_id, last_beat) for process_id, last_beat in dead]
+
+    account: Account
+    process_id: str
+    keep: int
+    limit: int
+    wanted: int = 0
+    least: int = 0
+    block: int = 0
 
 
-def _bury(connection: Connection, process_id: str, last_beat: int) -> int:
-    mine = ledger_processes.c.process_id == process_id
-    if not connection.execute(delete(ledger_processes).where(mine, ledger_processes.c.beat == last_beat)).rowcount:
-        return 0  # it lives, or another process was quicker
-    holds = list(
-        connection.execute(
-            select(budget_holds)
-            .where(budget_holds.c.process_id == process_id)
-            .order_by(budget_holds.c.scope, budget_holds.c.period)
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """How much more an Ask got, and how the budget stands after it."""
+
+    granted: int
+    spent: int
+    held: int
+
+
+def ask(link: Link, asks: Sequence[Ask]) -> Sequence[Grant | None]:
+    """Book what was used up, and change holds, never beyond `spent + held <= limit`. None for a process that was taken
+    for dead: it holds nothing."""
+    grants: list[Grant | None] = [None] * len(asks)
+    # In one order everywhere, so that no two processes wait for each other's rows.
+    for place in sorted(range(len(asks)), key=lambda place: asks[place].account.row):
+        grants[place] = _ask(link, asks[place])
+    return grants
+
+
+def _ask(link: Link, ask: Ask) -> Grant | None:
+    row = ask.account.row
+    budget, own = _locked(link, row), _own(link, ask)
+    if budget is None or own is None:
+        if not _is_alive(link, ask.process_id):
+            return None
+        _open(link, ask)
+        budget, own = _locked(link, row), own or (0, 0)
+        assert budget is not None  # just made
+    spent, held = budget[0] + own[1], budget[1] - own[0] + ask.keep
+    left = ask.limit - spent - held
+    granted = 0
+    if ask.wanted:
+        if left - ask.block >= ask.limit // 4 and ask.block > ask.wanted:
+            granted = ask.block
+        elif left >= max(ask.least, 1):
+            granted = min(ask.wanted, left)
+    held += granted
+    if (spent, held) != budget:
+        link.write(
+            "UPDATE budgets SET spent_micros = ?, held_micros = ? WHERE scope = ? AND period = ?", spent, held, *row
         )
+    if (ask.keep + granted, 0) != own:
+        link.write(
+            "UPDATE budget_holds SET held_micros = ?, unbooked_micros = 0 "
+            "WHERE process_id = ? AND scope = ? AND period = ?",
+            *(ask.keep + granted, ask.process_id, *row),
+        )
+    return Grant(granted, spent, held)
+
+
+def _locked(link: Link, row: tuple[str, str]) -> tuple[int, int] | None:
+    """Spent and held of a budget, which nobody else changes until this transaction ends."""
+    found = link.rows(
+        f"SELECT spent_micros, held_micros FROM budgets WHERE scope = ? AND period = ?{link.locking}",  # noqa: S608
+        *row,
     )
-    for hold in holds:
-        _locked(connection, hold.scope, hold.period)
-    abandoned = connection.execute(
-        update(ledger)
-        .where(ledger.c.process_id == process_id, ledger.c.state == "open")
-        .values(state="abandoned", outcome="failed", error_code="interrupted")
-    ).rowcount
-    for hold in holds:
-        connection.execute(
-            update(budgets)
-            .where(budgets.c.scope == hold.scope, budgets.c.period == hold.period)
-            .values(
-                held_micros=budgets.c.held_micros - hold.held_micros, spent_micros=_spent_of(hold.scope, hold.period)
-            )
+    return (found[0][0], found[0][1]) if found else None
+
+
+def _own(link: Link, ask: Ask) -> tuple[int, int] | None:
+    found = link.rows(
+        "SELECT held_micros, unbooked_micros FROM budget_holds WHERE process_id = ? AND scope = ? AND period = ?",
+        *(ask.process_id, *ask.account.row),
+    )
+    return (found[0][0], found[0][1]) if found else None
+
+
+def _is_alive(link: Link, process_id: str) -> bool:
+    statement = f"SELECT 1 FROM ledger_processes WHERE process_id = ?{link.keeping}"  # noqa: S608
+    return bool(link.rows(statement, process_id))
+
+
+def _open(link: Link, ask: Ask) -> None:
+    """Make the rows of a budget and of a process's hold on it. A budget that is limited only now starts with what the
+    ledger says was spent of it before."""
+    made = link.write(
+        "INSERT INTO budgets (scope, period, spent_micros, held_micros) VALUES (?, ?, 0, 0) "
+        "ON CONFLICT (scope, period) DO NOTHING",
+        *ask.account.row,
+    )
+    if made:
+        _book(link, ask.account.row, _spent_before(link, ask.account))
+    link.write(
+        "INSERT INTO budget_holds (process_id, scope, period, held_micros, unbooked_micros) VALUES (?, ?, ?, 0, 0) "
+        "ON CONFLICT (process_id, scope, period) DO NOTHING",
+        *(ask.process_id, *ask.account.row),
+    )
+
+
+def _spent_before(link: Link, account: Account) -> int:
+    scope = account.scope
+    statement = (
+        "SELECT COALESCE(SUM(cost_micros), 0) FROM ledger WHERE tenant_id = ? AND period = ? AND state <> 'open'"
+    )
+    values = [scope.tenant_id, account.period]
+    if scope.kind != "tenant":
+        statement += f" AND {_COLUMNS[scope.kind]} = ?"
+        values.append(scope.name)
+    return int(link.rows(statement, *values)[0][0])
+
+
+# Processes
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life, numbered from 1 in a process's life."""
+
+    process_id: str
+    number: int
+
+
+def beat(link: Link, beats: Sequence[Beat]) -> Sequence[dict[str, int] | None]:
+    """Note signs of life; gives the last beats of all processes, None to one that was taken for dead.
+
+    Whoever left something in the books without ever having given a sign is noted too, to be found dead in due time.
+    """
+    return [_beat(link, beat) for beat in beats]
+
+
+def _beat(link: Link, beat: Beat) -> dict[str, int] | None:
+    if beat.number == 1:
+        link.write(
+            "INSERT INTO ledger_processes (process_id, beat) VALUES (?, 1) ON CONFLICT (process_id) DO NOTHING",
+            beat.process_id,
         )
-    connection.execute(delete(budget_holds).where(budget_holds.c.process_id == process_id))
-    return abandoned
+    elif not link.write("UPDATE ledger_processes SET beat = ? WHERE process_id = ?", beat.number, beat.process_id):
+        return None
+    link.write(
+        "INSERT INTO ledger_processes (process_id, beat) "
+        "SELECT DISTINCT process_id, 0 FROM ledger WHERE state = 'open' "
+        "AND process_id NOT IN (SELECT process_id FROM ledger_processes) ON CONFLICT (process_id) DO NOTHING"
+    )
+    return dict(link.rows("SELECT process_id, beat FROM ledger_processes"))
 
 
-def _spent_of(scope: str, period: str) -> Any:
-    """The sum of a scope's ended rows, as a subquery; the budget's row is locked by the caller."""
-    kind, _, rest = scope.partition(":")
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A process that gave no sign of life after its `last_beat`; None for one that says so itself."""
+
+    process_id: str
+    last_beat: int | None = None
+
+
+def bury(link: Link, deaths: Sequence[Death]) -> Sequence[int | None]:
+    """Take over what dead processes left; gives how many calls each had open, None for one that is not dead.
+
+    Their calls in flight keep their cost, which is the prompt's estimated one, and are marked abandoned; their holds
+    are let go.
+    """
+    return [_bury(link, death) for death in deaths]
+
+
+def _bury(link: Link, death: Death) -> int | None:
+    where, last = ("", ()) if death.last_beat is None else (" AND beat = ?", (death.last_beat,))
+    if not link.write(f"DELETE FROM ledger_processes WHERE process_id = ?{where}", death.process_id, *last):  # noqa: S608
+        return None  # it lives, or another process was quicker
+    abandoned = link.rows(
+        "UPDATE ledger SET state = 'abandoned', outcome = 'failed', error_code = 'interrupted' "
+        "WHERE process_id = ? AND state = 'open' RETURNING tenant_id, user_id, feature, key_id, period, cost_micros",
+        death.process_id,
+    )
+    holds = link.rows(
+        "SELECT scope, period, held_micros, unbooked_micros FROM budget_holds WHERE process_id = ? "
+        "ORDER BY scope, period",
+        death.process_id,
+    )
+    # Sorted here too: a database may order texts by its locale, and locks are taken in one order everywhere.
+    for scope, period, held, unbooked in sorted(holds):
+        cost = unbooked + sum(call[5] for call in abandoned if call[4] == period and _pays(scope, *call[:4]))
+        link.write(
+            "UPDATE budgets SET spent_micros = spent_micros + ?, held_micros = held_micros - ? "
+            "WHERE scope = ? AND period = ?",
+            *(cost, held, scope, period),
+        )
+    link.write("DELETE FROM budget_holds WHERE process_id = ?", death.process_id)
+    return len(abandoned)
+
+
+def _pays(row: str, tenant_id: str, user_id: str, feature: str, key_id: str) -> bool:
+    """Whether the scope of a budget's row bounds a call of that tenant, user, feature and key."""
+    kind, _, rest = row.partition(":")
     tenant, _, name = rest.partition("/")
-    conditions = [ledger.c.tenant_id == unquote(tenant), ledger.c.period == period, ledger.c.state != "open"]
-    if (column := _COLUMNS[kind]) is not None:
-        conditions.append(column == name)
-    return select(func.coalesce(func.sum(ledger.c.cost_micros), 0)).where(*conditions).scalar_subquery()
-
-
-def _insert(connection: Connection, table: Any) -> "sqlite.Insert | postgresql.Insert":
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    names = {"tenant": "", "user": user_id, "feature": feature, "key": key_id}
+    return unquote(tenant) == tenant_id and name == names[kind]

@@ -1,30 +1,30 @@
 """Group commit: what many requests want written goes into one transaction of one thread.
 
 A caller waits for its commit and no longer. While one transaction is on its way the next one gathers, so a commit's
-cost is shared by all requests that are in flight. Work is done in the order of its arrival.
+cost is shared by all requests that are in flight. Work of a kind is done in the order of its arrival. Every handler is
+such that doing its work twice changes nothing, for a commit whose answer was lost is done again.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Final, Generic, TypeVar
 
-from sqlalchemy import Connection, create_engine, event, make_url
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
-
+from app.services.quota.link import Again, Away, Link, open_link
 from graphs.errors import UpstreamError
 
 log = logging.getLogger("pilothouse.ledger")
 
-BUSY_TIMEOUT_S: Final = 10.0
 MAX_BATCH: Final = 512
+TRIES: Final = 3
 
 P = TypeVar("P")
 R = TypeVar("R")
-Handler = Callable[[Connection, Sequence[P]], Sequence[R]]
+Handler = Callable[[Link, Sequence[P]], Sequence[R]]
 
 
 class LedgerUnavailable(UpstreamError):
@@ -46,107 +46,117 @@ class Kind(Generic[P, R]):
 class _Work:
     kind: Kind[Any, Any]
     payload: Any
-    future: asyncio.Future[Any]
+    future: "asyncio.Future[Any]"
 
 
 class Committer:
-    """One connection and one thread for all writes of the ledger. `durable` waits for the disk at each commit."""
+    """One connection and one thread for all writes of the ledger. `durable` waits for the disk at each commit.
+
+    Used by one event loop, the one that submits first.
+    """
 
     def __init__(self, url: str, *, durable: bool = False) -> None:
-        parsed = make_url(url)
-        sqlite = parsed.get_backend_name() == "sqlite"
-        self._engine = create_engine(
-            parsed.set(drivername="sqlite") if sqlite else parsed,
-            pool_size=1,
-            max_overflow=0,
-            pool_pre_ping=not sqlite,
-            connect_args={"check_same_thread": False} if sqlite else {"connect_timeout": int(BUSY_TIMEOUT_S)},
-        )
-        if sqlite:
-            event.listen(self._engine, "connect", _prepare_sqlite(durable))
-            event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._waiting: list[_Work] = []
-        self._running: asyncio.Task[None] | None = None
+        self._link = open_link(url, durable=durable)
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[None] | None = None
         self._closed = False
 
     @property
     def waiting(self) -> int:
         """Pieces of work that no transaction has taken up yet."""
-        return len(self._waiting)
+        return self._queue.qsize()
 
     def submit(self, kind: Kind[P, R], payload: P) -> "asyncio.Future[R]":
         """Write `payload` in a coming transaction. The future ends when that is committed, or raises LedgerUnavailable
         or what the handler raised; a handler that raises fails its own payload alone."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        loop = self._loop
+        if loop is None:
+            loop = self._start()
+        future: asyncio.Future[R] = loop.create_future()
         if self._closed:
             future.set_exception(LedgerUnavailable("the ledger is closed"))
             return future
-        self._waiting.append(_Work(kind, payload, future))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run(), name="ledger commits")
+        self._queue.put(_Work(kind, payload, future))
         return future
 
     async def close(self) -> None:
         """Commit what has been submitted, then let the database go."""
-        while self._running is not None:
-            await asyncio.wait({self._running})
         self._closed = True
-        self._thread.shutdown()
-        self._engine.dispose()
+        if self._ended is not None:
+            self._queue.put(None)
+            await asyncio.shield(self._ended)
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _start(self) -> asyncio.AbstractEventLoop:
+        self._loop = loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        Thread(target=self._run, args=(loop,), name="ledger", daemon=True).start()
+        return loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The thread. Ends with the loop at the latest."""
         try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-                batch.sort(key=lambda work: work.kind.order)  # stable: within a kind the order of arrival stays
-                try:
-                    results = await loop.run_in_executor(self._thread, self._commit, batch)
-                except DBAPIError as error:
-                    log.warning("the ledger could not be written", exc_info=error)
-                    results = [LedgerUnavailable("the ledger cannot be written", retry_after_s=1)] * len(batch)
-                for work, result in zip(batch, results, strict=True):
-                    if work.future.done():
-                        continue
-                    if isinstance(result, Exception):
-                        work.future.set_exception(result)
-                    else:
-                        work.future.set_result(result)
+            while (first := self._queue.get()) is not None:
+                batch, more = self._gather(first)
+                loop.call_soon_threadsafe(_tell, batch, self._results(batch))
+                if not more:
+                    break
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
         finally:
-            self._running = None
+            self._link.close()
+        loop.call_soon_threadsafe(self._end)
 
-    def _commit(self, batch: list[_Work]) -> list[Any]:
-        """One result a piece of work; an exception as a result is that piece's own."""
+    def _end(self) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _gather(self, first: _Work) -> tuple[list[_Work], bool]:
+        """What waits, kinds in their order; False if the end has come."""
+        batch, more = [first], True
+        for _ in range(min(self._queue.qsize(), MAX_BATCH - 1)):
+            work = self._queue.get()
+            if work is None:
+                more = False
+                break
+            batch.append(work)
+        batch.sort(key=lambda work: work.kind.order)  # stable: within a kind the order of arrival stays
+        return batch, more
+
+    def _results(self, batch: list[_Work]) -> list[Any]:
+        """One a piece of work; an exception is that piece's own."""
         try:
-            with self._engine.begin() as connection:
-                results: list[Any] = []
-                for kind, group in groupby(batch, key=lambda work: work.kind):
-                    results += kind.handle(connection, [work.payload for work in group])
-                return results
-        except DBAPIError as error:
-            if len(batch) == 1 or not isinstance(error, IntegrityError | DataError):
-                raise
+            return self._commit(batch)
+        except Away as error:
+            log.warning("the ledger could not be written", exc_info=error)
+            return [LedgerUnavailable("the ledger cannot be written", retry_after_s=1) for _ in batch]
         except Exception as error:
             if len(batch) == 1:
+                log.exception("a piece of the ledger's work failed")
                 return [error]
-        # One of them cannot be written: the transaction is gone, so each is tried by itself and only that one fails.
-        return [result for work in batch for result in self._alone(work)]
+        # One of them cannot be done: the transaction is gone, so each is tried by itself and only that one fails.
+        return [result for work in batch for result in self._results([work])]
 
-    def _alone(self, work: _Work) -> list[Any]:
-        try:
-            return self._commit([work])
-        except (IntegrityError, DataError) as error:
-            return [error]
+    def _commit(self, batch: list[_Work]) -> list[Any]:
+        tries = 1
+        while True:
+            try:
+                with self._link.transaction():
+                    results: list[Any] = []
+                    for kind, group in groupby(batch, key=lambda work: work.kind):
+                        results += kind.handle(self._link, [work.payload for work in group])
+                    return results
+            except Again:
+                if tries == TRIES:
+                    raise
+                tries += 1
 
 
-def _prepare_sqlite(durable: bool) -> Callable[[Any, Any], None]:
-    def prepare(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        for pragma in (
-            f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}",
-            f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}",
-        ):
-            connection.execute(pragma)
-
-    return prepare
+def _tell(batch: list[_Work], results: list[Any]) -> None:
+    for work, result in zip(batch, results, strict=True):
+        if work.future.done():
+            continue
+        if isinstance(result, Exception):
+            work.future.set_exception(result)
+        else:
+            work.future.set_result(result)

@@ -53,7 +53,7 @@ ledger = Table(
     Column("started_us", BigInteger, nullable=False),
     Column("latency_ms", Float, nullable=False),
     Column("first_token_ms", Float),
-    Index(None, "tenant_id", "period"),
+    Index(None, "tenant_id", "period", "user_id"),
     Index(None, "run_id"),
     Index(None, "started_us"),
     # Calls in flight are few among millions that ended: the index holds only them.
@@ -77,6 +77,7 @@ budget_holds = Table(
     Column("scope", Text, nullable=False),
     Column("period", Text, nullable=False),
     Column("held_micros", BigInteger, nullable=False),
+    Column("unbooked_micros", BigInteger, nullable=False),  # what of it calls have used up, not yet in `spent_micros`
     PrimaryKeyConstraint("process_id", "scope", "period"),
 )
 

@@ -14,7 +14,6 @@ from app.records import Bill, Charge, Payer
 from app.services.quota.book import Scope
 from app.services.quota.committer import Committer
 from app.services.quota.ledger import Budget, Ledger
-from app.services.store.migrate import migrate
 from graphs.types import Usage
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -95,6 +94,8 @@ def sync_url(url: str) -> str:
 
 
 def migrated(url: str) -> str:
+    from app.services.store.migrate import migrate  # not for the child processes, which would pay for Alembic
+
     migrate(make_url(url), 10.0)
     return url
 

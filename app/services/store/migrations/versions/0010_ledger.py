@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.Column("first_token_ms", sa.Float()),
         sa.PrimaryKeyConstraint("call_id", name="pk_ledger"),
     )
-    op.create_index("ix_ledger_tenant_id_period", "ledger", ["tenant_id", "period"])
+    op.create_index("ix_ledger_tenant_id_period_user_id", "ledger", ["tenant_id", "period", "user_id"])
     op.create_index("ix_ledger_run_id", "ledger", ["run_id"])
     op.create_index("ix_ledger_started_us", "ledger", ["started_us"])
     is_open = sa.text("state = 'open'")
@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("period", sa.Text(), nullable=False),
         sa.Column("held_micros", sa.BigInteger(), nullable=False),
+        sa.Column("unbooked_micros", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("process_id", "scope", "period", name="pk_budget_holds"),
     )
     op.create_table(
