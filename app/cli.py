@@ -255,7 +255,7 @@ def check_config(
 
     if not run(work()):
         raise typer.Exit(1)
-    out.print(f"{chosen} is fine.", highlight=False)
+    out.print(f"{chosen} is fine.", highlight=False, soft_wrap=True)
 
 
 @keys.command("create")

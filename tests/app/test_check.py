@@ -32,7 +32,7 @@ HELD = [
     "{tenant: acme, spent_usd: 50, task: rag, expect: {model: extractive, degraded: extractive}}",
     "{tenant: acme, spent_usd: 50, expect: {allowed: false, code: quota_exhausted}}",
     "{tenant: acme, input_tokens: 20000, expect: {candidates: [big]}}",
-    "{tenant: acme, input_tokens: 200000, expect: {code: prompt_too_long}}",
+    "{tenant: acme, input_tokens: 900000, expect: {code: prompt_too_long}}",
     "{tenant: other, model: summarize, expect: {candidates: [small, big]}}",
 ]
 BROKEN = [
