@@ -60,9 +60,11 @@ async def _open(
         # LangGraph and the models' runtimes take seconds to import: off the loop, after the socket is open.
         workbench = await asyncio.to_thread(import_module, "app.workbench")
         bench = await stack.enter_async_context(workbench.open_workbench(settings, serving=True))
-        api.state.bench = bench
+        # The console is there some seconds after the API; until then its address shows that it is on its way.
+        api.state.bench, api.state.console_opening = bench, True
         console = await asyncio.to_thread(import_module, "app.console.app")
         await stack.enter_async_context(console.mount_console(api, bench))
+        api.state.console_opening = False
         await bench.until_ready()
     except Exception:
         log.exception("start-up failed")

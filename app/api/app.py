@@ -78,7 +78,10 @@ class Api(FastAPI):
 
 
 def create_api(settings: Settings, *, lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """The API without a bench: until `state.bench` is set, everything but health answers 503."""
+    """The API without a bench: until `state.bench` is set, everything but health answers 503.
+
+    So does the console while `state.console_opening`.
+    """
     api = Api(
         title="Pilothouse",
         summary="Chat, RAG and tool agents whose every answer can be opened up.",
@@ -91,7 +94,7 @@ def create_api(settings: Settings, *, lifespan: Lifespan[FastAPI] | None = None)
         # A redirect to the path with or without a slash would be built from the Host header.
         redirect_slashes=False,
     )
-    api.state.bench = None
+    api.state.bench, api.state.console_opening = None, False
     api.state.sockets = Counter()
     for router in ROUTERS:
         api.include_router(router)

@@ -78,8 +78,9 @@ class Guard:
     async def _admit(self, scope: Scope, receive: Receive, send: "_Watched") -> None:
         headers, path = Headers(scope=scope), scope["path"]
         self._check_host(headers)
-        bench = scope["app"].state.bench
-        if bench is None and path not in HEALTH:
+        state = scope["app"].state
+        bench = state.bench
+        if (bench is None and path not in HEALTH) or (state.console_opening and in_console(path)):
             raise Refused(503, "starting", "the server is starting", retry_after_s=1)
         if scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS:
             _check_origin(headers)

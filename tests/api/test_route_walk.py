@@ -149,6 +149,19 @@ async def test_until_the_bench_is_open_only_health_answers() -> None:
             assert answer.headers["retry-after"] == "1"
 
 
+async def test_until_the_console_is_mounted_its_address_says_that_it_is_starting() -> None:
+    api = create_api(SETTINGS)
+    api.state.bench, api.state.console_opening = object(), True
+    transport = httpx.ASGITransport(api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+        for path in ("/", "/console", "/console/"):
+            page = await client.get(path, headers={"Accept": "text/html"})
+            assert (page.status_code, page.headers["retry-after"]) == (503, "2")
+            assert "<h1>Starting</h1>" in page.text
+        assert (await client.get("/console/config")).json()["code"] == "starting"
+        assert (await client.get("/api/ai/runs")).status_code == 401
+
+
 def test_every_answer_carries_the_security_headers(ann: httpx.Client, nobody: httpx.Client) -> None:
     for answer in (
         ann.get("/api/ai/runs"),

@@ -60,11 +60,16 @@ def until(holds: Callable[[], bool], server: subprocess.Popen[bytes]) -> None:
 
 def use(server: subprocess.Popen[bytes], home: Path, mlruns: Path) -> dict[str, Any]:
     """Wait for the server, then do what a first visitor does; the status of each run, and what was seen besides."""
+    browser = {"Accept": "text/html"}
     with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=WAIT_S, trust_env=False) as client:
+        before: set[int] = set()
 
         def ready() -> bool:
             try:
-                return client.get("/readyz").status_code == 200
+                front = client.get("/console", headers=browser).status_code
+                before.add(front)
+                # Signing in is the last that comes: by then API and console are there.
+                return front == 302 and client.get("/readyz").status_code == 200
             except httpx.TransportError:
                 return False
 
@@ -74,9 +79,14 @@ def use(server: subprocess.Popen[bytes], home: Path, mlruns: Path) -> dict[str, 
             mode: client.post("/api/ai/chat", json={"mode": mode, "message": message}).json()["status"]
             for mode, message in QUESTIONS
         }
-        page = client.get("/console/", headers={"accept": "text/html"})
+        page = client.get("/console/", headers=browser)
         until(lambda: exported(mlruns) == len(QUESTIONS), server)
-        return {"answers": answers, "console": page.status_code, "traces": exported(mlruns)}
+        return {
+            "console before": sorted(before),
+            "answers": answers,
+            "console": page.status_code,
+            "traces": exported(mlruns),
+        }
 
 
 def exported(mlruns: Path) -> int:

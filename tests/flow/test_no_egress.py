@@ -45,6 +45,7 @@ def test_l03_a_default_run_makes_no_outbound_connection(apart: tuple[str, ...], 
     assert done.returncode == 0, done.stderr + (tmp_path / "server.log").read_text()
     told = json.loads(done.stdout)
     assert told["seen"] == {
+        "console before": [302, 503],  # starting, then the way to the login; never a 404
         "answers": dict.fromkeys(("chat", "rag", "agent"), "completed"),
         "console": 200,
         "traces": len(errand.QUESTIONS),
