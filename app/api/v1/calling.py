@@ -4,6 +4,8 @@ A provider that speaks this wire gets the client's own request; for every other 
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -11,6 +13,7 @@ import orjson
 from app.api.v1.door import Asked
 from app.api.v1.shapes import ChatBody
 from app.api.v1.translated import translated
+from app.services.gateway.continuation import continued_body
 from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.provider import Forwards, Timeouts, WireEnd, WireEvent
 from app.services.gateway.recover import Attempt, Call, Ended
@@ -44,8 +47,13 @@ async def call_of(gateway: ModelGateway, asked: Asked, body: ChatBody, billed: B
         if step.answer is not None:
             raise QuotaExhausted("the month's budget is used up", retry_after_s=_REFUSAL_RETRY_S)
         name = step.route or name
+    return call_on(gateway, asked, body, name, billed)
+
+
+def call_on(gateway: ModelGateway, asked: Asked, body: ChatBody, name: str, billed: Billed | None = None) -> Call[Item]:
+    """The call on that route or model, whatever the ladder says. Raises as Router.plan does."""
     prompt_tokens = prompt_tokens_of(body)
-    need = Need("chat", prompt_tokens, body.max_tokens or 0, desk.allowed(asked.payer))
+    need = Need("chat", prompt_tokens, body.max_tokens or 0, gateway.recovery.desk.allowed(asked.payer))
     plan = gateway.router.plan(name, need)
     return Call(
         payer=asked.payer,
@@ -59,6 +67,7 @@ async def call_of(gateway: ModelGateway, asked: Asked, body: ChatBody, billed: B
         count=_count,
         report=billed,
         choices=body.choices,
+        resume=None if body.raw.get("response_format") else _resumer(body, plan),
     )
 
 
@@ -72,6 +81,25 @@ def prompt_tokens_of(body: ChatBody) -> int:
     if tools := body.raw.get("tools"):
         tokens += len(orjson.dumps(tools)) // 3
     return tokens
+
+
+def _resumer(body: ChatBody, plan: Plan) -> Callable[[Target, int | None, str], AsyncGenerator[Item, None]]:
+    def resumed(target: Target, cap: int | None, prefix: str) -> AsyncGenerator[Item, None]:
+        rest = replace(body, raw=continued_body(body.raw, prefix))
+        return _marked(_opener(rest, plan)(target, cap), target.name)
+
+    return resumed
+
+
+async def _marked(items: AsyncGenerator[Item, None], model: str) -> AsyncGenerator[Item, None]:
+    """The events of the model that goes on with a broken answer; the first of them says so."""
+    begun = False
+    async with aclosing(items):
+        async for item in items:
+            if not begun and isinstance(item, WireEvent):
+                begun = True
+                item = WireEvent(b"", {**item.data, "pilothouse": {"continuedBy": model}}, item.text, item.spoke)
+            yield item
 
 
 def _opener(body: ChatBody, plan: Plan) -> Callable[[Target, int | None], AsyncGenerator[Item, None]]:

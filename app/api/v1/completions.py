@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import orjson
 
-from app.api.v1.calling import Billed, Item, call_of
+from app.api.v1.cached import Serving, serve
+from app.api.v1.calling import Billed, Item
 from app.api.v1.door import DONE, Asked, Streamed, Whole
 from app.api.v1.graphs import GraphCalls
 from app.api.v1.guarded import Guarded, NewFilter
@@ -19,7 +20,6 @@ from app.api.v1.translated import usage_chunk
 from app.config.load import RESERVED
 from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.provider import WireEnd, WireEvent
-from app.services.gateway.recover import Call
 
 
 class Completions:
@@ -45,8 +45,8 @@ class Completions:
             return Streamed(_sent(items)) if body.stream else Whole(await _whole(items))
         if body.stream:
             billed = Billed()
-            return Streamed(self._frames(await call_of(self._gateway, asked, body, billed), body, billed))
-        return Whole(await self._whole(await call_of(self._gateway, asked, body), body))
+            return Streamed(self._frames(await serve(self._gateway, asked, body, billed), body, billed))
+        return Whole(await self._whole(await serve(self._gateway, asked, body), body))
 
     async def items(self, asked: Asked, body: ChatBody) -> AsyncGenerator[Item, None]:
         """The answer's events, their data as it may leave, then the end with the usage that was billed. Raises as above
@@ -57,23 +57,23 @@ class Completions:
                     yield item
             return
         billed = Billed()
-        call = await call_of(self._gateway, asked, body, billed)
+        serving = await serve(self._gateway, asked, body, billed)
         guard = self._guard(body)
-        async with aclosing(self._gateway.recovery.stream(call)) as items:
+        async with aclosing(serving.items) as items:
             async for item in items:
                 if isinstance(item, WireEvent):
                     guard.clean(item)
                     yield item
                 else:
-                    yield replace(item, usage=billed.usage)
+                    yield replace(item, usage=billed.usage) if serving.hit is None else item
 
     def _guard(self, body: ChatBody) -> Guarded:
         return Guarded(self._new_filter, logprobs=bool(body.raw.get("logprobs")))
 
-    async def _whole(self, call: Call[Item], body: ChatBody) -> bytes:
+    async def _whole(self, serving: Serving, body: ChatBody) -> bytes:
         """The answer's JSON, its texts through the output patterns."""
         answer: WireEvent | None = None
-        async with aclosing(self._gateway.recovery.stream(call)) as items:
+        async with aclosing(serving.items) as items:
             async for item in items:
                 if isinstance(item, WireEvent):
                     answer = item
@@ -81,11 +81,11 @@ class Completions:
         changed = self._guard(body).clean(answer)
         return orjson.dumps(answer.data) if changed or not answer.raw else answer.raw
 
-    async def _frames(self, call: Call[Item], body: ChatBody, billed: Billed) -> AsyncGenerator[bytes, None]:
+    async def _frames(self, serving: Serving, body: ChatBody, billed: Billed) -> AsyncGenerator[bytes, None]:
         """The answer's events. The usage chunk is kept from clients that did not ask for it."""
         guard = self._guard(body)
         last: WireEvent | None = None
-        async with aclosing(self._gateway.recovery.stream(call)) as items:
+        async with aclosing(serving.items) as items:
             async for item in items:
                 if isinstance(item, WireEvent):
                     if not item.data.get("choices") and "usage" in item.data and not body.with_usage:

@@ -6,8 +6,8 @@ at once.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from starlette.types import Receive, Scope, Send
@@ -28,13 +28,18 @@ _MAX_FEATURE_CHARS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request as a handler gets it. `json` is the parsed body, None for a GET."""
+    """One request as a handler gets it. `json` is the parsed body, None for a GET, `sent` are its headers.
+
+    `headers` are the answer's own; a handler may add to them until its answer's first frame is made.
+    """
 
     payer: Payer
     principal: Principal
     json: Any
     request_id: str
     path: str
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    sent: Sequence[tuple[bytes, bytes]] = ()
 
 
 class Ticket(Protocol):
@@ -93,7 +98,7 @@ class Door:
             with Client(receive, send, self._patience_s) as client:
                 await client.take(answer, headers, request_id)
             return
-        asked = Asked(payer, principal, loads(await read(receive)), request_id, path)
+        asked = Asked(payer, principal, loads(await read(receive)), request_id, path, headers, scope["headers"])
         with Client(receive, send, self._patience_s) as client:
             ticket = await self._admits.admit(payer)
             headers += _encoded(ticket.headers)

@@ -134,6 +134,7 @@ def _ours(card: AnswerCard) -> dict[str, Any]:
     return {
         "requestId": card.request_id,
         "validation": card.validation,
+        "cached": card.cached,
         "citations": [citation.model_dump(mode="json", by_alias=True) for citation in card.citations],
     }
 

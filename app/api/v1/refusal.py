@@ -21,6 +21,7 @@ _STATUS: Final[Mapping[str, int]] = {
     "unsupported": 400,
     "prompt_too_long": 400,
     "upstream_too_long": 400,
+    "all_unavailable": 503,
     "upstream_rejected": 400,  # the client's own request, as the server behind us read it
 }
 # OpenAI's own word, by which LangChain and others know that a prompt has to be shortened.

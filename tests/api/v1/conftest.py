@@ -8,6 +8,7 @@ import httpx
 import openai
 import pytest
 
+from app.services.gateway.breaker import Breaker, BreakerPolicy
 from tests.api.served import OWNER_KEY, Served, served
 from tests.api.v1.upstream import Upstream, upstream
 
@@ -23,7 +24,6 @@ routes:
 tenants:
   poor: {{requests_per_minute: 2}}
   narrow: {{models: [small]}}
-breaker: {{min_calls: 100000}}
 limits: {{max_n: 8, max_output_tokens: 32768}}
 """
 PEOPLE = {
@@ -55,8 +55,11 @@ def door(lab: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 
 @pytest.fixture(autouse=True)
-def _fresh(lab: Upstream) -> None:
+def _fresh(lab: Upstream, door: Served) -> None:
+    """What one test made fail must not answer for the next."""
     lab.forget()
+    for target in door.bench.gateway.router.targets.values():
+        target.breaker = Breaker(BreakerPolicy(min_calls=100_000))
 
 
 @pytest.fixture

@@ -1,11 +1,256 @@
 """Chat completions through the real `openai` client, unmodified."""
 
+import json
+from typing import Any
+
+import httpx
 import openai
+import pytest
+from pydantic import BaseModel
+
+from tests.api.served import Served
+from tests.api.v1.conftest import openai_client
 from tests.api.v1.upstream import Upstream
 
-HELLO = [{"role": "user", "content": "say Hello there, world"}]
+
+def asks(text: str) -> list[Any]:
+    return [{"role": "user", "content": text}]
 
 
 def test_an_answer_comes_as_the_model_gave_it(client: openai.OpenAI, lab: Upstream) -> None:
-    answer = client.chat.completions.create(model="big", messages=HELLO)
+    answer = client.chat.completions.create(model="big", messages=asks("say Hello there, world"), max_tokens=50)
     assert answer.choices[0].message.content == "Hello there, world"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (19, 7)
+    assert lab.last["model"] == "served-1"
+    assert lab.last["max_tokens"] == 50
+
+
+@pytest.mark.parametrize("model", ["either", "default", "small"])
+def test_a_model_may_be_named_by_its_route(client: openai.OpenAI, lab: Upstream, model: str) -> None:
+    answer = client.chat.completions.create(model=model, messages=asks("say Hello"))
+    assert answer.choices[0].message.content == "Hello"
+    assert lab.last["model"] == {"small": "served-2"}.get(model, "served-1")
+
+
+def test_a_stream_gives_the_same_text_and_its_usage_only_when_asked(client: openai.OpenAI) -> None:
+    chunks = list(client.chat.completions.create(model="big", messages=asks("say Hello there, world"), stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Hello there, world"
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert not any(chunk.usage for chunk in chunks)
+    counted = list(
+        client.chat.completions.create(
+            model="big", messages=asks("say Hello"), stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert [bool(chunk.usage) for chunk in counted] == [False] * (len(counted) - 1) + [True]
+    assert counted[-1].choices == []
+
+
+def test_usage_that_the_model_server_left_out_is_counted(client: openai.OpenAI) -> None:
+    options: Any = {"include_usage": True}
+    chunks = list(
+        client.chat.completions.create(model="big", messages=asks("mute Hello"), stream=True, stream_options=options)
+    )
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.prompt_tokens > 0
+    assert chunks[-1].usage.completion_tokens > 0
+
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+
+
+def test_a_tool_call_comes_whole_and_in_pieces(client: openai.OpenAI, lab: Upstream) -> None:
+    asked = asks('call weather {"city": "Oslo"}')
+    choice: Any = {"type": "function", "function": {"name": "weather"}}
+    whole = client.chat.completions.create(model="big", messages=asked, tools=[WEATHER], tool_choice=choice)
+    assert whole.choices[0].message.tool_calls is not None
+    (call,) = whole.choices[0].message.tool_calls
+    assert call.type == "function"
+    assert json.loads(call.function.arguments) == {"city": "Oslo"}
+    assert lab.last["tools"] == [WEATHER]
+    assert lab.last["tool_choice"] == choice
+    with client.chat.completions.stream(model="big", messages=asked, tools=[WEATHER]) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.tool_calls
+    assert final.choices[0].message.tool_calls[0].function.arguments == '{"city": "Oslo"}'
+    assert final.choices[0].finish_reason == "tool_calls"
+
+
+class Place(BaseModel):
+    city: str
+    people: int
+
+
+def test_a_structured_answer_is_parsed(client: openai.OpenAI, lab: Upstream) -> None:
+    told = client.chat.completions.parse(
+        model="big", messages=asks('say {"city": "Oslo", "people": 700000}'), response_format=Place
+    )
+    assert told.choices[0].message.parsed == Place(city="Oslo", people=700_000)
+    assert lab.last["response_format"]["json_schema"]["strict"] is True
+
+
+def test_what_the_gateway_does_not_read_reaches_the_model_server_as_it_was_sent(
+    client: openai.OpenAI, lab: Upstream
+) -> None:
+    given: Any = {"stop": ["END"], "seed": 7, "logit_bias": {"50256": -100}, "presence_penalty": 0.5, "user": "u1"}
+    client.chat.completions.create(model="big", messages=asks("say Hello"), **given, extra_body={"min_p": 0.1})
+    assert {name: lab.last[name] for name in given} == given
+    assert lab.last["min_p"] == 0.1
+
+
+def test_several_choices_and_their_log_probabilities_pass(client: openai.OpenAI) -> None:
+    options: Any = {"model": "big", "messages": asks("spell Hello, x"), "n": 2, "logprobs": True}
+    whole = client.chat.completions.create(**options)
+    assert [choice.message.content for choice in whole.choices] == ["Hello, x"] * 2
+    spelled = whole.choices[0].logprobs
+    assert spelled is not None
+    assert "".join(entry.token for entry in spelled.content or ()) == "Hello, x"
+    texts, tokens = ["", ""], ["", ""]
+    for chunk in client.chat.completions.create(**options, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            if choice.logprobs and choice.logprobs.content:
+                tokens[choice.index] += "".join(entry.token for entry in choice.logprobs.content)
+    assert texts == tokens == ["Hello, x"] * 2
+
+
+async def test_the_async_client_works_too(door: Served) -> None:
+    async with openai.AsyncOpenAI(base_url=door.url + "/v1", api_key=door.keys["ann"]) as client:
+        answer = await client.chat.completions.create(model="big", messages=asks("say Hello"))
+        assert answer.choices[0].message.content == "Hello"
+        stream = await client.chat.completions.create(model="big", messages=asks("say Hello"), stream=True)
+        assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "Hello"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_graph_answers_by_its_name(client: openai.OpenAI, lab: Upstream, stream: bool) -> None:
+    """With the run's id and its citations beside the answer."""
+    with client.chat.completions.with_streaming_response.create(
+        model="pilothouse/chat", messages=asks("say Hello"), stream=stream
+    ) as answer:
+        text = answer.read().decode()
+    assert lab.last["messages"][-1]["content"].endswith("say Hello")
+    assert '"requestId":"' in text
+    assert "Hello" in text
+    assert text.rstrip().endswith("data: [DONE]") is stream
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"n": 2}, "n"),
+        ({"tools": [WEATHER]}, "tools"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+        ({"model": "pilothouse/nothing"}, "model"),
+    ],
+)
+def test_a_graph_refuses_what_it_cannot_take(http: httpx.Client, body: dict[str, Any], field: str) -> None:
+    asked = {"model": "pilothouse/chat", "messages": asks("say Hello")} | body
+    answer = http.post("/v1/chat/completions", json=asked)
+    assert answer.status_code in {404, 422}
+    assert answer.json()["error"]["param"] == field
+
+
+def test_models_routes_and_graphs_are_listed(client: openai.OpenAI, door: Served) -> None:
+    names = {model.id for model in client.models.list()}
+    assert names >= {"big", "small", "vectors", "default", "either", "pilothouse/rag", "pilothouse/agent"}
+    assert client.models.retrieve("pilothouse/rag").owned_by == "pilothouse"
+    assert client.models.retrieve("big").id == "big"
+    with openai_client(door, "nell") as narrow:
+        allowed = {model.id for model in narrow.models.list()}
+    assert "big" not in allowed
+    assert {"small", "either"} <= allowed
+
+
+# Errors
+
+
+def fails(door: Served, kind: type[openai.APIStatusError], who: str = "ann", **asked: Any) -> openai.APIStatusError:
+    body: dict[str, Any] = {"model": "default", "messages": asks("say Hello")} | asked
+    with openai_client(door, who, max_retries=0) as client, pytest.raises(kind) as caught:
+        client.chat.completions.create(**body)
+    error = caught.value
+    assert isinstance(error.body, dict)
+    assert error.body.keys() == {"message", "type", "param", "code"}
+    return error
+
+
+def test_each_refusal_is_the_error_class_that_clients_expect(door: Served) -> None:
+    door.keys["wrong"] = "ph_" + "0" * 32 + "_" + "A" * 43
+    unknown = fails(door, openai.AuthenticationError, "wrong")
+    assert (unknown.code, unknown.type) == ("unauthenticated", "authentication_error")
+    assert fails(door, openai.PermissionDeniedError, "reader").code == "forbidden"
+    assert fails(door, openai.PermissionDeniedError, "nell").param == "model"
+    assert fails(door, openai.NotFoundError, model="nothing").param == "model"
+    assert fails(door, openai.UnprocessableEntityError, temperature=1, n=0).param == "n"
+    long = fails(door, openai.BadRequestError, model="small", messages=asks("word " * 9_000))
+    assert long.code == "context_length_exceeded"
+
+
+def test_a_rate_limit_says_when_to_come_back(door: Served) -> None:
+    with openai_client(door, "paul", max_retries=0) as client, pytest.raises(openai.RateLimitError) as caught:
+        for _ in range(3):
+            client.chat.completions.create(model="big", messages=asks("say Hello"))
+    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
+    assert caught.value.response.headers["ratelimit-remaining"] == "0"
+    assert caught.value.code == "rate_limited"
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "status", "retry"),
+    [
+        (500, openai.InternalServerError, 502, "false"),
+        (401, openai.InternalServerError, 502, "false"),
+        (404, openai.InternalServerError, 502, "false"),
+        (400, openai.BadRequestError, 400, "false"),
+        (429, openai.InternalServerError, 503, "true"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failing_model_server_is_an_error_that_tells_nothing_of_the_prompt(
+    door: Served, told: int, kind: type[openai.APIStatusError], status: int, retry: str, stream: bool
+) -> None:
+    error = fails(door, kind, messages=asks(f"status {told}"), stream=stream)
+    assert error.status_code == status
+    assert error.response.headers["x-should-retry"] == retry
+    assert "canary" not in error.response.text
+
+
+def test_the_client_does_not_multiply_what_the_gateway_has_tried(door: Served, lab: Upstream) -> None:
+    with openai_client(door) as client, pytest.raises(openai.InternalServerError):  # it would try three times
+        client.chat.completions.create(model="default", messages=asks("status 500"))
+    assert len(lab.requests) == 1
+
+
+def test_a_stream_that_breaks_says_so_and_is_never_done(door: Served, http: httpx.Client) -> None:
+    asked: Any = {"model": "default", "messages": asks("break one two three"), "stream": True}
+    answer = http.post("/v1/chat/completions", json=asked)
+    frames = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
+    assert answer.status_code == 200
+    assert "[DONE]" not in frames
+    assert json.loads(frames[-1])["error"]["code"] == "upstream_broke_off"
+    with openai_client(door) as client, pytest.raises(openai.APIError):
+        list(client.chat.completions.create(**asked))
+
+
+def test_a_model_server_that_answers_garbage_is_an_error_of_the_right_kind(door: Served) -> None:
+    garbage = [
+        {"choices": 5},
+        {"choices": [{"message": 5, "finish_reason": "stop"}]},
+        {"choices": [{"index": [], "delta": {"content": "x"}, "finish_reason": None}]},
+        {"error": {"message": "canary", "type": "server_error"}},
+        [],
+        {},
+    ]
+    for sent in garbage:
+        for stream in (False, True):
+            asked = {"model": "default", "messages": asks("send " + json.dumps(sent)), "stream": stream}
+            with door.client("ann") as http:
+                answer = http.post("/v1/chat/completions", json=asked)
+            assert answer.status_code == 502 or '"code":"upstream_broke_off"' in answer.text or sent == garbage[1]
+            assert "canary" not in answer.text

@@ -20,7 +20,7 @@ USAGE = {"prompt_tokens": 19, "completion_tokens": 7, "total_tokens": 26, "promp
 
 @dataclass
 class Upstream:
-    """`asked` and `left` are set by a caller of `hold`, `wait` and `endless`; `sent_bytes` counts what `endless` sent."""
+    """`asked` and `left` are set by a caller of `hold`, `wait` and `endless`; `sent_bytes` is what `endless` sent."""
 
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
