@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api.app import create_api
+from app.api.public import small_body_bytes
 from app.settings import Settings, quiet_libraries
 from app.telemetry.logs import configure_logging
 
@@ -26,7 +27,6 @@ log = logging.getLogger("pilothouse.main")
 # After start-up nearly everything lives for ever; without this a full collection stops the loop for 100 ms and more.
 GC_THRESHOLD = (50_000, 20, 50)
 SHUTDOWN_S = 10
-WS_MAX_BYTES = 64 * 1024
 
 
 def create_app(
@@ -82,8 +82,15 @@ def serve(settings: Settings) -> int:
     quiet_libraries()
     configure_logging("INFO", sys.stderr)
     failed: list[BaseException] = []
-    config = uvicorn.Config(
-        create_app(settings, announce=_announce, failed=failed),
+    server = uvicorn.Server(socket_config(create_app(settings, announce=_announce, failed=failed), settings))
+    server.run()
+    return 0 if server.started and not failed else 1
+
+
+def socket_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How the product listens."""
+    return uvicorn.Config(
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -93,11 +100,9 @@ def serve(settings: Settings) -> int:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
-        ws_max_size=WS_MAX_BYTES,
+        ws="websockets-sansio",
+        ws_max_size=small_body_bytes(settings),
     )
-    server = uvicorn.Server(config)
-    server.run()
-    return 0 if server.started and not failed else 1
 
 
 def _announce(link: str) -> None:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from app import workbench
 from app.api.app import create_api
+from app.main import socket_config
 from app.services.gateway.scripted import Line, Say, ScriptedProvider
 from app.settings import Settings
 from graphs.errors import UpstreamError
@@ -106,9 +107,8 @@ def served(home: Path, config: str = CONFIG) -> Iterator[Served]:
 
     api = create_api(settings, lifespan=lifespan)
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        api, http="httptools", log_config=None, access_log=False, timeout_graceful_shutdown=2, ws="websockets-sansio"
-    )
+    config = socket_config(api, settings)
+    config.timeout_graceful_shutdown = 2
     server = uvicorn.Server(config)
     full_handbook, workbench.PAGES = workbench.PAGES, pages  # type: ignore[misc]  # two pages are enough here
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)

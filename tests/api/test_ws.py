@@ -100,6 +100,14 @@ def test_noise_closes_the_socket(server: Served) -> None:
         assert code_of(socket) == 1008
 
 
+def test_the_longest_message_in_its_widest_spelling_starts_a_run(server: Served) -> None:
+    """Each character an escaped surrogate pair, twelve bytes on the wire."""
+    longest = "\N{GRINNING FACE}" * server.bench.settings.max_message_chars
+    with opened(server) as socket:
+        said(socket, json.dumps({"type": "chat", "message": longest}, ensure_ascii=True))
+        assert until_end(socket)[0]["type"] == "run.started"
+
+
 def test_a_frame_that_is_too_big_closes_the_socket(server: Served) -> None:
     with opened(server) as socket:
         said(socket, "x" * (1024 * 1024))
