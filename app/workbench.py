@@ -17,6 +17,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from app.checkpoints import checkpointer
+from app.config.price import usd_to_micros
 from app.config.schema import Config
 from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
@@ -30,8 +31,10 @@ from app.services.access.owner import ensure_owner_key
 from app.services.access.sessions import LoginTokens, Sessions, session_secret
 from app.services.escalation.store import StoreEscalation
 from app.services.gateway.gateway import ModelGateway
-from app.services.gateway.meter import MeteredGateway
+from app.services.gateway.meter import Caps, MeteredGateway
 from app.services.gateway.provider import Provider
+from app.services.gateway.scorecard import Scorecard
+from app.services.gateway.shared_health import SharedHealth
 from app.services.guardrails.guard import PatternGuard
 from app.services.ingest.ingest import Ingest, Source
 from app.services.quota.allowances import Allowances
@@ -159,7 +162,18 @@ async def open_workbench(
         library = await Library.open(home / "lance", embedder)
         stack.push_async_callback(library.close)
         desk = await stack.enter_async_context(_open_desk(settings, config, redis, clock, watch))
-        gateway = await open_gateway(settings, config, embedder, desk, providers=providers, redis=redis)
+        gateway = await open_gateway(
+            settings,
+            config,
+            embedder,
+            desk,
+            providers=providers,
+            quality=Scorecard(settings.scorecard or home / "scorecard.json"),
+            redis=redis,
+        )
+        if redis is not None:
+            breakers = {name: target.breaker for name, target in gateway.router.targets.items()}
+            await stack.enter_async_context(SharedHealth(redis, breakers))
         desk.all_models = frozenset(gateway.router.targets)
         watch.follow(gateway)
         stack.push_async_callback(gateway.close)
@@ -173,9 +187,7 @@ async def open_workbench(
                 name: catalog.build(name).compile(checkpointer=saver if name == "agent" else None, name=name)
                 for name in catalog.CATALOG
             },
-            make_context=_context_maker(
-                store, library, gateway, guard, prompts, ToolPicker(embedder), clock, config.safe_answer
-            ),
+            make_context=_context_maker(store, library, gateway, guard, prompts, ToolPicker(embedder), clock, config),
             clock=clock,
             run_timeout_s=settings.run_timeout_s,
             reattach_grace_s=settings.reattach_grace_s,
@@ -309,15 +321,17 @@ def _context_maker(
     prompts: PromptBook,
     picker: ToolPicker,
     clock: Callable[[], datetime],
-    safe_answer: str,
+    config: Config,
 ) -> MakeContext:
     limits = Limits()
+    cost_usd = config.limits.run_cost_usd
+    caps = Caps(config.limits.run_tokens or None, None if cost_usd is None else usd_to_micros(cost_usd))
 
     def make(job: Job, trace: RunTrace) -> tuple[RunContext, MeteredGateway]:
         tenant, user = job.principal.tenant_id, job.principal.user_id
         request = job.request
         payer = Payer(tenant, user, job.principal.key_id, request.feature, job.run_id, job.run_id)
-        metered = MeteredGateway(gateway, trace, request.model, payer=payer, safe_answer=safe_answer)
+        metered = MeteredGateway(gateway, trace, request.model, payer=payer, safe_answer=config.safe_answer, caps=caps)
         metered.describe()  # an unknown model is refused before there is a run
         retriever = TenantRetriever(library, tenant, trace)
         tools = (
