@@ -22,10 +22,11 @@ from app.config.schema import Config, ModelConfig, ProviderConfig, RouteConfig
 from app.services.gateway.answers import MemoryAnswers, RedisAnswers
 from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
 from app.services.gateway.cache import Cache
-from app.services.gateway.embedding import MINILM_NAME, MiniLmEmbeddings
+from app.services.gateway.embedding import MINILM_NAME, MiniLmEmbeddings, embedding_info
+from app.services.gateway.embedding_openai import OpenAiEmbeddings
 from app.services.gateway.extractive import ExtractiveAnswerer
 from app.services.gateway.gateway import ModelGateway
-from app.services.gateway.llamacpp import LlamaCppProvider
+from app.services.gateway.llamacpp import LlamaCppEmbeddings, LlamaCppProvider
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.ports import Desk
 from app.services.gateway.provider import Provider, Timeouts
@@ -178,6 +179,9 @@ async def _own(settings: Settings, embedder: MiniLmEmbedder) -> dict[str, Provid
 
 
 async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedder: MiniLmEmbedder) -> Provider:
+    key = os.environ.get(place.api_key_env, "") if place.api_key_env is not None else ""
+    if model.kind == "embedding":
+        return await _embeddings(place, name, model, key)
     info = ModelInfo(
         name=name,
         version="",
@@ -186,7 +190,6 @@ async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedd
         max_output_tokens=model.max_output_tokens or model.context_tokens // 4,
         native_tools=model.native_tools,
     )
-    key = os.environ.get(place.api_key_env, "") if place.api_key_env is not None else ""
     match place.kind:
         case "openai":
             return OpenAiProvider(
@@ -198,23 +201,51 @@ async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedd
                 max_connections=place.max_connections,
             )
         case "llamacpp":
-            path = None if place.path is None else Path(place.path)
-            return await LlamaCppProvider.open(gguf=path, name=name, context_tokens=model.context_tokens)
+            return await LlamaCppProvider.open(
+                gguf=None if place.path is None else Path(place.path),
+                name=name,
+                context_tokens=model.context_tokens,
+                native_tools=model.native_tools,
+            )
         case "extractive":
             return ExtractiveAnswerer(embedder)
         case "scripted":
             return ScriptedProvider(lambda _: str(place.arguments.get("answer", "This is scripted.")), info)
+        case "anthropic":
+            return _vendor("anthropic", "AnthropicProvider", place, info, model, key)
+        case "langchain":
+            return _vendor("langchain", "LangChainProvider", place, info, model, key)
+
+
+async def _embeddings(place: ProviderConfig, name: str, model: ModelConfig, key: str) -> Provider:
+    info = embedding_info(name, model.provider, model.context_tokens)
+    match place.kind:
+        case "openai":
+            return OpenAiEmbeddings(
+                info,
+                base_url=str(place.base_url),
+                api_key=key,
+                served_name=model.model,
+                dimensions=model.dimensions,
+                timeouts=Timeouts(connect_s=place.connect_timeout_s),
+                max_connections=place.max_connections,
+            )
+        case "llamacpp":
+            return await LlamaCppEmbeddings.open(
+                gguf=None if place.path is None else Path(place.path),
+                name=name,
+                context_tokens=model.context_tokens,
+                dimensions=model.dimensions,
+            )
+        case "langchain":
+            return _vendor("embedding_langchain", "LangChainEmbeddings", place, info, model, key)
         case _:
-            return _vendor(place, info, model, key)
+            raise Invalid(f"a provider of kind {place.kind} embeds nothing", field=f"models.{name}.kind")
 
 
-def _vendor(place: ProviderConfig, info: ModelInfo, model: ModelConfig, key: str) -> Provider:
+def _vendor(module: str, maker: str, place: ProviderConfig, info: ModelInfo, model: ModelConfig, key: str) -> Provider:
     """Adapters whose libraries are imported only where a configuration asks for them."""
-    module, maker = {
-        "anthropic": ("app.services.gateway.anthropic", "AnthropicProvider"),
-        "langchain": ("app.services.gateway.langchain", "LangChainProvider"),
-    }[place.kind]
-    made: Any = getattr(import_module(module), maker)
+    made: Any = getattr(import_module(f"app.services.gateway.{module}"), maker)
     provider: Provider = made.configured(info, place, model, key)
     return provider
 

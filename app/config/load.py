@@ -139,6 +139,8 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
     for name, model in config.models.items():
         if model.provider not in config.providers:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
+        elif model.kind == "embedding" and (kind := config.providers[model.provider].kind) not in EMBEDDING_KINDS:
+            yield ("models", name, "kind"), f"a provider of kind {kind} embeds nothing"
     yield from _check_routes(config)
     for tenant_id, tenant in config.tenants.items():
         at: Path_ = ("tenants", tenant_id)
@@ -204,3 +206,6 @@ EMBEDDED: Final = frozenset({"extractive", "smollm2-135m-instruct"})
 
 EMBEDDING: Final = "all-minilm-l6-v2"
 """The model that embeds and is always there; a route cannot hold it, an allowance can."""
+
+EMBEDDING_KINDS: Final = frozenset({"openai", "llamacpp", "langchain"})
+"""Kinds of providers whose models may embed."""

@@ -1,8 +1,9 @@
 """Models that turn texts into vectors: the embedded one, and what every embedding model has in common."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from app import reading
 from app.services.gateway.provider import Embedded
@@ -12,6 +13,8 @@ from graphs.types import Completion, Delta, ModelInfo, ModelRequest, Usage
 MINILM_NAME: Final = "all-minilm-l6-v2"
 MAX_TEXTS: Final = 2_048  # OpenAI's own bound for one call
 _WINDOW_TOKENS: Final = 256
+
+Vectors = tuple[tuple[float, ...], ...]
 
 
 class Embedder(reading.Embedder, Protocol):
@@ -62,6 +65,22 @@ class MiniLmEmbeddings(Embeddings):
 def embedding_info(name: str, provider: str, window_tokens: int, version: str = "") -> ModelInfo:
     """An embedding model as callers see it: it writes no tokens."""
     return ModelInfo(name, version, provider, window_tokens, max_output_tokens=0, native_tools=False)
+
+
+def checked(name: str, vectors: Sequence[Sequence[Any]], texts: int, dimensions: int | None) -> Vectors:
+    """The vectors of so many texts. Raises UpstreamError unless there is one for each, all of one length."""
+    lengths = {len(vector) for vector in vectors}
+    if len(vectors) != texts or len(lengths) != 1 or 0 in lengths:
+        raise UpstreamError(f"{name} did not give a vector for each text, all of one length")
+    if dimensions is not None and lengths != {dimensions}:
+        raise UpstreamError(f"{name} gave vectors of {lengths.pop()} dimensions, not {dimensions}")
+    if not all(_is_number(value) for vector in vectors for value in vector):
+        raise UpstreamError(f"{name} gave a vector that does not consist of numbers")
+    return tuple(tuple(map(float, vector)) for vector in vectors)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def refuse_batch(texts: Sequence[str]) -> None:

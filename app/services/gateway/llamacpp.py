@@ -10,15 +10,17 @@ import asyncio
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from app.services.gateway.embedding_openai import OpenAiEmbeddings
 from app.services.gateway.gguf import embedded_gguf, read_metadata, short_digest, token_counter
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.openai_wire import Sampling
 from app.services.gateway.provider import Timeouts
-from graphs.errors import Invalid, Missing
+from graphs.errors import Invalid, Missing, UpstreamError
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
 
 EMBEDDED_NAME: Final = "smollm2-135m-instruct"
@@ -28,11 +30,63 @@ LOCAL_TIMEOUTS: Final = Timeouts(first_token_s=120.0, between_tokens_s=60.0, tot
 _SILENT: Final = -1
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A server that has loaded its file. Dropping `server` ends it."""
+
+    server: Any
+    key: str
+    info: ModelInfo
+    count: Callable[[str], int]
+
+    @classmethod
+    def load(
+        cls,
+        gguf: Path | None,
+        name: str | None,
+        *,
+        context_tokens: int,
+        threads: int,
+        slots: int,
+        native_tools: bool = False,
+        embeds: bool = False,
+    ) -> Self:
+        path = gguf or embedded_gguf()
+        metadata = read_metadata(path)
+        trained = metadata.get(f"{metadata.get('general.architecture')}.context_length", context_tokens)
+        window = min(context_tokens, int(trained))
+        key = secrets.token_urlsafe(32)
+        info = ModelInfo(
+            name=name or (_slug(path.stem) if gguf else EMBEDDED_NAME),
+            version=f"sha256:{short_digest(path)}",
+            provider="llamacpp",
+            context_tokens=window,
+            max_output_tokens=0 if embeds else window // 2,
+            # A template that never mentions tools would drop them in silence.
+            native_tools=native_tools and "tools" in str(metadata.get("tokenizer.chat_template", "")),
+        )
+        return cls(_serve(path, key, window, threads, slots, embeds=embeds), key, info, token_counter(metadata))
+
+    @property
+    def url(self) -> str:
+        return str(self.server.listening_address)
+
+
 class LlamaCppProvider:
     """Made with `open`. Several may live in one process, each with its own copy of the weights' working memory."""
 
-    def __init__(self, server: Any, wire: OpenAiProvider) -> None:
-        self._server, self._wire = server, wire
+    def __init__(self, served: _Served, timeouts: Timeouts, sampling: Sampling) -> None:
+        self._served: _Served | None = served
+        self._wire = OpenAiProvider(
+            served.info,
+            base_url=f"{served.url}/v1",
+            api_key=served.key,
+            timeouts=timeouts,
+            sampling=sampling,
+            count=served.count,
+            max_tokens_field="max_tokens",
+            keep_alive_s=None,  # its header promises 5 s, but it closes after a stream: the next call would fail
+        )
 
     @classmethod
     async def open(
@@ -43,57 +97,36 @@ class LlamaCppProvider:
         context_tokens: int = 4_096,
         threads: int = 2,
         slots: int = 4,
+        native_tools: bool = True,
         sampling: Sampling = SMOLLM2_SAMPLING,
         timeouts: Timeouts = LOCAL_TIMEOUTS,
     ) -> Self:
         """Load the file and serve `slots` calls at a time, each with a window of `context_tokens`.
 
-        The window is cut to what the model was trained for. More calls than slots wait in the server. Raises Invalid
-        for a file that is not a GGUF or that llama.cpp cannot load, Missing if the embedded weights or a system library
-        are not installed.
+        The window is cut to what the model was trained for. More calls than slots wait in the server. Tools are offered
+        to a model whose own chat template knows them, unless `native_tools` is false. Raises Invalid for a file that is
+        not a GGUF or that llama.cpp cannot load, Missing if the embedded weights or a system library are not installed.
         """
-        return await asyncio.to_thread(cls._load, gguf, name, context_tokens, threads, slots, sampling, timeouts)
-
-    @classmethod
-    def _load(
-        cls,
-        gguf: Path | None,
-        name: str | None,
-        context_tokens: int,
-        threads: int,
-        slots: int,
-        sampling: Sampling,
-        timeouts: Timeouts,
-    ) -> Self:
-        path = gguf or embedded_gguf()
-        metadata = read_metadata(path)
-        trained = metadata.get(f"{metadata.get('general.architecture')}.context_length", context_tokens)
-        window = min(context_tokens, int(trained))
-        key = secrets.token_urlsafe(32)
-        server = _serve(path, key, window, threads, slots)
-        info = ModelInfo(
-            name=name or (_slug(path.stem) if gguf else EMBEDDED_NAME),
-            version=f"sha256:{short_digest(path)}",
-            provider="llamacpp",
-            context_tokens=window,
-            max_output_tokens=window // 2,
-            native_tools=False,
+        served = await asyncio.to_thread(
+            _Served.load,
+            gguf,
+            name,
+            context_tokens=context_tokens,
+            threads=threads,
+            slots=slots,
+            native_tools=native_tools,
         )
-        wire = OpenAiProvider(
-            info,
-            base_url=f"{server.listening_address}/v1",
-            api_key=key,
-            timeouts=timeouts,
-            sampling=sampling,
-            count=token_counter(metadata),
-            max_tokens_field="max_tokens",
-            keep_alive_s=None,  # its header promises 5 s, but it closes after a stream: the next call would fail
-        )
-        return cls(server, wire)
+        return cls(served, timeouts, sampling)
 
     @property
     def info(self) -> ModelInfo:
         return self._wire.info
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """Where the server listens, without /v1, and the key that it asks for. It speaks Anthropic's wire too."""
+        served = self._open()
+        return served.url, served.key
 
     def count_tokens(self, text: str) -> int:
         return self._wire.count_tokens(text)
@@ -103,16 +136,58 @@ class LlamaCppProvider:
 
     def busy(self) -> int:
         """Calls that the server works on at this moment; those that wait for a slot do not count."""
-        told = re.search(r"^llamacpp:requests_processing (\d+)", self._server.handle_metrics(), re.MULTILINE)
+        told = re.search(r"^llamacpp:requests_processing (\d+)", self._open().server.handle_metrics(), re.MULTILINE)
         return int(told[1]) if told else 0
+
+    def _open(self) -> _Served:
+        if self._served is None:
+            raise UpstreamError(f"{self.info.name} is closed")
+        return self._served
 
     async def close(self) -> None:
         # The server's end waits for its open streams, holding the interpreter's lock: they must be cut first.
         await self._wire.close()
-        self._server = None
+        self._served = None
 
 
-def _serve(path: Path, key: str, window: int, threads: int, slots: int) -> Any:
+class LlamaCppEmbeddings(OpenAiEmbeddings):
+    """An embedding model in a GGUF file. Made with `open`. Texts beyond its window are refused by the server."""
+
+    _served: _Served | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        gguf: Path | None,
+        name: str,
+        context_tokens: int,
+        dimensions: int | None = None,
+        threads: int = 2,
+        timeouts: Timeouts = LOCAL_TIMEOUTS,
+    ) -> Self:
+        """Raises Invalid and Missing as LlamaCppProvider.open does."""
+        served = await asyncio.to_thread(
+            _Served.load, gguf, name, context_tokens=context_tokens, threads=threads, slots=1, embeds=True
+        )
+        opened = cls(
+            served.info,
+            base_url=f"{served.url}/v1",
+            api_key=served.key,
+            dimensions=dimensions,
+            timeouts=timeouts,
+            count=served.count,
+            keep_alive_s=None,
+        )
+        opened._served = served
+        return opened
+
+    async def close(self) -> None:
+        await super().close()
+        self._served = None
+
+
+def _serve(path: Path, key: str, window: int, threads: int, slots: int, *, embeds: bool) -> Any:
     # Its threads meet at a barrier some 450 times a token. Spinning there, they starve each other as soon as anything
     # else runs: 2-4 tokens/s against 20-45 when they sleep (2 cores, load 8-10). OpenMP reads this once, as it loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -132,6 +207,9 @@ def _serve(path: Path, key: str, window: int, threads: int, slots: int) -> Any:
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
     params.ui = params.endpoint_slots = False  # pages nobody asked for, one of which shows prompts
     params.cache_ram_mib = 0  # keeps up to 8 GB of old prompts otherwise
+    params.embedding = embeds
+    if embeds:
+        params.n_batch = params.n_ubatch = window  # a text is pooled in one piece
     params.offline = True
     params.endpoint_metrics = True
     params.verbosity = _SILENT

@@ -53,7 +53,9 @@ def body(
         max_tokens_field: limit,
         "temperature": temperature,
         "top_p": top_p,
-        "tools": [_tool(spec) for spec in request.tools] if request.tools and info.native_tools else None,
+        "stop": list(request.stop) or None,
+        "tools": [_tool(spec) for spec in request.tools] or None if info.native_tools else None,
+        "tool_choice": _choice(request.tool_choice) if request.tools and info.native_tools else None,
         "response_format": _format(request.response_schema) if request.response_schema is not None else None,
     }
     return dump(fields)
@@ -80,6 +82,12 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
+def _choice(choice: str) -> Any:
+    if choice == "auto":
+        return None  # what every server does unasked, and some know nothing else
+    return choice if choice in {"none", "required"} else {"type": "function", "function": {"name": choice}}
+
+
 def _format(schema: Mapping[str, Any]) -> dict[str, Any]:
     # OpenAI enforces a schema in strict mode only, and refuses strict mode for schemas with optional properties.
     named = {"name": "answer", "schema": dict(schema), "strict": is_closed(schema)}
@@ -93,7 +101,7 @@ class Assembly:
         self._info, self._secret = info, secret
         self._texts: list[str] = []
         self._calls: list[PartialCall] = []
-        self._by_index: dict[Any, PartialCall] = {}
+        self._by_index: dict[int, PartialCall] = {}
         self._finish: str | None = None
         self._usage: Usage | None = None
         self._served = ""
@@ -125,7 +133,7 @@ class Assembly:
         choices = chunk.get("choices")
         text = ""
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and choice.get("index") in {0, None}:
+            if isinstance(choice, dict) and choice.get("index") in (0, None):
                 text += self._choose(choice)
         return text
 
@@ -150,7 +158,8 @@ class Assembly:
         for position, piece in enumerate(pieces if isinstance(pieces, list) else ()):
             if not isinstance(piece, dict):
                 continue
-            index, call_id = piece.get("index", position), piece.get("id")
+            index, call_id = piece.get("index"), piece.get("id")
+            index = index if isinstance(index, int) else position
             call = self._by_index.get(index)
             # Some servers number every call 0: another id is another call.
             if call is None or (isinstance(call_id, str) and call_id and call.call_id and call_id != call.call_id):

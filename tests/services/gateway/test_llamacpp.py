@@ -93,7 +93,7 @@ async def test_closing_ends_the_streams_in_flight() -> None:
 
 async def test_the_server_answers_on_loopback_to_its_key_alone() -> None:
     provider = await LlamaCppProvider.open(slots=1)
-    url = provider._server.listening_address
+    url, _ = provider.address
     assert url.startswith("http://127.0.0.1:")
     async with aiohttp.ClientSession() as session:
         for path in ("/v1/chat/completions", "/completion", "/tokenize"):
