@@ -11,7 +11,8 @@ from app.services.gateway.answers import Answer, Asked
 from app.services.gateway.attempt import Attempt, Call
 from app.services.gateway.cache import Cache, Hit
 from app.services.gateway.recover import Recovery
-from graphs.types import Completion, Continuation, Delta, Message, ModelRequest, Task
+from app.services.gateway.routes import Target
+from graphs.types import Completion, Continuation, Delta, Message, ModelRequest, Task, Usage
 
 Item = Delta | Completion
 
@@ -35,7 +36,7 @@ async def through(
         async for item in items:
             whole = whole and not isinstance(item, Continuation)
             if isinstance(item, Completion) and whole and asked is not None:
-                answer = _kept(item, heard.model, cache.now())
+                answer = _kept(item, heard.target, cache.now())
                 if answer is not None:
                     await cache.keep(asked, call.plan, answer)
             yield item
@@ -57,16 +58,17 @@ async def served(recovery: Recovery, call: Call[Any], hit: Hit, started: float) 
 
 
 class Heard:
-    """A call that tells which model answered it."""
+    """A call that tells which model answered it, and what that used."""
 
     def __init__(self, call: Call[Any]) -> None:
-        self.model = ""
+        self.target: Target | None = None
+        self.usage = Usage()
         self._report = call.report
         self.call = replace(call, report=self._hear)
 
     def _hear(self, attempt: Attempt) -> None:
         if attempt.bill.outcome == "ok":
-            self.model = attempt.target.name
+            self.target, self.usage = attempt.target, attempt.bill.usage
         if self._report is not None:
             self._report(attempt)
 
@@ -88,11 +90,13 @@ async def _recalled(
     return Completion(answer.text, answer.model, answer.model_version, answer.provider, answer.usage, "stop")
 
 
-def _kept(completion: Completion, model: str, made_at: float) -> Answer | None:
+def _kept(completion: Completion, target: Target | None, made_at: float) -> Answer | None:
     """A completion as it is kept; None for one that is not whole, plain text."""
-    if completion.finish_reason != "stop" or completion.tool_calls or not completion.text or not model:
+    if completion.finish_reason != "stop" or completion.tool_calls or not completion.text or target is None:
         return None
-    return Answer(completion.text, model, completion.model_version, completion.provider, completion.usage, made_at)
+    return Answer(
+        completion.text, target.name, completion.model_version, completion.provider, completion.usage, made_at
+    )
 
 
 def _asked(cache: Cache, call: Call[Item], request: ModelRequest) -> Asked | None:
