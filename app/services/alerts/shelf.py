@@ -18,6 +18,7 @@ MAX_DUE: Final = 50
 
 AlertKind = Literal["budget", "breaker", "credential", "loop"]
 Delivery = Literal["none", "waiting", "sent", "failed"]
+_ID = re.compile(r"[0-9a-f]{32}")
 _CURSOR = re.compile(r"(\d{1,18})-([0-9a-f]{32})")
 
 
@@ -106,6 +107,8 @@ class Shelf:
 
     async def acknowledge(self, alert_id: str, by: str) -> Alert:
         """Mark it read; who did so first stays named. Raises Missing."""
+        if _ID.fullmatch(alert_id) is None:
+            raise Missing("no such alert")
         mine = alerts.c.alert_id == alert_id
         mark = {"acknowledged_us": to_us(self._database.clock()), "acknowledged_by": by}
         async with self._database.write() as connection:

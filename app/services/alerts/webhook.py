@@ -22,8 +22,7 @@ class Webhook:
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
         """Raises Invalid for a URL that is not http or https."""
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if not _is_http(url):
             raise Invalid("the webhook's URL must begin with http:// or https://", field="webhook_url_env")
         self._url, self._timeout_s = url, timeout_s
         self._session: ClientSession | None = None
@@ -62,3 +61,11 @@ def _body(alert: Alert) -> dict[str, object]:
         "createdAt": alert.created_at.isoformat(),
         "text": f"Pilothouse: {alert.subject}: {alert.detail}",
     }
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
