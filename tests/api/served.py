@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from app import workbench
 from app.api.app import create_api
 from app.main import socket_config
+from app.services.gateway.provider import Provider
 from app.services.gateway.scripted import Line, Say, ScriptedProvider
 from app.settings import Settings
 from graphs.errors import UpstreamError
@@ -85,7 +86,8 @@ CONFIG = "breaker: {min_calls: 100000}\n"
 
 
 @contextmanager
-def served(home: Path, config: str = CONFIG) -> Iterator[Served]:
+def served(home: Path, config: str = CONFIG, more: Sequence[Provider] = ()) -> Iterator[Served]:
+    """`more` are models beside the scripted one."""
     settings = Settings.offline(home, owner_key=OWNER_KEY, export_traces=False, reattach_grace_s=10)
     script, ready = Script(), threading.Event()
     found: dict[str, Any] = {}
@@ -97,8 +99,8 @@ def served(home: Path, config: str = CONFIG) -> Iterator[Served]:
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
-        provider = ScriptedProvider(script)
-        async with workbench.open_workbench(settings, providers={provider.info.name: provider}) as bench:
+        models = {provider.info.name: provider for provider in (ScriptedProvider(script), *more)}
+        async with workbench.open_workbench(settings, providers=models) as bench:
             await bench.until_ready()
             api.state.bench = bench
             found["loop"] = asyncio.get_running_loop()

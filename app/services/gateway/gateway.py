@@ -67,12 +67,17 @@ class ModelGateway:
     def count_tokens(self, text: str, model: str | None = None, task: Task = "chat") -> int:
         return self.router.models_of(self.router.name_for(model, task))[0].provider.count_tokens(text)
 
-    def plan(self, request: ModelRequest, payer: Payer) -> tuple[Plan, int]:
-        """How the request would be tried, and how many tokens its prompt has at most. Raises as Router.plan does."""
+    def plan(self, request: ModelRequest, payer: Payer, granted: frozenset[str] = frozenset()) -> tuple[Plan, int]:
+        """How the request would be tried, and how many tokens its prompt has at most. Raises as Router.plan does.
+
+        `granted` are models that may be asked though the payer's own list does not name them.
+        """
         name = self.router.name_for(request.model, request.task)
         count = self.router.models_of(name)[0].provider.count_tokens
         read = sum(count(text) + MESSAGE_TOKENS for text in texts_of(request.messages))
         allowed = self.recovery.desk.allowed(payer)
+        if allowed is not None:
+            allowed |= granted
         need = Need(request.task, read + MESSAGE_TOKENS, request.max_tokens or 0, allowed)
         return self.router.plan(name, need), need.prompt_tokens
 

@@ -142,6 +142,25 @@ class MeteredGateway:
         return await last(self._answer(request, streamed=False))
 
     async def _answer(self, request: ModelRequest, *, streamed: bool) -> AsyncGenerator[Delta | Completion, None]:
+        """A call that the budget cannot cover takes the ladder's last step, if that is another one."""
+        said = False
+        try:
+            async with aclosing(self._answer_once(request, streamed=streamed)) as items:
+                async for item in items:
+                    said = True
+                    yield item
+        except QuotaExhausted as error:
+            step = self._gateway.recovery.desk.last_rung(self._payer)
+            if said or error.code != QuotaExhausted.code or step in (None, self._step):
+                raise
+            self._step = step
+        else:
+            return
+        async with aclosing(self._answer_once(request, streamed=streamed)) as items:
+            async for item in items:
+                yield item
+
+    async def _answer_once(self, request: ModelRequest, *, streamed: bool) -> AsyncGenerator[Delta | Completion, None]:
         attempts: list[Attempt] = []
         kept = await self._kept(request, attempts.append)
         if kept is None:
@@ -177,7 +196,9 @@ class MeteredGateway:
     def _asked(
         self, request: ModelRequest, report: Callable[[Attempt], None], *, streamed: bool
     ) -> AsyncGenerator[Delta | Completion, None]:
-        plan, prompt_tokens = self._gateway.plan(request, self._payer)
+        step = self._step
+        granted = frozenset({EXTRACTIVE}) if step is not None and step.answer == EXTRACTIVE else frozenset[str]()
+        plan, prompt_tokens = self._gateway.plan(request, self._payer, granted)
         self._reasons += plan.reasons
         return self._gateway.follow(plan, prompt_tokens, request, self._payer, report, streamed=streamed)
 
