@@ -21,7 +21,7 @@ def build_door(bench: Workbench) -> Door:
         max_output_tokens=limits.max_output_tokens,
     )
     models = Models(bench.gateway, graphs.names)
-    return Door(
+    door = Door(
         bench.gateway.recovery.desk,
         {
             ("POST", "/v1/chat/completions"): completions,
@@ -32,3 +32,5 @@ def build_door(bench: Workbench) -> Door:
         },
         {("GET", "/v1/models"): models, ("GET", "/v1/models/*"): models},
     )
+    bench.watch.stops(door.stop)
+    return door

@@ -12,6 +12,7 @@ import orjson
 from starlette.types import Receive, Send
 
 from app.api.v1.refusal import Refusal, refusal
+from graphs.errors import PilothouseError
 
 log = logging.getLogger("pilothouse.v1")
 
@@ -49,14 +50,15 @@ class Streamed:
 
 class Client:
     """Entered, it cancels the task that serves it when it leaves, or takes nothing of a stream for `patience_s` (twice
-    that at most); the cancellation ends at the exit.
+    that at most); the cancellation ends at the exit. `stop` cancels it too, and tells the client why.
 
     What is sent but not taken is bounded by the socket's buffers: sending waits, and with it the model's stream.
     """
 
     def __init__(self, receive: Receive, send: Send, patience_s: float = PATIENCE_S) -> None:
         self._receive, self._send, self._patience_s = receive, send, patience_s
-        self._gone = False
+        self._gone = self._answered = False
+        self._stopped: PilothouseError | None = None
         self._sent, self._seen, self._sending = 0, -1, False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -78,12 +80,22 @@ class Client:
         if kind is asyncio.CancelledError and self._gone:
             self._serving.uncancel()  # its upstream call is closed, and nobody waits for an answer
             return True
+        if kind is asyncio.CancelledError and self._stopped is not None:
+            self._serving.uncancel()
+            raise self._stopped from error
         return False
+
+    def stop(self, error: PilothouseError) -> None:
+        """End the answer with `error`, as a status or inside the stream; one that has been given is left alone."""
+        if not self._gone and not self._answered and self._stopped is None:
+            self._stopped = error
+            self._serving.cancel()
 
     async def take(self, answer: Whole | Streamed, headers: Headers, request_id: str) -> None:
         if isinstance(answer, Streamed):
             await self._take_frames(answer, headers, request_id)
             return
+        self._answered = True
         length = (b"content-length", str(len(answer.body)).encode())
         await self._send({"type": "http.response.start", "status": answer.status, "headers": [JSON, length, *headers]})
         await self._send({"type": "http.response.body", "body": answer.body})
@@ -109,6 +121,12 @@ class Client:
             if told.status == 500:
                 log.exception("stream failed", extra={"requestId": request_id})
             last = answer.broke(told)
+        except asyncio.CancelledError:
+            if self._stopped is None or not begun:
+                raise
+            self._serving.uncancel()
+            last = answer.broke(refusal(self._stopped))
+        self._answered = True
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     def _watch(self) -> None:

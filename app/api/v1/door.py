@@ -6,7 +6,7 @@ at once.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -72,6 +72,21 @@ class Door:
     ) -> None:
         self._admits, self._metered, self._free = admits, dict(metered), dict(free)
         self._patience_s = patience_s
+        self._patterns = frozenset(path for _, path in (*self._metered, *self._free))
+        self._serving: dict[Client, Payer] = {}
+
+    def pattern(self, path: str) -> str | None:
+        """The path as routes name it, `/v1/models/*`; None for one that is not served."""
+        if path in self._patterns:
+            return path
+        return next((known for known in self._patterns if known.endswith("/*") and path.startswith(known[:-1])), None)
+
+    def stop(self, whose: Callable[[Payer], bool], error: PilothouseError) -> int:
+        """End with `error` what is being answered to those payers. Gives how many."""
+        clients = [client for client, payer in self._serving.items() if whose(payer)]
+        for client in clients:
+            client.stop(error)
+        return len(clients)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: list[tuple[bytes, bytes]] = []
@@ -100,12 +115,19 @@ class Door:
             return
         asked = Asked(payer, principal, loads(await read(receive)), request_id, path, headers, scope["headers"])
         with Client(receive, send, self._patience_s) as client:
-            ticket = await self._admits.admit(payer)
-            headers += _encoded(ticket.headers)
+            self._serving[client] = payer
             try:
-                await client.take(await handler(asked), headers, request_id)
+                await self._answer(client, handler, asked, headers)
             finally:
-                ticket.release()
+                del self._serving[client]
+
+    async def _answer(self, client: Client, handler: Handler, asked: Asked, headers: list[tuple[bytes, bytes]]) -> None:
+        ticket = await self._admits.admit(asked.payer)
+        headers += _encoded(ticket.headers)
+        try:
+            await client.take(await handler(asked), headers, asked.request_id)
+        finally:
+            ticket.release()
 
     def _free_handler(self, method: str, path: str) -> Handler:
         """Raises Missing, Refused (405)."""

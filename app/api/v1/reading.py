@@ -3,13 +3,17 @@
 Both end in the same value: nesting to 64 levels, a million values, no NaN, lone surrogates as U+FFFD.
 """
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import orjson
 from starlette.types import Receive
 
 from app.api import body as strict
+from app.api.errors import Refused
 from app.api.v1.refusal import BadRequest
+
+_STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 async def read(receive: Receive) -> bytes:
@@ -30,7 +34,10 @@ async def read(receive: Receive) -> bytes:
 def loads(body: bytes) -> Any:
     """The body's value. Raises Refused (400)."""
     # Counting bytes costs nothing next to parsing, and bounds what a parser may build from them.
-    if body.count(b",") <= strict.MAX_VALUES:
+    commas = body.count(b",")
+    if commas > strict.MAX_VALUES and _STRINGS.sub(b"", body).count(b",") > strict.MAX_VALUES:
+        raise Refused(400, "malformed_json", f"the body holds more than {strict.MAX_VALUES} values")
+    if commas <= strict.MAX_VALUES:
         try:
             value = orjson.loads(body)
         except orjson.JSONDecodeError:

@@ -147,12 +147,10 @@ def test_each_refusal_is_the_error_class_that_clients_expect(door: Served) -> No
     assert fails(door, anthropic.AuthenticationError, "wrong")["type"] == "authentication_error"
     assert fails(door, anthropic.PermissionDeniedError, "reader")["type"] == "permission_error"
     assert fails(door, anthropic.NotFoundError, model="nothing")["type"] == "not_found_error"
-    assert "top_k" in fails(door, anthropic.BadRequestError, top_k=5)["message"]
-    assert (
-        "thinking"
-        in fails(door, anthropic.BadRequestError, thinking={"type": "enabled", "budget_tokens": 1024})["message"]
-    )
-    assert fails(door, anthropic.UnprocessableEntityError, max_tokens=10**9)["type"] == "invalid_request_error"
+    told = fails(door, anthropic.BadRequestError, thinking={"type": "enabled", "budget_tokens": 1024})
+    assert "thinking" in told["message"]
+    assert "top_k" in fails(door, anthropic.BadRequestError, extra_body={"top_k": 5})["message"]
+    assert fails(door, anthropic.UnprocessableEntityError, max_tokens=0)["type"] == "invalid_request_error"
     assert fails(door, anthropic.InternalServerError, messages=asks("status 500"))["type"] == "api_error"
 
 

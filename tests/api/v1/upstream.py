@@ -168,7 +168,7 @@ def _texts(message: dict[str, Any]) -> Iterator[str]:
     if isinstance(content, str):
         yield content
     else:
-        yield from (part.get("text", "") for part in content)
+        yield from (part["text"] for part in content if isinstance(part.get("text"), str))
 
 
 def _failed(status: int) -> web.Response:
