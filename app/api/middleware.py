@@ -27,6 +27,7 @@ from app.api.public import (
     V1,
     body_limit_bytes,
     in_console,
+    is_open_to,
     needs_principal,
     security_headers,
 )
@@ -44,6 +45,7 @@ log = logging.getLogger("pilothouse.api")
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 PAGES: Final = frozenset({"/", CONSOLE, CONSOLE + "/", "/login"})  # what a person opens in a browser
 V1_HEADERS: Final = security_headers(V1, {})  # its answers bring none of their own
+UNKNOWN: Final = "other"  # what no route of ours answered
 _MAX_LOGGED_PATH: Final = 512
 
 
@@ -74,6 +76,7 @@ class Guard:
             await watched.refuse(unexpected(scope["request_id"]), receive)
         finally:
             watched.log_line()
+            self._count(scope, watched)
 
     async def _admit(self, scope: Scope, receive: Receive, send: "_Watched") -> None:
         headers, path = Headers(scope=scope), scope["path"]
@@ -94,6 +97,21 @@ class Guard:
                 return
         await self._app(scope, receive, send)
 
+    def _count(self, scope: Scope, watched: "_Watched") -> None:
+        bench = scope["app"].state.bench
+        if bench is not None:
+            # A client that left before there was a status is counted as nginx does.
+            bench.watch.metrics.request(self._pattern(scope), watched.status or 499, watched.took_s)
+
+    def _pattern(self, scope: Scope) -> str:
+        """What answered, as routes name it; never the path itself, of which there is no end."""
+        path = scope["path"]
+        if path.startswith(V1):
+            return (self._door and self._door[1].pattern(path)) or UNKNOWN
+        if in_console(path):
+            return CONSOLE
+        return getattr(scope.get("route"), "path", UNKNOWN)
+
     def _door_of(self, bench: Any) -> Door:
         """`/v1` over this bench; made at its first call."""
         if self._door is None or self._door[0] is not bench:
@@ -106,7 +124,10 @@ class Guard:
             raise Refused(400, "unknown_host", "this server does not answer for that host", field="Host")
 
     async def _principal(self, scope: Scope, headers: Headers, bench: Any) -> Principal | None:
-        """Who asks. None only on a socket that authenticates itself. Raises Unauthenticated, QuotaExhausted."""
+        """Who asks. None on a socket that authenticates itself, and for a scraper on this machine.
+
+        Raises Unauthenticated, QuotaExhausted.
+        """
         authorization, key = headers.get("authorization"), headers.get("x-api-key")
         if authorization is not None or key is not None:
             address = scope["client"][0] if scope.get("client") else ""
@@ -116,7 +137,8 @@ class Guard:
         if cookie is not None and _same_site(scope, headers):
             seated: Principal = await bench.sessions.check(cookie)
             return seated
-        if needs_principal(scope["type"], scope["path"]):
+        peer = scope["client"][0] if scope.get("client") else ""
+        if needs_principal(scope["type"], scope["path"]) and not is_open_to(peer, headers, scope["path"]):
             raise Unauthenticated("the credential is missing or not valid")
         return None
 
@@ -128,6 +150,10 @@ class _Watched:
         self.status: int | None = None
         self._scope, self._send = scope, send
         self._began = time.perf_counter()
+
+    @property
+    def took_s(self) -> float:
+        return time.perf_counter() - self._began
 
     async def __call__(self, message: Message) -> None:
         if message["type"] in {"http.response.start", "websocket.http.response.start"}:
@@ -169,7 +195,7 @@ class _Watched:
                     "method": scope.get("method", "WEBSOCKET"),
                     "path": redact(_path(scope)),
                     "status": self.status,
-                    "durationMs": round((time.perf_counter() - self._began) * 1000, 2),
+                    "durationMs": round(self.took_s * 1000, 2),
                     "client": scope["client"][0] if scope.get("client") else "",
                     "tenantId": principal.tenant_id if principal else "",
                     "userId": principal.user_id if principal else "",

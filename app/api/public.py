@@ -5,6 +5,7 @@ tests/api/test_route_walk.py calls every other one without a credential.
 """
 
 from collections.abc import Mapping
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from app.settings import Settings
@@ -15,8 +16,12 @@ LOGIN_COOKIE: Final = "pilothouse_login"
 HEALTH: Final = frozenset({"/healthz", "/readyz"})
 LOGIN: Final = frozenset({"/login", "/login/oidc", "/login/callback", "/logout"})
 PUBLIC: Final = HEALTH | LOGIN
+# A scraper on the same machine needs no key.
+LOOPBACK: Final = frozenset({"/metrics"})
 # Browsers cannot send headers with a WebSocket, so this one may take its key from the first message instead.
 SELF_AUTHENTICATING_SOCKETS: Final = frozenset({"/api/ai/chat/ws"})
+
+_FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 CONSOLE: Final = "/console"
 V1: Final = "/v1/"
@@ -42,6 +47,23 @@ def in_console(path: str) -> bool:
 def needs_principal(kind: str, path: str) -> bool:
     """Whether a request to `path` is refused without a credential. `kind` is the ASGI scope's type."""
     return path not in PUBLIC and not (kind == "websocket" and path in SELF_AUTHENTICATING_SOCKETS)
+
+
+def is_open_to(peer: str, headers: Mapping[str, str], path: str) -> bool:
+    """Whether `path` answers without a credential because of who asks; `headers` by lower-case names.
+
+    What a proxy on this machine forwards comes from elsewhere, whatever address it has here.
+    """
+    return path in LOOPBACK and _is_loopback(peer) and not any(name in headers for name in _FORWARDED)
+
+
+def _is_loopback(peer: str) -> bool:
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False  # a socket that has no address, or a test's
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def body_limit_bytes(settings: Settings, path: str, content_type: str) -> int:
