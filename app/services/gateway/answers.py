@@ -6,6 +6,7 @@ them: output patterns go over them again each time they leave. A cache never fai
 Redis that is away, is a miss.
 """
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -25,8 +26,8 @@ log = logging.getLogger("pilothouse.cache")
 FORM: Final = 1  # of kept answers; one more whenever what is in them changes
 MAX_ANSWER_BYTES: Final = 256 << 10
 MAX_BYTES: Final = 64 << 20  # of one process
+WAIT_S: Final = 0.25  # a client's own tries with their pauses took 3 s on a server that was gone
 AWAY_S: Final = 1.0  # how long a Redis that failed is left alone
-SKEW_S: Final = 60.0  # an answer from further in the future than clocks differ is not believed
 PREFIX: Final = "pilothouse:answer:"
 
 
@@ -58,9 +59,6 @@ class Answer:
     usage: Usage
     made_at: float
     told: Mapping[str, Any] = field(default_factory=dict)
-
-    def age_s(self, now: float) -> float:
-        return max(0.0, now - self.made_at)
 
 
 class AnswerCache(Protocol):
@@ -171,7 +169,8 @@ class MemoryAnswers:
 
 
 class RedisAnswers:
-    """The answers of all processes. The client's own timeouts bound how long a slow Redis is waited for."""
+    """The answers of all processes. A Redis that is slow is waited for as long as a look is worth, whatever its client
+    would do."""
 
     def __init__(self, redis: Redis, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._redis: Any = redis
@@ -182,7 +181,8 @@ class RedisAnswers:
         if self._monotonic() < self._away_until:
             return None
         try:
-            data = await self._redis.get(_place(asked))
+            async with asyncio.timeout(WAIT_S):
+                data = await self._redis.get(_place(asked))
         except (RedisError, OSError, TimeoutError) as error:
             self._miss(error)
             return None
@@ -195,7 +195,8 @@ class RedisAnswers:
         if len(data) > MAX_ANSWER_BYTES or self._monotonic() < self._away_until:
             return
         try:
-            await self._redis.set(_place(asked), data, px=max(1, round(keep_s * 1_000)))
+            async with asyncio.timeout(WAIT_S):
+                await self._redis.set(_place(asked), data, px=max(1, round(keep_s * 1_000)))
         except (RedisError, OSError, TimeoutError) as error:
             self._miss(error)
 

@@ -60,9 +60,15 @@ class SemanticAnswers:
     """Looks up and keeps answers by what was asked. A folder that cannot be read or written is a miss, not an error."""
 
     def __init__(
-        self, database: Any, embedder: Embedder, *, max_rows: int = MAX_ROWS, now: Callable[[], float] = time.time
+        self,
+        database: Any,
+        embedder: Embedder,
+        *,
+        max_rows: int = MAX_ROWS,
+        look_s: float = LOOK_S,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        self._db, self._embedder, self._max_rows, self._now = database, embedder, max_rows, now
+        self._db, self._embedder, self._max_rows, self._look_s, self._now = database, embedder, max_rows, look_s, now
         self._tables: OrderedDict[str, Any] = OrderedDict()
         self._writers: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._written = 0
@@ -83,7 +89,7 @@ class SemanticAnswers:
         if not readable(asked.question):
             return None
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(self._look_s):
                 rows = await self._nearest(asked, since)
         except _FAILURES as error:
             self._tables.pop(asked.tenant, None)
@@ -119,13 +125,23 @@ class SemanticAnswers:
         """Drop the tenant's tables, files and all. Raises what the disk says: silence would claim that it happened."""
         async with self._writer(tenant):
             self._tables.pop(tenant, None)
-            for name in await self._db.table_names():
-                if name.startswith(_prefix(tenant)):
-                    await self._db.drop_table(name)
+            for name in await self._tables_of(tenant):
+                await self._db.drop_table(name, ignore_missing=True)
 
     def close(self) -> None:
         self._tables.clear()
         self._db.close()
+
+    async def _tables_of(self, tenant: str) -> list[str]:
+        """All of the tenant's, those of other embedders and older forms among them."""
+        found: list[str] = []
+        page: str | None = None
+        while True:
+            listed = await self._db.list_tables(page_token=page)
+            found += [name for name in listed.tables if name.startswith(_prefix(tenant))]
+            page = listed.page_token
+            if not page:
+                return found
 
     async def _nearest(self, asked: Asked, since: float | None) -> list[dict[str, Any]]:
         table = await self._table(asked.tenant, make=False)
