@@ -49,7 +49,10 @@ class Link:
                 response = await self._open().post(url, data=payload, allow_redirects=False)
             self._responses.add(response)
             yield response
-        except TimeoutError as error:  # of the socket's connect; aiohttp's is a ClientError too, hence first
+        except aiohttp.ConnectionTimeoutError as error:
+            # No timeout of the model's: nothing was sent, so there is nothing to pay.
+            raise UpstreamError(f"{self._name} cannot be reached in time") from error
+        except TimeoutError as error:  # aiohttp's is a ClientError too, hence first
             raise UpstreamTimeout(f"{self._name} did not answer in time") from error
         except aiohttp.ClientError as error:
             # The exception's own words can hold the URL and its query; the caller learns what broke.

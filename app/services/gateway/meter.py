@@ -141,7 +141,14 @@ class MeteredGateway:
     async def complete(self, request: ModelRequest) -> Completion:
         return await last(self._answer(request, streamed=False))
 
-    async def _answer(self, request: ModelRequest, *, streamed: bool) -> AsyncGenerator[Delta | Completion, None]:
+    def _answer(self, request: ModelRequest, *, streamed: bool) -> AsyncGenerator[Delta | Completion, None]:
+        if self._gateway.recovery.desk.last_rung(self._payer) is None:
+            return self._answer_once(request, streamed=streamed)
+        return self._answer_or_fall(request, streamed=streamed)
+
+    async def _answer_or_fall(
+        self, request: ModelRequest, *, streamed: bool
+    ) -> AsyncGenerator[Delta | Completion, None]:
         """A call that the budget cannot cover takes the ladder's last step, if that is another one."""
         said = False
         try:
@@ -162,7 +169,13 @@ class MeteredGateway:
 
     async def _answer_once(self, request: ModelRequest, *, streamed: bool) -> AsyncGenerator[Delta | Completion, None]:
         attempts: list[Attempt] = []
-        kept = await self._kept(request, attempts.append)
+
+        def hear(attempt: Attempt) -> None:
+            # A hedge that lost may end after the answer: the bill has it all the same.
+            attempts.append(attempt)
+            self._calls.append(_called(attempt))
+
+        kept = await self._kept(request, hear)
         if kept is None:
             self._refuse(request.task)
         name = self._gateway.router.name_for(self._named(request.model, request.task), request.task)
@@ -171,7 +184,7 @@ class MeteredGateway:
         completion: Completion | None = None
         with self._trace.span(name, "model", inputs=_inputs(request)) as span:
             try:
-                answer = self._asked(request, attempts.append, streamed=streamed) if kept is None else _again(kept)
+                answer = self._asked(request, hear, streamed=streamed) if kept is None else _again(kept)
                 async with aclosing(answer) as items:
                     async for item in items:
                         if isinstance(item, Completion):
@@ -190,7 +203,7 @@ class MeteredGateway:
                         completion = item
                     yield item
             finally:
-                self._book(attempts, completion)
+                self._remember(attempts, completion)
                 _describe(span, attempts, completion, "".join(texts), request.task)
 
     def _asked(
@@ -214,8 +227,7 @@ class MeteredGateway:
                 return kept
         return None
 
-    def _book(self, attempts: list[Attempt], completion: Completion | None) -> None:
-        self._calls += (_called(attempt) for attempt in attempts)
+    def _remember(self, attempts: list[Attempt], completion: Completion | None) -> None:
         if attempts:
             attempt = _answering(attempts)
             self._answered_by = (attempt.target.name, attempt.bill.model_version, attempt.target.info.provider)

@@ -22,7 +22,7 @@ class Patience:
         self._until = min(self._whole, now + (config.first_token_timeout_s or config.timeout_s))
         self._task: asyncio.Task[object] | None = None
         self._cancels, self._heard, self._rang = 0, False, False
-        self._timer: asyncio.TimerHandle | None = self._loop.call_at(self._until, self._ring)
+        self._timer: asyncio.TimerHandle | None = None
 
     async def kept(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The same items; raises UpstreamTimeout for one that comes too late. Closes `items`."""
@@ -43,23 +43,33 @@ class Patience:
                     self._heard = True
                     self._until = min(self._whole, self._loop.time() + self._between_s)
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
+            self._disarm()
 
     def _wait(self) -> None:
         # The task may be another one for each item: a race hears the first in a task of its own.
         self._task = task = asyncio.current_task()
         assert task is not None
         self._cancels = task.cancelling()
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._until, self._ring)
+        if self._timer is None or self._timer.when() > self._until:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._timer = self._loop.call_at(self._until, self._ring)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _ring(self) -> None:
-        """The deadline that the timer was set for is over; by now there may be a later one."""
+        """The deadline that the timer was set for is over; most often a token has put it off since."""
         self._timer = None
+        if self._task is None:
+            return  # the caller is busy with an item; its next wait sets the timer
         if self._loop.time() < self._until:
-            self._timer = self._loop.call_at(self._until, self._ring)
-        elif self._task is not None:
+            self._arm()
+        else:
             self._rang = True
             self._task.cancel()
 

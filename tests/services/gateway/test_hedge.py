@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from app.services.gateway.breaker import BreakerPolicy, RetryBudget
+from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.recover import BrokenOff
 from app.services.gateway.scripted import Say, ScriptedProvider
 from graphs.errors import QuotaExhausted, UpstreamError, UpstreamRejected
 from tests.services.gateway.chain import ACME, ASK, Books, Chain, chain
+from tests.services.gateway.test_gateway import Trace
 
 SOON = 0.002
 DOWN = UpstreamError("503")
@@ -70,6 +72,16 @@ async def test_the_first_word_is_not_held_up_by_stopping_the_loser() -> None:
     opens.set()
     await until_booked(route)
     assert route.books.told == [("a", "cancelled"), ("b", "ok")]
+
+
+async def test_the_bill_of_a_run_has_the_hedge_that_lost_even_if_it_ends_last() -> None:
+    route = chain({"a": [never()], "b": ["Hi"]}, hedge_after_s=SOON)
+    meter = MeteredGateway(route.gateway, Trace(), payer=ACME)
+    await meter.complete(ASK)
+    await until_booked(route)
+    assert {(call.model, call.error_code) for call in meter.calls} == {("a", "cancelled"), ("b", None)}
+    assert meter.cost_micros == sum(bill.cost_micros for bill in route.books.bills)
+    assert meter.answered_by == ("b", "1", "scripted")
 
 
 async def test_the_first_may_still_win_after_the_second_was_asked() -> None:
