@@ -1,4 +1,4 @@
-"""The command `pilothouse`: serve, ask, ingest, eval, keys, doctor, mlflow.
+"""The command `pilothouse`: serve, ask, ingest, eval, keys, switch, doctor, mlflow.
 
 Commands other than `serve` open the same workbench on the same state; they may run beside a server.
 """
@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from app.records import SCOPES, AnswerCard, Mode, Principal, RunRequest, Scope
 from app.settings import Settings, quiet_libraries
-from graphs.errors import PilothouseError
+from graphs.errors import Missing, PilothouseError
 
 if TYPE_CHECKING:
+    from app.services.store.store import Store
+    from app.services.switches.switches import Switch
     from app.workbench import Workbench
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pilothouse: an AI backend that you can open up.")
@@ -30,6 +33,8 @@ keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 app.add_typer(keys, name="keys")
 config = typer.Typer(no_args_is_help=True, help="Look at the gateway's configuration file.")
 app.add_typer(config, name="config")
+switch = typer.Typer(no_args_is_help=True, help="Switch a tenant, a key or a model off, in every process, and on.")
+app.add_typer(switch, name="switch")
 
 out, err = Console(), Console(stderr=True)
 T = TypeVar("T")
@@ -68,6 +73,18 @@ async def opened(*, ready: bool = True) -> "AsyncIterator[Workbench]":
             with err.status("Loading the models and the handbook"):
                 await bench.until_ready()
         yield bench
+
+
+@asynccontextmanager
+async def opened_store() -> "AsyncIterator[Store]":
+    # No models: a kill switch has to work when they do not, and in a second.
+    from app.services.store.store import Store
+
+    store = await Store.open(settings().store_url)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 @app.callback(invoke_without_command=True)
@@ -304,3 +321,54 @@ def revoke_key(key_id: str) -> None:
 
     run(work())
     out.print(f"{key_id} is revoked.", highlight=False)
+
+
+SwitchKindArgument = Annotated[str, typer.Argument(help="tenant, key (by its id) or model.")]
+
+
+@switch.command("off")
+def switch_off(
+    kind: SwitchKindArgument,
+    name: str,
+    reason: Annotated[str, typer.Option(help="Told to those who are refused.")] = "",
+) -> None:
+    """Refuse new calls at once; a server stops what runs within two seconds."""
+    from app.services.switches.switches import Switches
+
+    async def work() -> None:
+        async with opened_store() as store:
+            if kind == "key" and not await store.keys.active(name):
+                raise Missing("there is no such key")
+            await Switches(store.database).turn_off(kind, name, reason, OPERATOR.user_id)
+
+    run(work())
+    out.print(f"{kind} {name} is switched off.", markup=False, highlight=False)
+
+
+@switch.command("on")
+def switch_on(kind: SwitchKindArgument, name: str) -> None:
+    """Let it call again."""
+    from app.services.switches.switches import Switches
+
+    async def work() -> None:
+        async with opened_store() as store:
+            await Switches(store.database).turn_on(kind, name, OPERATOR.user_id)
+
+    run(work())
+    out.print(f"{kind} {name} is switched on.", markup=False, highlight=False)
+
+
+@switch.command("list")
+def list_switches() -> None:
+    """List what is switched off."""
+    from app.services.switches.switches import Switches
+
+    async def work() -> "list[Switch]":
+        async with opened_store() as store:
+            return await Switches(store.database).list()
+
+    table = Table("kind", "name", "since (UTC)", "by", "reason", box=None, pad_edge=False)
+    for off in run(work()):
+        since = f"{off.created_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(off.kind, escape(off.name), since, escape(off.by), escape(off.reason))
+    out.print(table)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
 
-from app.records import Camel
+from app.records import Camel, Principal
 from app.telemetry.late import LATE_S
 from app.telemetry.recent import WINDOW_S
 from graphs.errors import UpstreamError
@@ -33,6 +33,7 @@ class TargetHealth(Camel):
     switched_off: bool = False
     retry_in_s: float = Field(default=0.0, description="0 where it may be called now.")
     p95_ms: float | None = Field(default=None, description="Null before the first call.")
+    first_token_ms: float | None = Field(default=None, description="Mean in the window; null where none was streamed.")
     calls: int = 0
     failures: int = 0
     last_error_code: str = ""
@@ -104,6 +105,18 @@ async def health(bench: "Workbench") -> Health:
     )
 
 
+def seen_by(who: Principal, found: Health, allowed: frozenset[str] | None) -> Health:
+    """The part of the picture that is the caller's business: for the owner all of it. `allowed` are its models."""
+    if who.is_owner:
+        return found
+    own = tuple(load for load in found.queue.tenants if load.tenant_id == who.tenant_id)
+    queue = QueueHealth(
+        running=sum(load.running for load in own), waiting=sum(load.waiting for load in own), tenants=own
+    )
+    targets = tuple(target for target in found.targets if allowed is None or target.name in allowed)
+    return found.model_copy(update={"targets": targets, "queue": queue, "switches": ()})
+
+
 async def _counted(bench: "Workbench") -> tuple[int | None, int | None]:
     """Trace backlog and unread alerts."""
     try:
@@ -126,6 +139,7 @@ def _targets(bench: "Workbench") -> tuple[TargetHealth, ...]:
                 switched_off=target.name in off,
                 retry_in_s=round(target.breaker.wait_s(now), 1),
                 p95_ms=target.latency.p95_ms,
+                first_token_ms=vitals.first_token_ms,
                 calls=vitals.calls,
                 failures=vitals.failures,
                 last_error_code=vitals.last_error_code,

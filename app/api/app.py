@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from app.api import (
+    alerts,
     approvals,
     chat,
     collections,
@@ -21,8 +22,10 @@ from app.api import (
     health,
     keys,
     login,
+    metrics,
     runs,
     search,
+    switches,
     tickets,
     usage,
     ws,
@@ -49,6 +52,9 @@ ROUTERS: Final = (
     search.router,
     keys.router,
     usage.router,
+    switches.router,
+    alerts.router,
+    metrics.router,
 )
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Problem, "description": description}

@@ -123,3 +123,9 @@ class FeedbackIn(Camel):
     request_id: Id
     rating: Rating
     comment: Comment = ""
+
+
+class SwitchIn(Camel):
+    """Why something is switched off; told to those who are refused."""
+
+    reason: Annotated[str, StringConstraints(max_length=1_000), AfterValidator(_printable)] = ""

@@ -23,7 +23,9 @@ from app.services.store.records import (
 from graphs.types import Decision, Passage, Retrieval
 
 if TYPE_CHECKING:
+    from app.services.alerts.shelf import Alert
     from app.services.ingest.ingest import Record
+    from app.services.switches.switches import Switch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -286,6 +288,38 @@ class RunOut(Camel):
     def of(cls, record: RunRecord) -> Self:
         names = cls.model_fields.keys() - {"request_id"}
         return cls(request_id=record.run_id, **{name: getattr(record, name) for name in names})
+
+
+class SwitchOut(Camel):
+    """What is switched off, since when, why and by whom (tenant/user)."""
+
+    kind: str
+    name: str
+    reason: str
+    by: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, switch: "Switch") -> Self:
+        return cls.model_validate(switch, from_attributes=True)
+
+
+class AlertOut(Camel):
+    """An alert. `subject` is a budget's scope (`tenant:acme`), a model or a process; `share` is of the budget."""
+
+    alert_id: str
+    kind: Literal["budget", "breaker", "credential", "loop"]
+    subject: str
+    detail: str
+    share: float
+    created_at: datetime
+    acknowledged_at: datetime | None
+    acknowledged_by: str
+    delivery: Literal["none", "waiting", "sent", "failed"] = Field(description="To the webhook, where there is one.")
+
+    @classmethod
+    def of(cls, alert: "Alert") -> Self:
+        return cls(**{name: getattr(alert, name) for name in cls.model_fields})
 
 
 class SpanOut(Camel):

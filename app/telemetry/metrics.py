@@ -195,6 +195,9 @@ class Gauges:
         self.unread = gauge("alerts_unread", "Alerts that nobody has acknowledged; NaN without the store.")
         self.off = gauge("switched_off", "What operators have switched off.", "kind")
 
+    def breaker_is(self, model: str, state: str) -> None:
+        self.breaker.labels(model).set(BREAKER[state])
+
 
 def _codes() -> frozenset[str]:
     """The codes of all errors that this process has loaded."""

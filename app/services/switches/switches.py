@@ -69,31 +69,32 @@ class Switches:
         """Have `listener` called on the loop with each switch that changes and whether it is off now."""
         self._listeners.append(listener)
 
-    async def turn_off(self, kind: SwitchKind, name: str, reason: str, by: str) -> Switch:
+    async def turn_off(self, kind: str, name: str, reason: str, by: str) -> Switch:
         """Off for every process within REFRESH_S, for this one at once; again replaces reason and time.
 
-        Raises Invalid for a name or reason that no switch can have.
+        Raises Invalid for a kind, name or reason that no switch can have.
         """
-        _check(kind, name, reason)
+        known = _known(kind)
+        _check(name, reason)
         now_us = to_us(self._database.clock())
         values = {"reason": reason, "actor": by, "created_us": now_us}
         row = self._database.insert(switches).values(kind=kind, name=name, **values)
         async with self._database.write() as connection:
             await connection.execute(row.on_conflict_do_update(index_elements=["kind", "name"], set_=values))
-        audit.warning("switched off", extra={"kind": kind, "subject": name, "reason": reason, "by": by})
+        audit.info("switched off", extra={"kind": kind, "subject": name, "reason": reason, "by": by})
         await self.refresh()
-        return Switch(kind, name, reason, by, from_us(now_us))
+        return Switch(known, name, reason, by, from_us(now_us))
 
-    async def turn_on(self, kind: SwitchKind, name: str, by: str) -> None:
+    async def turn_on(self, kind: str, name: str, by: str) -> None:
         """Let it call again. Raises Missing where it is not off."""
         gone = 0
-        if name.isprintable():  # nothing else ever got in, and not every database could even be asked for it
+        if kind in KINDS and name.isprintable():  # nothing else got in, and PostgreSQL could not even be asked for it
             async with self._database.write() as connection:
                 mine = (switches.c.kind == kind, switches.c.name == name)
                 gone = (await connection.execute(delete(switches).where(*mine))).rowcount
         if not gone:
             raise Missing(f"this {kind} is not switched off")
-        audit.warning("switched on", extra={"kind": kind, "subject": name, "by": by})
+        audit.info("switched on", extra={"kind": kind, "subject": name, "by": by})
         await self.refresh()
 
     async def refresh(self) -> None:
@@ -104,6 +105,7 @@ class Switches:
         changes = [(switch, True) for place, switch in off.items() if place not in before]
         changes += [(switch, False) for place, switch in before.items() if place not in off]
         for switch, is_off in changes:
+            log.info("a switch has changed", extra={"kind": switch.kind, "subject": switch.name, "off": is_off})
             for listener in self._listeners:
                 listener(switch, is_off)
 
@@ -125,9 +127,14 @@ class Switches:
             return [Switch(row.kind, row.name, row.reason, row.actor, from_us(row.created_us)) for row in rows]
 
 
-def _check(kind: str, name: str, reason: str) -> None:
-    if kind not in KINDS:
-        raise Invalid(f"kind must be one of {', '.join(KINDS)}", field="kind")
+def _known(kind: str) -> SwitchKind:
+    for known in KINDS:
+        if kind == known:
+            return known
+    raise Invalid(f"kind must be one of {', '.join(KINDS)}", field="kind")
+
+
+def _check(name: str, reason: str) -> None:
     if not 1 <= len(name) <= MAX_NAME_CHARS or not name.isprintable():
         raise Invalid(f"name must be 1 to {MAX_NAME_CHARS} printable characters", field="name")
     if len(reason) > MAX_REASON_CHARS or not reason.isprintable():

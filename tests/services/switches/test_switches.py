@@ -104,7 +104,7 @@ async def test_what_is_not_off_cannot_be_switched_on(switches: Switches) -> None
 )
 async def test_a_switch_that_cannot_be_is_refused(switches: Switches, kind: str, name: str, reason: str) -> None:
     with pytest.raises(Invalid):
-        await switches.turn_off(kind, name, reason, "owner")  # type: ignore[arg-type]
+        await switches.turn_off(kind, name, reason, "owner")
     assert await switches.list() == []
 
 
