@@ -269,6 +269,8 @@ class Ledger:
             await purse.say(give=give)
         except (LedgerUnavailable, TakenForDead) as error:
             log.debug("a budget's standing could not be told", exc_info=error)
+        else:
+            self._tell(purse)  # what came free while it was being said
 
 
 def _heed(recorded: "asyncio.Future[None]") -> None:

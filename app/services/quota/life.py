@@ -75,7 +75,9 @@ class Life:
         for death in self._dead(beats):
             abandoned = await self._committer.submit(_BURY, death)
             if abandoned is not None:
-                log.warning("took over from a dead process", extra={"process": death.process_id, "calls": abandoned})
+                log.warning(
+                    "took over from a dead process", extra={"deadProcess": death.process_id, "calls": abandoned}
+                )
 
     def _dead(self, beats: Mapping[str, int]) -> Sequence[Death]:
         now = self._monotonic()

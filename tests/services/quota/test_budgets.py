@@ -200,6 +200,7 @@ async def test_a_call_dearer_than_its_worst_case_is_booked_in_full(store_url: st
         assert book.one("SELECT spent_micros, held_micros FROM budgets") == (65, 20)
         assert not await attempt(other, tenants(100), wanted=20)
         await holds[1].settle(bill(15))
+        await ledger.keep_once()
         assert await attempt(other, tenants(100), wanted=20)
 
 
