@@ -10,6 +10,7 @@ from app.checkpoints import checkpointer
 from app.records import Payer, Principal, RunEvent, RunRequest
 from app.runner import Job, Runner
 from app.services.escalation.store import StoreEscalation
+from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.scripted import Script, ScriptedGateway
 from app.services.guardrails.guard import PatternGuard
@@ -74,9 +75,10 @@ def now() -> datetime:
 @asynccontextmanager
 async def lite(
     home: Path,
-    script: Script,
+    script: Script | ModelGateway,
     embedder: MiniLmEmbedder,
     *,
+    safe_answer: str | None = None,
     passages: Sequence[Passage] = (),
     clock: Callable[[], datetime] = now,
     reattach_grace_s: float = 60,
@@ -85,13 +87,14 @@ async def lite(
     barred: Callable[[Payer], PilothouseError | None] = lambda _: None,
 ) -> AsyncIterator[Lite]:
     store = await Store.open(f"sqlite+aiosqlite:///{home / 'lite.db'}", clock)
-    gateway = ScriptedGateway(script)
+    gateway = script if isinstance(script, ModelGateway) else ScriptedGateway(script)
     guard, prompts = PatternGuard(embedder), PromptBook.packaged()
 
     def make_context(job: Job, trace: RunTrace) -> tuple[RunContext, MeteredGateway]:
-        metered = MeteredGateway(gateway, trace, job.request.model)
-        metered.describe()
         tenant, user = job.principal.tenant_id, job.principal.user_id
+        payer = Payer(tenant, user, job.principal.key_id, job.request.feature, job.run_id, job.run_id)
+        metered = MeteredGateway(gateway, trace, job.request.model, payer=payer, safe_answer=safe_answer)
+        metered.describe()
         retriever = FixedRetriever(passages)
         tools = (SearchDocuments(retriever), Calculator(), CreateTicket(store.tickets))
         return RunContext(
@@ -125,7 +128,7 @@ async def lite(
         )
         await runner.recover()
         try:
-            yield Lite(runner, store, gateway)
+            yield Lite(runner, store, gateway)  # type: ignore[arg-type]
         finally:
             await runner.close()
             await store.close()

@@ -131,9 +131,11 @@ def chain(
     quality: Callable[[str, Task], float | None] = lambda _model, _task: None,
     prices: Mapping[str, Price] | None = None,
     infos: Mapping[str, Mapping[str, Any]] | None = None,
+    beside: Mapping[str, Provider] | None = None,
     **config: Any,
 ) -> Chain:
-    """`scripts` by the candidates' names, in their order; `config` are keys of the route."""
+    """`scripts` by the candidates' names, in their order; `beside` are models that no route names; `config` are keys of
+    the route."""
     books, clock = books or Books(), clock or Clock()
     targets: dict[str, Target] = {}
     for name, script in scripts.items():
@@ -141,6 +143,8 @@ def chain(
         provider: Any = script if ready else scripted(name, script, **(infos or {}).get(name, {}))  # type: ignore[arg-type]
         price = (prices or {}).get(name, PRICE)
         targets[name] = Target(name, provider, price, Breaker(policy or BreakerPolicy(), jitter=lambda: 0.0))
+    for name, provider in (beside or {}).items():
+        targets[name] = Target(name, provider, PRICE, Breaker(policy or BreakerPolicy()))
     route = RouteConfig(candidates=tuple(scripts), **{"retries": 0, **config})
     router = Router(
         targets,
