@@ -4,22 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
 
+from app.services.gateway.embedding import embedding_info
+from app.services.gateway.embedding_openai import OpenAiEmbeddings
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.provider import Timeouts
 from graphs.types import ModelInfo
 
 Answer = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+Server = TypeVar("Server", bound="FakeServer")
 KEY = "sk-test-3f9a1c"
 SHORT = Timeouts(connect_s=1.0, first_token_s=0.3, between_tokens_s=0.3, total_s=1.0)
 
 
 @dataclass
-class FakeOpenAi:
+class FakeServer:
     """`requests` are the bodies so far; `asked` is set by the first, `gone` by a caller who left before the end."""
 
     answer: Answer
@@ -42,6 +45,8 @@ class FakeOpenAi:
             self.gone.set()
             raise
 
+
+class FakeOpenAi(FakeServer):
     def provider(self, timeouts: Timeouts | None = None, **given: Any) -> OpenAiProvider:
         info = ModelInfo(
             name=given.pop("name", "gpt-test"),
@@ -53,12 +58,17 @@ class FakeOpenAi:
         )
         return OpenAiProvider(info, base_url=f"{self.url}/v1", api_key=KEY, timeouts=timeouts, **given)
 
+    def embeddings(self, **given: Any) -> OpenAiEmbeddings:
+        info = embedding_info(given.pop("name", "embed-test"), "openai", 8_192)
+        return OpenAiEmbeddings(info, base_url=f"{self.url}/v1", api_key=KEY, **given)
+
 
 @asynccontextmanager
-async def fake_openai(answer: Answer) -> AsyncIterator[FakeOpenAi]:
-    fake = FakeOpenAi(answer)
+async def serving(fake: Server, *paths: str) -> AsyncIterator[Server]:
+    """The fake on a loopback port, its `url` set."""
     app = web.Application(client_max_size=1 << 24)
-    app.router.add_post("/v1/chat/completions", fake.handle)
+    for path in paths:
+        app.router.add_post(path, fake.handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -68,6 +78,12 @@ async def fake_openai(answer: Answer) -> AsyncIterator[FakeOpenAi]:
         yield fake
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def fake_openai(answer: Answer) -> AsyncIterator[FakeOpenAi]:
+    async with serving(FakeOpenAi(answer), "/v1/chat/completions", "/v1/embeddings") as fake:
+        yield fake
 
 
 def chunk(

@@ -31,7 +31,8 @@ def body(request: ModelRequest, info: ModelInfo, served_name: str, *, cache_prom
     schema = request.response_schema
     by_tool = answers_by_tool(request)
     if schema is not None and by_tool:
-        tools.append({"name": ANSWER_TOOL, "description": "Give the answer.", "input_schema": dict(schema)})
+        given = dict(schema) or {"type": "object"}
+        tools.append({"name": ANSWER_TOOL, "description": "Give the answer.", "input_schema": given})
     told = [message.content for message in request.messages if message.role == "system"]
     system = [_text(text) for text in told if text.strip()]
     messages = _messages(request.messages)
