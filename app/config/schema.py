@@ -218,7 +218,6 @@ class Config(_Part):
     safe_answer: str = Field(
         default="I cannot answer just now. Please try again in a moment.", min_length=1, max_length=2_000
     )
-    sampled_traces: Share = 0.1
     examples: tuple[Example, ...] = ()
 
     def tenant(self, tenant_id: str) -> TenantConfig:
