@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from websockets.sync.client import connect
 from app.api.app import create_api
 from app.api.public import HEALTH, LOGIN, PUBLIC, SELF_AUTHENTICATING_SOCKETS
 from app.settings import Settings
+from app.telemetry.metrics import Metrics
 from tests.api.served import Served
 
 SETTINGS = Settings()
@@ -43,7 +45,10 @@ ROUTES = sorted(set(leaves(create_api(SETTINGS).routes)))
 GUARDED = [(method, path) for method, path in ROUTES if path not in PUBLIC and method != "WEBSOCKET"]
 # What a mounted console and unknown paths would be: nothing is open because no route of ours names it.
 ELSEWHERE = [("GET", "/console"), ("GET", "/console/gradio_api/startup-events"), ("POST", "/console/gradio_api/cancel")]
-ELSEWHERE += [("GET", "/nothing"), ("GET", "/metrics"), ("POST", "/v1/chat/completions"), ("GET", "/healthz/")]
+ELSEWHERE += [("GET", "/nothing"), ("GET", "/metrics/"), ("POST", "/v1/chat/completions"), ("GET", "/healthz/")]
+
+# The test's own socket is one of this machine, which `/metrics` answers; what a proxy forwards is not.
+FROM_ELSEWHERE = {"X-Forwarded-For": "203.0.113.7"}
 
 
 def test_the_walk_finds_the_routes() -> None:
@@ -56,7 +61,7 @@ def test_the_walk_finds_the_routes() -> None:
 
 @pytest.mark.parametrize(("method", "path"), GUARDED + ELSEWHERE)
 def test_no_route_answers_without_a_credential(nobody: httpx.Client, method: str, path: str) -> None:
-    answer = nobody.request(method, path, json={})
+    answer = nobody.request(method, path, json={}, headers=FROM_ELSEWHERE)
     assert answer.status_code == 401
     if method != "HEAD":
         told = answer.json()
@@ -151,7 +156,8 @@ async def test_until_the_bench_is_open_only_health_answers() -> None:
 
 async def test_until_the_console_is_mounted_its_address_says_that_it_is_starting() -> None:
     api = create_api(SETTINGS)
-    api.state.bench, api.state.console_opening = object(), True
+    counting = SimpleNamespace(watch=SimpleNamespace(metrics=Metrics()))  # all that a refused request touches
+    api.state.bench, api.state.console_opening = counting, True
     transport = httpx.ASGITransport(api)
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         for path in ("/", "/console", "/console/"):
