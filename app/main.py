@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
@@ -81,6 +82,8 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM or Ctrl-C; gives the exit code."""
     quiet_libraries()
     configure_logging("INFO", sys.stderr)
+    # uvloop forks to start a program, and LanceDB warns in the child, which shall touch nothing before it is replaced.
+    warnings.filterwarnings("ignore", message="lancedb fork support", category=RuntimeWarning)
     failed: list[BaseException] = []
     server = uvicorn.Server(socket_config(create_app(settings, announce=_announce, failed=failed), settings))
     server.run()
