@@ -1,12 +1,15 @@
 """Switches over HTTP: the owner's alone, and what they stop at every door."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from app.cli import app as cli
 from tests.api.served import Served
 
 CHAT = {"messages": [{"role": "user", "content": "say x"}]}
@@ -84,6 +87,24 @@ def test_asi10_a_run_that_goes_on_is_ended(server: Served, owner: httpx.Client, 
         rest = [line for line in lines if line]
     assert "event: run.failed" in rest
     assert "switched_off" in rest[-1]
+
+
+def test_asi10_the_command_line_ends_what_a_server_runs(
+    server: Served, owner: httpx.Client, stopped: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PILOTHOUSE_HOME", str(server.bench.settings.home))
+    holds = {"messages": [{"role": "user", "content": "hold switched-cli"}], "stream": True}
+    with stopped.stream("POST", "/v1/chat/completions", json=holds) as answer:
+        lines = answer.iter_lines()
+        next(line for line in lines if '"content"' in line)
+        told = CliRunner().invoke(cli, ["switch", "off", "tenant", "stoppable", "--reason", "it [bold]loops"])
+        assert (told.exit_code, told.stdout) == (0, "tenant stoppable is switched off.\n")
+        assert "switched_off" in [line for line in lines if line][-1]
+    told = CliRunner().invoke(cli, ["switch", "list"])
+    assert re.search(r"tenant +stoppable .* operator +it \[bold\]loops", told.stdout)
+    assert CliRunner().invoke(cli, ["switch", "on", "tenant", "stoppable"]).exit_code == 0
+    for wrong in (["on", "tenant", "stoppable"], ["off", "key", "none"], ["off", "user", "ann"]):
+        assert CliRunner().invoke(cli, ["switch", *wrong]).exit_code == 1
 
 
 def test_a_model_that_is_off_serves_nobody(owner: httpx.Client, stopped: httpx.Client) -> None:
