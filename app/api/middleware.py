@@ -62,6 +62,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        state = scope["app"].state  # now: a mounted app puts itself in its place
         scope["request_id"], scope["principal"] = uuid4().hex, None
         watched = _Watched(scope, send)
         try:
@@ -76,7 +77,7 @@ class Guard:
             await watched.refuse(unexpected(scope["request_id"]), receive)
         finally:
             watched.log_line()
-            self._count(scope, watched)
+            self._count(scope, state.bench, watched)
 
     async def _admit(self, scope: Scope, receive: Receive, send: "_Watched") -> None:
         headers, path = Headers(scope=scope), scope["path"]
@@ -97,8 +98,7 @@ class Guard:
                 return
         await self._app(scope, receive, send)
 
-    def _count(self, scope: Scope, watched: "_Watched") -> None:
-        bench = scope["app"].state.bench
+    def _count(self, scope: Scope, bench: Any, watched: "_Watched") -> None:
         if bench is not None:
             # A client that left before there was a status is counted as nginx does.
             bench.watch.metrics.request(self._pattern(scope), watched.status or 499, watched.took_s)
