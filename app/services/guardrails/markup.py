@@ -20,6 +20,7 @@ _INLINE: Final = re.compile(rf"!\[(?:[^\[\]<>]{{0,{_ALT_CHARS}}}\]\(([^()<>\n]{{
 _INLINE_BEGUN: Final = re.compile(
     rf"!(?:\Z|\[(?:[^\[\]<>]{{0,{_ALT_CHARS}}}(?:\Z|\](?:\Z|\([^()<>\n]{{0,{_TARGET_CHARS}}}\Z))))"
 )
+_INLINE_OPENING: Final = re.compile(r"!(?:\Z|\[)")
 _TARGET: Final = re.compile(r"\s*(https?://[A-Za-z0-9._~:/?#@!$&*+,;=%-]+)(?:\s+\"[^\"\\]*\")?\s*")
 
 _TAG: Final = re.compile(rf"<[A-Za-z][^<>]{{0,{_TAG_CHARS}}}>?")
@@ -28,6 +29,7 @@ _TAG_BEGUN: Final = re.compile(rf"<(?:\Z|[A-Za-z][^<>]{{0,{_TAG_CHARS}}}\Z)")
 _ATTRIBUTE: Final = r"([^\s\"'<>=`/]++)(?:\s*+=\s*+(\"[^\"]*+\"|'[^']*+'|[^\s\"'<>=`]++))?"
 _WELL_FORMED: Final = re.compile(rf"<([A-Za-z][^\s\"'<>=`/]*+)(?:[\s/]++(?:{_ATTRIBUTE})?+)*+>")
 _ATTRIBUTES: Final = re.compile(rf"[\s/]++{_ATTRIBUTE}")
+_TAG_OPENING: Final = re.compile(r"<(?:\Z|[A-Za-z])")
 _AUTOLINK: Final = re.compile(r"<(?:https?://|mailto:)[^\s<>\"'`]*>")
 
 _ALWAYS_REMOVED: Final = frozenset({"script", "style", "iframe", "frame", "object", "embed", "base", "meta", "link"})
@@ -42,8 +44,10 @@ _FETCHING_ATTRIBUTES: Final = frozenset(
 def markup_patterns(image_hosts: Set[str]) -> tuple[Pattern, ...]:
     """Patterns that keep images of `image_hosts` (lower case, without port) and remove or break the others."""
     return (
-        Pattern("image", _INLINE, _INLINE_BEGUN, _ALT_CHARS + _TARGET_CHARS + 6, _inline_judge(image_hosts)),
-        Pattern("markup", _TAG, _TAG_BEGUN, _TAG_CHARS + 4, _tag_judge(image_hosts)),
+        Pattern(
+            "image", _INLINE, _INLINE_BEGUN, _ALT_CHARS + _TARGET_CHARS + 6, _inline_judge(image_hosts), _INLINE_OPENING
+        ),
+        Pattern("markup", _TAG, _TAG_BEGUN, _TAG_CHARS + 4, _tag_judge(image_hosts), _TAG_OPENING),
     )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+_OPENING_CHARS: Final = 4  # enough to pass over nearly every word
+
 # One stretch of a pattern: a character class with the least and the greatest number of repeats.
 Part = tuple[str, int, int]
 # Given the text and the match's bounds: where the thing ends and what replaces it, or None if it is none after all.
@@ -20,9 +22,9 @@ Judge = Callable[[str, int, int], tuple[int, str] | None]
 class Pattern:
     """A form of text that is replaced.
 
-    `begun` finds, at the end of a text, what may still become a match of up to `longest_chars`. `tail` is a class whose
-    run after the match goes with it, however long. `until` instead takes all up to its own match, or
-    `until_chars` characters where there is none.
+    `begun` finds, at the end of a text, what may still become a match of up to `longest_chars`. Where either matches,
+    `opening` does too, and is cheaper to look for. `tail` is a class whose run after the match goes with it, however
+    long. `until` instead takes all up to its own match, or `until_chars` characters where there is none.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Pattern:
     begun: re.Pattern[str]
     longest_chars: int
     judge: Judge
+    opening: re.Pattern[str]
     tail: re.Pattern[str] | None = None
     until: re.Pattern[str] | None = None
     until_chars: int = 0
@@ -71,10 +74,24 @@ def pattern(
         re.compile(first + begun, re.DOTALL),
         sum(most for _, _, most in parts) + 1,
         judge or (lambda text, start, end: (end, notice(name))),
+        re.compile(_opening(parts, first), re.DOTALL),
         re.compile(f"{tail}*") if tail else None,
         re.compile(until) if until else None,
         until_chars,
     )
+
+
+def _opening(parts: Sequence[Part], first: str) -> str:
+    """The first characters of a match, as far as each of them must be there, or the end of the text before them."""
+    certain: list[str] = []
+    for chars, least, most in parts:
+        certain += [chars] * least
+        if least != most:
+            break
+    found = ""
+    for chars in reversed(certain[1:_OPENING_CHARS]):
+        found = f"(?:\\Z|{chars}{found})"
+    return first + found
 
 
 def _repeat(chars: str, least: int, most: int) -> str:

@@ -33,6 +33,17 @@ def test_a_cleaned_answer_stays_as_it_is(text: str) -> None:
     assert whole(clean) == clean
 
 
+@settings(max_examples=400, deadline=None)
+@given(TEXTS, st.integers(0, 5))
+def test_whatever_a_pattern_can_match_is_seen_by_its_opening(text: str, cut: int) -> None:
+    """Text without an opening is let out unread."""
+    for text_ in (text, text[: len(text) - cut]):
+        for pattern in PATTERNS:
+            found = [match.start() for match in pattern.whole.finditer(text_)]
+            found += [match.start() for match in pattern.begun.finditer(text_)]
+            assert all(pattern.opening.match(text_, start) for start in found), pattern.name
+
+
 def test_ordinary_text_is_let_out_to_the_last_word() -> None:
     applied = PatternFilter(PATTERNS)
     text = "Nothing in this sentence begins a pattern, so it is let out at once: "
