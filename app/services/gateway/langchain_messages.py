@@ -6,7 +6,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 
-from app.services.gateway.wire import count_of
+from app.services.gateway.wire import count_of, readable
 from graphs.errors import Invalid
 from graphs.types import Message, Role, ToolProposal, ToolSpec, Usage
 
@@ -22,15 +22,16 @@ _ROLES: Mapping[str, Role] = {
 
 
 def to_langchain(message: Message) -> BaseMessage:
+    text = readable(message.content)
     match message.role:
         case "system":
-            return SystemMessage(message.content)
+            return SystemMessage(text)
         case "user":
-            return HumanMessage(message.content)
+            return HumanMessage(text)
         case "tool":
-            return ToolMessage(message.content, tool_call_id=message.tool_call_id or "")
-    calls = [{"name": c.name, "args": dict(c.arguments), "id": c.call_id} for c in message.tool_calls]
-    return AIMessage(message.content, tool_calls=calls)
+            return ToolMessage(text, tool_call_id=message.tool_call_id or "")
+    calls = [{"name": c.name, "args": readable(dict(c.arguments)), "id": c.call_id} for c in message.tool_calls]
+    return AIMessage(text, tool_calls=calls)
 
 
 def from_langchain(message: BaseMessage) -> Message:

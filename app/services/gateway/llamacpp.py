@@ -31,8 +31,8 @@ _SILENT: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
-class _Served:
-    """A server that has loaded its file. Dropping `server` ends it."""
+class Loaded:
+    """A server that has loaded its file. It ends with the last reference to `server`."""
 
     server: Any
     key: str
@@ -42,12 +42,12 @@ class _Served:
     @classmethod
     def load(
         cls,
-        gguf: Path | None,
-        name: str | None,
+        gguf: Path | None = None,
+        name: str | None = None,
         *,
         context_tokens: int,
-        threads: int,
-        slots: int,
+        threads: int = 2,
+        slots: int = 1,
         native_tools: bool = False,
         embeds: bool = False,
     ) -> Self:
@@ -75,8 +75,10 @@ class _Served:
 class LlamaCppProvider:
     """Made with `open`. Several may live in one process, each with its own copy of the weights' working memory."""
 
-    def __init__(self, served: _Served, timeouts: Timeouts, sampling: Sampling) -> None:
-        self._served: _Served | None = served
+    def __init__(
+        self, served: Loaded, timeouts: Timeouts = LOCAL_TIMEOUTS, sampling: Sampling = SMOLLM2_SAMPLING
+    ) -> None:
+        self._served: Loaded | None = served
         self._wire = OpenAiProvider(
             served.info,
             base_url=f"{served.url}/v1",
@@ -108,7 +110,7 @@ class LlamaCppProvider:
         not a GGUF or that llama.cpp cannot load, Missing if the embedded weights or a system library are not installed.
         """
         served = await asyncio.to_thread(
-            _Served.load,
+            Loaded.load,
             gguf,
             name,
             context_tokens=context_tokens,
@@ -139,7 +141,7 @@ class LlamaCppProvider:
         told = re.search(r"^llamacpp:requests_processing (\d+)", self._open().server.handle_metrics(), re.MULTILINE)
         return int(told[1]) if told else 0
 
-    def _open(self) -> _Served:
+    def _open(self) -> Loaded:
         if self._served is None:
             raise UpstreamError(f"{self.info.name} is closed")
         return self._served
@@ -153,7 +155,7 @@ class LlamaCppProvider:
 class LlamaCppEmbeddings(OpenAiEmbeddings):
     """An embedding model in a GGUF file. Made with `open`. Texts beyond its window are refused by the server."""
 
-    _served: _Served | None = None
+    _served: Loaded | None = None
 
     @classmethod
     async def open(
@@ -168,7 +170,7 @@ class LlamaCppEmbeddings(OpenAiEmbeddings):
     ) -> Self:
         """Raises Invalid and Missing as LlamaCppProvider.open does."""
         served = await asyncio.to_thread(
-            _Served.load, gguf, name, context_tokens=context_tokens, threads=threads, slots=1, embeds=True
+            Loaded.load, gguf, name, context_tokens=context_tokens, threads=threads, slots=1, embeds=True
         )
         opened = cls(
             served.info,

@@ -18,7 +18,7 @@ def parse(data: str) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return _whole(json.loads(data, strict=False))
+        return readable(json.loads(data, strict=False))
 
 
 def parse_event(model: str, data: str) -> Any:
@@ -35,16 +35,16 @@ def dump(said: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(given)
     except TypeError:  # a lone surrogate: orjson refuses to write one, and no model can read one
-        return orjson.dumps(_whole(given))
+        return orjson.dumps(readable(given))
 
 
-def _whole(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """The same JSON value with U+FFFD for lone surrogates; halves of one character are joined."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, Mapping):
-        return {_whole(key): _whole(item) for key, item in value.items()}
-    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
+        return {readable(key): readable(item) for key, item in value.items()}
+    return [readable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def count_of(value: Any) -> int | None:
