@@ -36,6 +36,7 @@ class Watch:
         self.switches, self.alerts, self.metrics, self.recent = switches, alerts, metrics, recent
         self.loop = LoopWatch(self._late)
         self._stops: list[Stop] = []
+        self._asking: Callable[[str], frozenset[str]] = lambda _: frozenset()
         switches.on_change(self._changed)
 
     def barred(self, payer: Payer) -> SwitchedOff | None:
@@ -48,7 +49,8 @@ class Watch:
         self._stops.append(stop)
 
     def follow(self, gateway: ModelGateway) -> None:
-        """Hear of every attempt and every breaker of its models."""
+        """Hear of every attempt and every breaker of its models, and know who is calling which."""
+        self._asking = gateway.recovery.asking
         self.metrics.know_models(gateway.router.targets)
         gateway.recovery.observe(self.metrics.attempt)
         gateway.recovery.observe(self.recent.hear)
@@ -59,9 +61,11 @@ class Watch:
         self.alerts.note_breaker(name, "disabled" if state == "open" and cause == "credential" else state)
 
     def _changed(self, switch: Switch, is_off: bool) -> None:
-        if is_off and switch.kind != "model":
-            for stop in self._stops:
-                stop(partial(_is_meant, switch), _error(switch))
+        if not is_off:
+            return
+        asking = self._asking(switch.name) if switch.kind == "model" else frozenset()
+        for stop in self._stops:
+            stop(partial(_is_meant, switch, asking), _error(switch))
 
     def _late(self, late_s: float) -> None:
         self.metrics.late(late_s)
@@ -99,7 +103,10 @@ async def open_watch(database: Database, config: AlertConfig, *, serving: bool) 
             await webhook.close()
 
 
-def _is_meant(switch: Switch, payer: Payer) -> bool:
+def _is_meant(switch: Switch, asking: frozenset[str], payer: Payer) -> bool:
+    """Whether a request is to end; `asking` are those that call the model which is switched off."""
+    if switch.kind == "model":
+        return payer.request_id in asking
     return switch.name == (payer.tenant_id if switch.kind == "tenant" else payer.key_id)
 
 

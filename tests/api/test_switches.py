@@ -114,6 +114,25 @@ def test_a_model_that_is_off_serves_nobody(owner: httpx.Client, stopped: httpx.C
     assert stopped.post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
+def test_asi10_who_is_calling_a_model_that_is_switched_off_is_stopped(
+    server: Served, owner: httpx.Client, stopped: httpx.Client
+) -> None:
+    holds = {"messages": [{"role": "user", "content": "hold switched-model"}], "stream": True}
+    asks = {"message": "hold switched-model", "stream": True}
+    with (
+        stopped.stream("POST", "/v1/chat/completions", json=holds) as answer,
+        server.client("stan") as again,
+        again.stream("POST", "/api/ai/chat", json=asks) as run,
+    ):
+        lines, events = answer.iter_lines(), run.iter_lines()
+        next(line for line in lines if '"content"' in line)
+        next(line for line in events if "message.delta" in line)
+        owner.put("/api/ai/switches/model/scripted", json={})
+        assert "switched_off" in [line for line in lines if line][-1]
+        assert "switched_off" in [line for line in events if line][-1]
+    assert not server.bench.gateway.recovery.asking("scripted")
+
+
 def test_switches_are_listed_and_read(owner: httpx.Client, stopped: httpx.Client) -> None:
     place = "/api/ai/switches/tenant/a/b%2Fc%3F"
     assert owner.get(place).status_code == 404

@@ -84,11 +84,13 @@ class Call(Generic[T]):
 
 @dataclass(slots=True)
 class Books:
-    """What all attempts of a process share: who reserves, who is told, which settlements are still on their way."""
+    """What all attempts of a process share: who reserves, who is told, which attempts run, which settlements are still
+    on their way."""
 
     desk: Desk
     monotonic: Callable[[], float] = time.monotonic
     observers: list[Callable[[Attempt], None]] = field(default_factory=list)
+    running: set["Trial[Any]"] = field(default_factory=set)
     settling: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def book(self, served: Attempt) -> None:
@@ -183,6 +185,10 @@ class Trial(Generic[T]):
         return self._call.streamed and (bool(self._texts) or self.wordless)
 
     @property
+    def payer(self) -> Payer:
+        return self._call.payer
+
+    @property
     def blamable(self) -> bool:
         """Whether an error that ended it was the model's or its server's, and not one of our own books."""
         return self._blamable
@@ -193,6 +199,7 @@ class Trial(Generic[T]):
         Raises UpstreamError, QuotaExhausted, and what the books raise.
         """
         call, target = self._call, self.target
+        self._books.running.add(self)
         charge, tokens, most = self._charge()
         hold = self._hold = await self._books.desk.reserve(call.payer, charge, tokens)
         cap = self._cap(charge, hold, most)
@@ -247,6 +254,7 @@ class Trial(Generic[T]):
     async def end(self, error: BaseException | None) -> None:
         """Close the upstream, tell the breaker how it went, and book what was used. Ending twice changes nothing."""
         settling: asyncio.Task[None] | None = None
+        self._books.running.discard(self)
         try:
             if (beginning := self._beginning) is not None and not beginning.done():
                 beginning.cancel()

@@ -85,6 +85,10 @@ class Recovery:
         """Book an answer for which no model was asked, and tell the observers. Nothing of it may leave before."""
         await self._books.book(served)
 
+    def asking(self, model: str) -> frozenset[str]:
+        """The ids of the requests and runs that are calling that model now."""
+        return frozenset(trial.payer.request_id for trial in self._books.running if trial.target.name == model)
+
     async def close(self) -> None:
         """Wait until what was cancelled is booked."""
         while self._books.settling:
@@ -197,7 +201,6 @@ class Recovery:
             for trial, beginning in zip(racing, beginnings, strict=True):
                 if trial is not winner:
                     failure = _failure(beginning)
-                    beginning.cancel()
                     self._books.behind(trial.end(failure))
                     if isinstance(failure, UpstreamError):
                         way.tries[trial.target.name] = 1
