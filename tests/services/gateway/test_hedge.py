@@ -190,6 +190,32 @@ async def test_a_hedge_is_a_retry_for_the_budget() -> None:
     assert route.asked("b") == 1
 
 
+async def test_a_probe_that_the_retry_budget_does_not_pay_for_gives_its_place_back() -> None:
+    route = chain({"a": [never()], "b": ["Hi"]}, hedge_after_s=SOON, budget=RetryBudget(0, 0))
+    breaker = route.targets["b"].breaker
+    breaker.advise(route.clock(), open_s=1, cool_s=0)
+    route.clock.now += 1
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(route.ask(), 0.05)
+    await until_booked(route)
+    assert route.asked("b") == 0
+    assert breaker.admit(route.clock()) is not None
+
+
+async def test_a_continuation_is_asked_of_one_model_alone() -> None:
+    """A second one beside it would not know what was said."""
+    half = Say(("One ",), error=DOWN)
+    late = Say(("two",), wait=(speaks := asyncio.Event()))
+    route = chain({"a": [half], "b": [late], "c": ["Hello"]}, hedge_after_s=SOON, on_broken_stream="continue")
+    asking = asyncio.ensure_future(route.ask())
+    while not route.asked("b"):
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(5 * SOON)
+    speaks.set()
+    assert (await asking)[1].text == "One two"
+    assert route.asked("c") == 0
+
+
 async def test_a_probe_of_a_hedge_that_no_budget_covers_gives_its_place_back() -> None:
     speaks = asyncio.Event()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.config.price import FREE
+from app.config.price import FREE, Price
 from app.services.gateway.attempt import LONGEST_COOL_DOWN_S, SHORT_COOL_DOWN_S, Call, Ended
 from app.services.gateway.breaker import BreakerPolicy, RetryBudget
 from app.services.gateway.gateway import last
@@ -107,6 +107,13 @@ async def test_u04_a_429_goes_to_the_next_candidate_at_once_and_cools_the_first_
     route.clock.now += 3
     with pytest.raises(UpstreamRejected):  # its script has run out: it was asked again
         await route.ask()
+
+
+async def test_a_429_is_waited_for_where_every_other_candidate_rests() -> None:
+    route = chain({"a": [UpstreamRateLimited("429", retry_after_s=3), "Hello"], "b": ["Hi"]}, retries=1)
+    route.targets["b"].breaker.trip(0, route.clock())
+    assert (await route.ask())[1].model == "a"
+    assert len(route.clock.slept) == 1
 
 
 async def test_a_server_that_fails_and_says_for_how_long_is_left_alone_for_so_long() -> None:
@@ -259,6 +266,15 @@ async def test_u16_a_model_that_answers_too_slowly_is_left_alone_without_a_singl
     assert all(bill.outcome == "ok" for bill in route.books.bills)
 
 
+async def test_u16_a_long_answer_that_began_in_time_is_not_slow() -> None:
+    route = chain({"a": lambda _: "Hello you"}, policy=BreakerPolicy(min_calls=1, slow_call_s=1.0))
+    for _ in range(5):
+        async for item in route.gateway.stream(ASK, ACME):
+            if isinstance(item, Delta):
+                route.clock.now += 30
+    assert route.state("a") == "closed"
+
+
 async def test_u06_an_answer_that_broke_off_is_an_error_and_never_begun_again() -> None:
     broken = Say(("Hello ", "wor"), error=UpstreamError("reset"))
     route = chain({"a": [broken], "b": ["Other"]}, retries=3)
@@ -353,11 +369,16 @@ async def test_nothing_leaves_before_the_attempt_is_on_disk_and_the_end_not_befo
         assert line.settled == isinstance(item, Completion)
 
 
-async def test_what_came_before_the_first_word_of_a_failed_attempt_never_leaves() -> None:
+@pytest.mark.parametrize(
+    ("streamed", "first"),
+    [(True, ["role", DOWN]), (False, ["role", DOWN]), (False, ["role", "word", DOWN])],
+    ids=["streamed", "whole", "whole after a word"],
+)
+async def test_what_a_failed_attempt_gave_before_it_counted_never_leaves(streamed: bool, first: list[Any]) -> None:
     """A role chunk is no answer: with it out, the client would see two beginnings."""
     route = chain({"a": ["unused"], "b": ["unused"]})
     recovery, plan = route.gateway.recovery, route.gateway.plan(ASK, ACME)[0]
-    scripts = {"a": ["role", DOWN], "b": ["role", "word", "end"]}
+    scripts = {"a": first, "b": ["role", "word", "end"]}
 
     async def opened(target: Any, _cap: int | None) -> AsyncGenerator[str, None]:
         for item in scripts[target.name]:
@@ -369,7 +390,7 @@ async def test_what_came_before_the_first_word_of_a_failed_attempt_never_leaves(
         payer=ACME,
         plan=plan,
         task="chat",
-        streamed=True,
+        streamed=streamed,
         prompt_tokens=1,
         output_tokens=1,
         open=opened,
@@ -387,6 +408,14 @@ async def test_a_budget_too_small_for_the_first_candidate_may_do_for_a_cheaper_o
         await chain({"a": ["dear"]}, books=Books(grants=10)).ask()
 
 
+async def test_a_failed_server_is_told_rather_than_the_budget_that_the_next_did_not_fit() -> None:
+    books = Books(grants=1_000_000)
+    route = chain({"a": [DOWN], "b": ["dear"]}, books=books, prices={"b": Price(10**12, 0, 0, 0, "config")})
+    with pytest.raises(UpstreamError):
+        await route.ask()
+    assert route.asked("b") == 0
+
+
 async def test_a_budget_that_pays_for_a_part_of_the_answer_caps_it() -> None:
     route = chain({"a": ["Hello"]}, books=Books(grants=1_000))
     await route.ask()
@@ -397,14 +426,36 @@ async def test_a_budget_that_pays_for_a_part_of_the_answer_caps_it() -> None:
 
 
 async def test_a_fault_of_our_own_books_is_not_the_models_and_nothing_is_tried_on_credit() -> None:
+    asked = []
+
     class Closed(Books):
-        async def reserve(self, *_: Any) -> Any:
+        async def reserve(self, *given: Any) -> Any:
+            asked.append(given)
             raise UpstreamError("the ledger is away")
 
     route = chain({"a": ["Hello"], "b": ["Hello"]}, books=Closed(), policy=SENSITIVE, retries=3)
     with pytest.raises(UpstreamError, match="the ledger is away"):
         await route.ask()
-    assert (route.asked("a"), route.asked("b"), route.state("a")) == (0, 0, "closed")
+    assert (route.asked("a"), route.asked("b"), route.state("a"), len(asked)) == (0, 0, "closed", 1)
+
+
+async def test_an_answer_that_cannot_be_settled_is_an_error_and_is_not_asked_for_again() -> None:
+    class Torn(Books):
+        async def reserve(self, *given: Any) -> Any:
+            hold = await super().reserve(*given)
+
+            async def settle(_: Any) -> None:
+                raise UpstreamError("the ledger is away")
+
+            hold.settle = settle
+            return hold
+
+    route = chain({"a": lambda _: "Hello", "b": lambda _: "Hi"}, books=Torn(), retries=3, policy=SENSITIVE)
+    with pytest.raises(UpstreamError, match="the ledger is away"):
+        await route.gateway.complete(ASK, ACME)
+    with pytest.raises(UpstreamError, match="the ledger is away"):
+        await route.ask()
+    assert (route.asked("a"), route.asked("b"), route.state("a")) == (2, 0, "closed")
 
 
 async def test_a_settlement_that_fails_behind_a_failed_attempt_does_not_hide_its_error(caplog: Any) -> None:
