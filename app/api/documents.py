@@ -163,9 +163,10 @@ async def delete_document(
     principal: DocumentWriter,
     collection: Annotated[str | None, Query(max_length=128)] = None,
 ) -> None:
-    """Its text, chunks and vectors."""
+    """Its text, chunks and vectors, and the tenant's kept answers, which may quote it."""
     named = collection or await _only_collection(bench, principal, document_id)
     await bench.ingest.remove(principal.tenant_id, named, document_id)
+    await bench.gateway.forget(principal.tenant_id)
 
 
 async def _only_collection(bench: Bench, principal: Principal, document_id: str) -> str:

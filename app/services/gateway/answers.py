@@ -19,6 +19,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from graphs.errors import UpstreamError
 from graphs.types import Usage
 
 log = logging.getLogger("pilothouse.cache")
@@ -29,6 +30,12 @@ MAX_BYTES: Final = 64 << 20  # of one process
 WAIT_S: Final = 0.25  # a client's own tries with their pauses took 3 s on a server that was gone
 AWAY_S: Final = 1.0  # how long a Redis that failed is left alone
 PREFIX: Final = "pilothouse:answer:"
+
+
+class ForgetFailed(UpstreamError):
+    """The place where answers are kept could not drop them."""
+
+    code = "forget_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class AnswerCache(Protocol):
     async def put(self, asked: Asked, answer: Answer, keep_s: float) -> None: ...
 
     async def forget(self, tenant: str) -> None:
-        """Drop all of a tenant's answers."""
+        """Drop all of a tenant's answers. Raises ForgetFailed: who asks must hear that it did not happen."""
         ...
 
 
@@ -201,9 +208,11 @@ class RedisAnswers:
             self._miss(error)
 
     async def forget(self, tenant: str) -> None:
-        """Raises where Redis does not answer: who asks to forget must hear that it did not happen."""
-        async for key in self._redis.scan_iter(match=f"{PREFIX}{tenant}:*", count=1_000):
-            await self._redis.unlink(key)
+        try:
+            async for key in self._redis.scan_iter(match=f"{PREFIX}{tenant}:*", count=1_000):
+                await self._redis.unlink(key)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise ForgetFailed("kept answers could not be dropped; they go when their time is over") from error
 
     def _miss(self, error: Exception) -> None:
         self._away_until = self._monotonic() + AWAY_S

@@ -98,7 +98,7 @@ class Cache:
             keeping.add_done_callback(self._keeping.discard)
 
     async def forget(self, tenant_id: str) -> None:
-        """Drop all that is kept of a tenant. Raises where a store does not answer."""
+        """Drop all that is kept of a tenant; an answer that is on its way meanwhile may be. Raises ForgetFailed."""
         await self.settled()
         tenant = tenant_hash(tenant_id)
         await self._exact.forget(tenant)

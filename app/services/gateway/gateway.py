@@ -182,6 +182,11 @@ class ModelGateway:
             (embedded,) = [item async for item in items]
         return embedded
 
+    async def forget(self, tenant_id: str) -> None:
+        """Drop the answers that are kept of a tenant, since they may quote what it has deleted. Raises ForgetFailed."""
+        if self.cache is not None:
+            await self.cache.forget(tenant_id)
+
     async def close(self) -> None:
         await self.recovery.close()
         if self.cache is not None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.services.gateway.alike import alike, readable
-from app.services.gateway.answers import FORM, MAX_ANSWER_BYTES, Answer, Asked, packed, unpacked
+from app.services.gateway.answers import FORM, MAX_ANSWER_BYTES, Answer, Asked, ForgetFailed, packed, unpacked
 from graphs.errors import PilothouseError
 
 log = logging.getLogger("pilothouse.cache")
@@ -122,11 +122,14 @@ class SemanticAnswers:
             log.warning("an answer was not kept", exc_info=error)
 
     async def forget(self, tenant: str) -> None:
-        """Drop the tenant's tables, files and all. Raises what the disk says: silence would claim that it happened."""
+        """Drop the tenant's tables, files and all. Raises ForgetFailed."""
         async with self._writer(tenant):
             self._tables.pop(tenant, None)
-            for name in await self._tables_of(tenant):
-                await self._db.drop_table(name, ignore_missing=True)
+            try:
+                for name in await self._tables_of(tenant):
+                    await self._db.drop_table(name, ignore_missing=True)
+            except (RuntimeError, ValueError, OSError) as error:
+                raise ForgetFailed("kept answers could not be dropped; they go when their time is over") from error
 
     def close(self) -> None:
         self._tables.clear()

@@ -325,6 +325,19 @@ def test_a_graphs_run_says_that_its_answer_was_kept(http: httpx.Client, lab: Ups
     assert cards[1]["model"] == "big"
 
 
+@pytest.mark.parametrize("deleted", ["document", "conversation"])
+def test_what_is_deleted_is_not_quoted_from_a_kept_answer(door: Served, lab: Upstream, deleted: str) -> None:
+    with door.client("owner") as owner:
+        made = owner.post("/api/ai/documents", json={"collection": "c", "documents": [{"id": "d", "text": "Canary."}]})
+        assert made.status_code in {201, 202}, made.text
+        card = owner.post("/api/ai/chat", json={"message": "say Canary", "mode": "chat", "model": "kept"}).json()
+        ask(owner)
+        assert ask(owner).headers["x-pilothouse-cache"] == "exact"
+        path = f"conversations/{card['conversationId']}" if deleted == "conversation" else "documents/d"
+        assert owner.delete(f"/api/ai/{path}").status_code == 204
+        assert ask(owner).headers["x-pilothouse-cache"] == "miss"
+
+
 def test_near_the_budget_a_kept_answer_is_given_whatever_its_age_and_nothing_is_bought(
     door: Served, lab: Upstream
 ) -> None:

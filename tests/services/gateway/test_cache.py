@@ -12,7 +12,6 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from app.config.price import FREE
 from app.config.schema import CacheConfig, Degrade, RouteConfig
@@ -22,6 +21,7 @@ from app.services.gateway.answers import (
     Answer,
     AnswerCache,
     Asked,
+    ForgetFailed,
     MemoryAnswers,
     RedisAnswers,
     asked,
@@ -259,6 +259,14 @@ async def test_an_answer_is_fresh_for_as_long_as_the_route_says() -> None:
     await bench.ask()
     assert bench.calls == 1
     bench.clock.at += 0.2
+    await bench.ask()
+    assert bench.calls == 2
+
+
+async def test_keeping_answers_for_the_ladder_makes_none_fresh_for_others() -> None:
+    bench = Bench(hello, aged=True)
+    await bench.ask()
+    bench.clock.at += 60
     await bench.ask()
     assert bench.calls == 2
 
@@ -525,7 +533,7 @@ async def test_forgetting_in_redis_takes_one_tenant_and_says_when_it_could_not(
     assert await answers.get(name()) is None
     assert await answers.get(name(tenant="umbrella")) == ANSWER
     server.kill()
-    with pytest.raises(RedisError):
+    with pytest.raises(ForgetFailed):
         await answers.forget(tenant_hash("umbrella"))
 
 
