@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from app.checkpoints import checkpointer
 from app.config.price import usd_to_micros
@@ -245,7 +247,10 @@ async def _open_redis(settings: Settings) -> AsyncIterator[Redis | None]:
         yield None
         return
     client: Redis = Redis.from_url(
-        settings.redis_url.get_secret_value(), socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
+        settings.redis_url.get_secret_value(),
+        socket_timeout=REDIS_TIMEOUT_S,
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),  # the client's own three tries with pauses made 3 s of it
     )
     async with client:
         yield client
