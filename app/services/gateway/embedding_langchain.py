@@ -46,7 +46,8 @@ class LangChainEmbeddings(Embeddings):
         try:
             vectors = await self._model.aembed_documents(list(texts))
         except Exception as error:  # of any vendor's integration: nobody can list its classes
-            raise error_of(self.info.name, error, self._secret) from error.__cause__
+            told = error_of(self.info.name, error, self._secret)
+            raise told from told.__cause__
         told = checked(self.info.name, vectors, len(texts), self._dimensions)
         read = await asyncio.to_thread(lambda: sum(map(estimate_tokens, texts)))
         return Embedded(told, self.info.name, Usage(read, estimated=True), self.info.version or self.info.name)

@@ -152,7 +152,8 @@ class LangChainProvider:
         except Exception as error:  # of any vendor's integration: nobody can list its classes
             if self._closed:
                 raise UpstreamError(f"{self.info.name} is closed") from error
-            raise error_of(self.info.name, error, self._secret) from error.__cause__
+            told = error_of(self.info.name, error, self._secret)
+            raise told from told.__cause__
         finally:
             self._waits.discard(wait)
 
@@ -223,7 +224,7 @@ def load_class(path: str, base: type) -> Any:
     module, _, name = path.partition(":")
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise Invalid(
             f"there is no {path!r} to import (its package may not be installed)", field="chat_model"
         ) from error
