@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from app.services.guardrails.injection import signs
 from app.services.guardrails.markup import markup_patterns
 from app.services.guardrails.patterns import SECRETS
-from app.services.guardrails.stream import PatternFilter
+from app.services.guardrails.stream import PatternFilter, any_opening
 from app.services.guardrails.support import Embedder, SupportModel
 from graphs.types import Passage, Verdict
 
@@ -21,6 +21,7 @@ class PatternGuard:
     def __init__(self, embedder: Embedder, image_hosts: Collection[str] = ()) -> None:
         """`image_hosts` are host names, without port, whose images may appear in answers."""
         self._patterns = (*SECRETS, *markup_patterns(frozenset(host.lower() for host in image_hosts)))
+        self._opening = any_opening(self._patterns)
         self._support = SupportModel(embedder)
 
     async def screen(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
@@ -36,7 +37,7 @@ class PatternGuard:
 
     def stream_filter(self) -> PatternFilter:
         """A filter for one answer; what it lets out, joined, is what `check` would give."""
-        return PatternFilter(self._patterns)
+        return PatternFilter(self._patterns, self._opening)
 
     async def support(self, sentences: Sequence[str], passages: Sequence[Passage]) -> list[list[float]]:
         """How far each passage supports each sentence, in [0, 1]; shape (sentences, passages)."""

@@ -16,10 +16,10 @@ Match = re.Match[str]
 class PatternFilter:
     """One text, fed in pieces. Implements `graphs.context.StreamFilter`."""
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
+    def __init__(self, patterns: Sequence[Pattern], opening: re.Pattern[str] | None = None) -> None:
+        """`opening` is what `any_opening` makes of the patterns, where there are many texts."""
         self._patterns = tuple(patterns)
-        # Compiled once: `re` keeps what it has compiled.
-        self._opening = re.compile("|".join(pattern.opening.pattern for pattern in self._patterns), re.DOTALL)
+        self._opening = opening or any_opening(self._patterns)
         self._text = ""
         self._from = 0  # characters of `_text` before this one are context: already let out, or dropped
         self._dropping: re.Pattern[str] | None = None
@@ -85,6 +85,11 @@ class PatternFilter:
         out, context = self._text[self._from : position], max(position - 1, 0)
         self._text, self._from = self._text[context:], position - context
         return out
+
+
+def any_opening(patterns: Sequence[Pattern]) -> re.Pattern[str]:
+    """What begins wherever one of the patterns may."""
+    return re.compile("|".join(pattern.opening.pattern for pattern in patterns), re.DOTALL)
 
 
 def _next(patterns: Sequence[Pattern], upcoming: list[Match | None], text: str, position: int) -> int | None:
