@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 
 from app.api.deps import Bench, holder
 from app.api.errors import Refused
-from app.api.views import Problem, Status
+from app.api.views import Problem, Readiness, Status
 from app.health import Health, health, seen_by
 from app.records import Payer, Principal
 
@@ -19,13 +19,15 @@ async def healthz() -> Status:
     return Status(status="ok")
 
 
-@router.get("/readyz", summary="Ready", response_model=Status, responses={503: {"model": Problem}})
-async def readyz(request: Request) -> Status:
-    """200 once the default models are loaded and the handbook is searchable."""
+@router.get("/readyz", summary="Ready", response_model=Readiness, responses={503: {"model": Problem}})
+async def readyz(request: Request) -> Readiness:
+    """200 once the default models are loaded and the handbook is searchable, and while the store answers."""
     bench: Any = request.app.state.bench
-    if bench is None or not bench.ready.is_set():
-        raise Refused(503, "starting", "models and handbook are loading", retry_after_s=1)
-    return Status(status="ready")
+    if bench is None:
+        raise Refused(503, "starting", "the models are being loaded", retry_after_s=1)
+    if not bench.ready.is_set():
+        raise Refused(503, "starting", "the handbook is being made searchable", retry_after_s=1)
+    return Readiness(status="ready", trace_backlog=await bench.store.runs.backlog())
 
 
 @router.get("/api/ai/health", summary="How the server is", response_model=Health)

@@ -343,6 +343,12 @@ class Status(Camel):
     status: str
 
 
+class Readiness(Status):
+    """`trace_backlog` counts the ended runs that wait for their export."""
+
+    trace_backlog: int
+
+
 class RunState(Camel):
     request_id: str
     status: RunStatus

@@ -14,6 +14,7 @@ from websockets.sync.client import connect
 
 from app.api.app import create_api
 from app.api.public import HEALTH, LOGIN, PUBLIC, SELF_AUTHENTICATING_SOCKETS
+from app.services.store.database import StoreUnavailable
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from tests.api.served import Served
@@ -166,6 +167,21 @@ async def test_until_the_console_is_mounted_its_address_says_that_it_is_starting
             assert "<h1>Starting</h1>" in page.text
         assert (await client.get("/console/config")).json()["code"] == "starting"
         assert (await client.get("/api/ai/runs")).status_code == 401
+
+
+def test_readiness_tells_the_trace_backlog_and_fails_with_the_store(
+    server: Served, nobody: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = nobody.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json() == {"status": "ready", "traceBacklog": server.call(server.bench.store.runs.backlog())}
+
+    async def away() -> int:
+        raise StoreUnavailable("the database does not answer")
+
+    monkeypatch.setattr(server.bench.store.runs, "backlog", away)
+    assert nobody.get("/readyz").status_code == 503
+    assert nobody.get("/healthz").status_code == 200
 
 
 def test_every_answer_carries_the_security_headers(ann: httpx.Client, nobody: httpx.Client) -> None:
