@@ -112,6 +112,9 @@ async def test_the_word_of_a_process_that_died_ends_by_itself(server: RedisServe
         await asyncio.sleep(0.06)
         await there.health.exchange()
         assert there.breakers["a"].wait_s(NOW) == 0
+        redis = Redis(unix_socket_path=server.path)
+        assert await redis.exists(KEY) == 0  # and takes no room
+        await redis.aclose()
 
 
 async def test_what_a_process_sees_working_counts_more_than_what_it_is_told(server: RedisServer) -> None:
