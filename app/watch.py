@@ -49,11 +49,13 @@ class Watch:
         self._stops.append(stop)
 
     def follow(self, gateway: ModelGateway) -> None:
-        """Hear of every attempt and every breaker of its models, and know who is calling which."""
+        """Hear of every attempt, breaker and look into the caches, and know who is calling which model."""
         self._asking = gateway.recovery.asking
         self.metrics.know_models(gateway.router.targets)
         gateway.recovery.observe(self.metrics.attempt)
         gateway.recovery.observe(self.recent.hear)
+        if gateway.cache is not None:
+            gateway.cache.observe(self.metrics.looked)
         for name, target in gateway.router.targets.items():
             target.breaker.on_change = partial(self._broke, name)
 

@@ -83,6 +83,7 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens that providers billed.", "model", "direction")
         self._cost = self._counter("cost_usd", "What attempts cost, in US dollars.", "model")
         self._hits = self._counter("cache_hits", "Answers given from a cache.", "kind")
+        self._misses = self._counter("cache_misses", "Calls of routes with a cache that found nothing there.")
         self._late = self._histogram("event_loop_lag_seconds", "How late the loop woke its watch.", LATE_S)
         self.gauges = Gauges(self.registry)
         for kind in CACHES:
@@ -137,9 +138,12 @@ class Metrics:
         if bill.cost_micros:
             model.cost.inc(bill.cost_micros / 1e6)
 
-    def cache_hit(self, kind: str) -> None:
-        """An answer came from the cache of that kind, `exact` or `semantic`."""
-        self._hits.labels(kind if kind in CACHES else OTHER).inc()
+    def looked(self, route: str, found: str) -> None:
+        """A route's caches were asked: `exact` or `semantic` is where an answer was, anything else is a miss."""
+        if found in CACHES:
+            self._hits.labels(found).inc()
+        else:
+            self._misses.inc()
 
     def late(self, late_s: float) -> None:
         """The event loop woke somebody so much too late."""

@@ -76,12 +76,16 @@ def test_a_failed_attempt_still_costs_and_is_no_latency(metrics: Metrics) -> Non
 
 def test_a_cached_answer_cost_nobody_tokens(metrics: Metrics) -> None:
     metrics.attempt(ended(outcome="cached"))
-    metrics.cache_hit("exact")
-    metrics.cache_hit("made-up")
     assert value(metrics, "model_calls_total", model="big", outcome="cached") == 1
     assert value(metrics, "tokens_total", model="big", direction="input") == 0
-    assert value(metrics, "cache_hits_total", kind="exact") == 1
-    assert value(metrics, "cache_hits_total", kind="other") == 1
+
+
+def test_looks_into_the_caches_are_hits_by_kind_or_misses(metrics: Metrics) -> None:
+    for found in ("exact", "exact", "semantic", "miss"):
+        metrics.looked("default", found)
+    assert value(metrics, "cache_hits_total", kind="exact") == 2
+    assert value(metrics, "cache_hits_total", kind="semantic") == 1
+    assert value(metrics, "cache_misses_total") == 1
 
 
 def test_what_is_not_in_a_closed_set_is_other(metrics: Metrics) -> None:
