@@ -86,6 +86,8 @@ class OpenAiProvider:
         if stream:
             options = body.get("stream_options")
             said["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+        if self._max_tokens_field == "max_completion_tokens" and (limit := said.pop("max_tokens", None)) is not None:
+            said.setdefault("max_completion_tokens", limit)
         passage = Passage(self.info, timeouts, self._api_key)
         async with self._link.post(self._url, orjson.dumps(said), passage.head()) as response:
             async with aclosing(passage.events(response) if stream else passage.whole(response)) as events:

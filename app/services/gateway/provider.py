@@ -69,7 +69,8 @@ class Forwards(Protocol):
     def forward(
         self, body: Mapping[str, Any], *, stream: bool, timeouts: Timeouts
     ) -> AsyncGenerator[WireEvent | WireEnd, None]:
-        """The call with `model` replaced and usage asked for, every other field as given.
+        """The call with `model` replaced, usage asked for and the limit under the server's name for it; every other
+        field as given.
 
         Events in order (exactly one for a call that does not stream), then one WireEnd. Raises as `stream` does.
         """
