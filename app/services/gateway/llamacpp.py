@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -65,7 +65,12 @@ class Loaded:
             # A template that never mentions tools would drop them in silence.
             native_tools=native_tools and "tools" in str(metadata.get("tokenizer.chat_template", "")),
         )
-        return cls(_serve(path, key, window, threads, slots, embeds=embeds), key, info, token_counter(metadata))
+        return cls(
+            _serve(path, key, window, threads, slots, pooled=_pooled(metadata) if embeds else None),
+            key,
+            info,
+            token_counter(metadata),
+        )
 
     @property
     def url(self) -> str:
@@ -189,7 +194,7 @@ class LlamaCppEmbeddings(OpenAiEmbeddings):
         self._served = None
 
 
-def _serve(path: Path, key: str, window: int, threads: int, slots: int, *, embeds: bool) -> Any:
+def _serve(path: Path, key: str, window: int, threads: int, slots: int, *, pooled: str | None) -> Any:
     # Its threads meet at a barrier some 450 times a token. Spinning there, they starve each other as soon as anything
     # else runs: 2-4 tokens/s against 20-45 when they sleep (2 cores, load 8-10). OpenMP reads this once, as it loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -209,8 +214,9 @@ def _serve(path: Path, key: str, window: int, threads: int, slots: int, *, embed
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
     params.ui = params.endpoint_slots = False  # pages nobody asked for, one of which shows prompts
     params.cache_ram_mib = 0  # keeps up to 8 GB of old prompts otherwise
-    params.embedding = embeds
-    if embeds:
+    if pooled is not None:
+        params.embedding = True
+        params.pooling_type = getattr(xllamacpp.llama_pooling_type, f"LLAMA_POOLING_TYPE_{pooled}")
         params.n_batch = params.n_ubatch = window  # a text is pooled in one piece
     params.offline = True
     params.endpoint_metrics = True
@@ -219,6 +225,11 @@ def _serve(path: Path, key: str, window: int, threads: int, slots: int, *, embed
         return xllamacpp.Server(params)
     except RuntimeError as error:
         raise Invalid(f"llama.cpp cannot load {path}", field="gguf_path") from error
+
+
+def _pooled(metadata: Mapping[str, Any]) -> str:
+    """How an embedding model makes one vector of a text's many; the mean where its file does not say."""
+    return "UNSPECIFIED" if any(key.endswith(".pooling_type") for key in metadata) else "MEAN"
 
 
 def _slug(stem: str) -> str:

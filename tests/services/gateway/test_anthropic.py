@@ -9,6 +9,7 @@ from anthropic import AsyncAnthropic
 
 from app.config.schema import ModelConfig, ProviderConfig
 from app.services.gateway.anthropic import AnthropicProvider
+from app.services.gateway.provider import Timeouts
 from graphs.errors import Invalid, UpstreamError
 from graphs.types import Completion, Delta, Message, ModelInfo, ModelRequest, ToolProposal, ToolSpec, Usage
 from tests.fake_anthropic import (
@@ -25,9 +26,10 @@ from tests.fake_anthropic import (
     start,
     stops,
 )
-from tests.fake_openai import KEY, SHORT, Answer, drips, never, sends, sends_json
+from tests.fake_openai import KEY, Answer, drips, never, sends, sends_json
 
 ASK = ModelRequest(messages=(Message("user", "Say hello"),))
+BRISK = Timeouts(between_tokens_s=0.5)  # only what waits for silence meets it
 OPEN = {"type": "object", "properties": {"days": {"type": "integer", "minimum": 1}}}
 HALF = GREETING[:5]
 INFO = ModelInfo("claude-test", "", "anthropic", 8_192, 512, native_tools=True)
@@ -35,7 +37,7 @@ INFO = ModelInfo("claude-test", "", "anthropic", 8_192, 512, native_tools=True)
 
 async def ask(answer: Answer, request: ModelRequest = ASK) -> list[Any]:
     async with fake_anthropic(answer) as fake:
-        provider = fake.provider(SHORT)
+        provider = fake.provider(BRISK)
         try:
             return [item async for item in provider.stream(request)]
         finally:

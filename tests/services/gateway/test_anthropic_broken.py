@@ -79,7 +79,7 @@ async def test_u03_u06_u07_u09_u11_a_broken_answer_is_an_error_and_never_a_compl
             heard.append(item)  # noqa: PERF401 - what came before the error counts too
 
     async with fake_anthropic(answer) as fake:
-        provider = fake.provider(SHORT)
+        provider = fake.provider(SHORT if kind is UpstreamTimeout else None)
         with pytest.raises(UpstreamError) as raised:
             await listen()
         await provider.close()
@@ -89,7 +89,7 @@ async def test_u03_u06_u07_u09_u11_a_broken_answer_is_an_error_and_never_a_compl
 
 async def failure_of(answer: Answer) -> UpstreamError:
     async with fake_anthropic(answer) as fake:
-        provider = fake.provider(SHORT)
+        provider = fake.provider()
         with pytest.raises(UpstreamError) as raised:
             await anext(provider.stream(ASK))
         await provider.close()
@@ -145,7 +145,7 @@ async def test_neither_the_key_nor_the_vendors_words_reach_the_caller() -> None:
 async def test_u01_a_server_that_cannot_be_reached_is_an_error_without_its_address(unused_tcp_port: int) -> None:
     async with fake_anthropic(never) as fake:
         fake.url = f"http://127.0.0.1:{unused_tcp_port}"
-        provider = fake.provider(SHORT)
+        provider = fake.provider()
         with pytest.raises(UpstreamError) as raised:
             await anext(provider.stream(ASK))
         await provider.close()

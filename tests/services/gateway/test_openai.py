@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from app.services.gateway.openai import OpenAiProvider
+from app.services.gateway.provider import Timeouts
 from graphs.errors import Invalid, UpstreamError
 from graphs.types import Completion, Delta, Message, ModelRequest
 from tests.fake_openai import (
     GREETING,
-    SHORT,
     USAGE,
     Answer,
     FakeOpenAi,
@@ -25,12 +25,13 @@ from tests.fake_openai import (
 )
 
 ASK = ModelRequest(messages=(Message("user", "Say hello"),))
+BRISK = Timeouts(between_tokens_s=0.5)  # only what waits for silence meets it
 HALF = GREETING[:3]
 
 
 async def ask(answer: Answer) -> list[Any]:
     async with fake_openai(answer) as fake:
-        provider = fake.provider(SHORT)
+        provider = fake.provider(BRISK)
         try:
             return [item async for item in provider.stream(ASK)]
         finally:

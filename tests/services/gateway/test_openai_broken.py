@@ -77,7 +77,7 @@ async def test_a_broken_answer_is_an_error_and_never_a_completion(answer: Answer
             heard.append(item)  # noqa: PERF401 - what came before the error counts too
 
     async with fake_openai(answer) as fake:
-        provider = fake.provider(SHORT)
+        provider = fake.provider(SHORT if error is UpstreamTimeout else None)
         with pytest.raises(UpstreamError) as raised:
             await listen()
         await provider.close()
@@ -87,7 +87,7 @@ async def test_a_broken_answer_is_an_error_and_never_a_completion(answer: Answer
 
 async def failure_of(answer: Answer) -> UpstreamError:
     async with fake_openai(answer) as fake:
-        provider = fake.provider(SHORT)
+        provider = fake.provider()
         with pytest.raises(UpstreamError) as raised:
             await anext(provider.stream(ASK))
         await provider.close()
@@ -97,7 +97,8 @@ async def failure_of(answer: Answer) -> UpstreamError:
 
 STATUSES = [
     (400, UpstreamRejected), (401, UpstreamUnauthorized), (403, UpstreamUnauthorized), (404, UpstreamNotFound),
-    (402, UpstreamUnauthorized), (405, UpstreamRejected), (413, UpstreamTooLong), (422, UpstreamRejected), (302, UpstreamRejected),
+    (402, UpstreamUnauthorized), (405, UpstreamRejected), (413, UpstreamTooLong), (422, UpstreamRejected),
+    (302, UpstreamRejected),
     (408, UpstreamTimeout), (504, UpstreamTimeout), (409, UpstreamError), (429, UpstreamRateLimited),
     (500, UpstreamError), (502, UpstreamError), (503, UpstreamError), (529, UpstreamError),
 ]  # fmt: skip
@@ -129,7 +130,7 @@ async def test_neither_the_key_nor_the_vendors_words_reach_the_caller() -> None:
 async def test_a_server_that_cannot_be_reached_is_an_error_without_its_address(unused_tcp_port: int) -> None:
     async with fake_openai(never) as fake:
         fake.url = f"http://127.0.0.1:{unused_tcp_port}/?secret=1"
-        provider = fake.provider(SHORT)
+        provider = fake.provider()
         with pytest.raises(UpstreamError) as raised:
             await anext(provider.stream(ASK))
         await provider.close()
