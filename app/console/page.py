@@ -6,14 +6,17 @@ from urllib.parse import quote
 import gradio as gr
 
 from app.console.chat import PRIVATE, ChatTab, Update
+from app.console.health import HealthTab
 from app.console.panel import panel, said
 from app.console.reader import Reader, principal_of
 from app.console.runs import RunsTab
 from app.console.theme import HarborTheme, variables
+from app.console.usage import UsageTab
 from app.console.view import FOLDER, draw
 from app.workbench import Workbench
 
 TITLE: Final = "Pilothouse"
+USAGE, HEALTH = "Usage", "Health"
 ASSETS: Final = FOLDER / "assets"
 
 
@@ -27,8 +30,12 @@ def build_page(bench: Workbench) -> gr.Blocks:
                 chat = ChatTab(bench, reader)
             with gr.Tab("Runs", id="runs") as front:
                 runs = RunsTab(bench, reader)
-        chat.listen()
-        runs.listen()
+            with gr.Tab(USAGE, id="usage") as costs:
+                usage = UsageTab(bench)
+            with gr.Tab(HEALTH, id="health") as signs:
+                state = HealthTab(bench)
+        for tab in (chat, runs, usage, state):
+            tab.listen()
 
         async def load(request: gr.Request, *chosen: Any) -> Update:
             who = principal_of(request)
@@ -41,11 +48,23 @@ def build_page(bench: Workbench) -> gr.Blocks:
             return update
 
         async def inspect(request: gr.Request, event: gr.EventData) -> Update:
-            return {tabs: gr.Tabs(selected="runs"), **await runs.opened(principal_of(request), said(event, "run"))}
+            opened = await runs.opened(principal_of(request), said(event, "run"))
+            return {tabs: gr.Tabs(selected="runs"), usage.timer: gr.Timer(active=False), **opened}
+
+        async def pace(event: gr.SelectData) -> Update:
+            """Only the tab that is looked at asks again and again."""
+            return {
+                usage.timer: gr.Timer(active=event.value == USAGE),
+                state.timer: gr.Timer(active=event.value == HEALTH),
+            }
 
         blocks.load(load, runs.filters, [header, tabs, *chat.page, *runs.page], **PRIVATE)
         front.select(runs.listed, runs.filters, runs.page, **PRIVATE)
-        chat.history.inspect(inspect, None, [tabs, *runs.page], **PRIVATE)
+        costs.select(usage.listed, usage.chosen, usage.page, **PRIVATE)
+        signs.select(state.listed, None, state.page, **PRIVATE)
+        tabs.select(pace, None, [usage.timer, state.timer], **PRIVATE)
+        for shown in (chat.history, usage.board):
+            shown.inspect(inspect, None, [tabs, usage.timer, *runs.page], **PRIVATE)
     return blocks
 
 

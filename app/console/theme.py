@@ -37,6 +37,14 @@ TOKENS: Final[Mapping[str, tuple[str, str]]] = {
     "bad-soft": ("#fbe9e7", "#3a1a17"),
     "blue": ("#2f62a8", "#86b3ee"),
     "rose": ("#95406f", "#e29ac2"),
+    # Series of a plot, in their order; the last is for the rest. On their background a contrast of 3 or more.
+    "plot-1": ("#17808f", "#4fb3c2"),
+    "plot-2": ("#b87d12", "#dda748"),
+    "plot-3": ("#4b78bd", "#7ea9e6"),
+    "plot-4": ("#b5588a", "#d589b1"),
+    "plot-5": ("#3c9064", "#5dbb89"),
+    "plot-6": ("#7668b8", "#a496e2"),
+    "plot-7": ("#7f909b", "#71838e"),
 }
 
 

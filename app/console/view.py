@@ -13,6 +13,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from app.console.figures import compact, money, money_mark, portion
 from app.console.lines import lines
 
 FOLDER: Final = Path(__file__).parent
@@ -73,9 +74,13 @@ def usd(micros: int) -> str:
 
 _FILTERS: Mapping[str, Any] = {
     "ago": ago,
+    "compact": compact,
     "duration": duration,
     "percent": percent,
     "lines": lines,
+    "money": money,
+    "money_mark": money_mark,
+    "portion": portion,
     "pretty": pretty,
     "usd": usd,
 }

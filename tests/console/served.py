@@ -29,6 +29,15 @@ HANDBOOK = Path(workbench.__file__).with_name("handbook")  # not workbench.PAGES
 PAGES = ("concepts-approvals", "concepts-answer-card", "concepts-tenants-keys")
 
 
+# Budgets to be looked at; the scripted model is free. No breaker opens because a test let it fail.
+CONFIG = """
+breaker: {min_calls: 100000}
+tenants:
+  acme: {budget_usd_month: 50, users: {ann: {budget_usd_month: 12, degrade: [{at: 0.5, cached: true}]}}}
+  umbrella: {budget_usd_month: 8}
+"""
+
+
 @dataclass
 class Script:
     """Answers by a word in the question: hold, ticket, fail, refuse, hostile; anything else gets a greeting."""
@@ -77,7 +86,7 @@ def served(home: Path, embedder: MiniLmEmbedder) -> Iterator[Served]:
     pages = home / "pages"
     pages.mkdir()
     # The script fails on purpose, and its breaker must not answer for the next test.
-    (home / "pilothouse.yaml").write_text("breaker: {min_calls: 100000}\n")
+    (home / "pilothouse.yaml").write_text(CONFIG)
     for name in PAGES:
         (pages / f"{name}.md").write_bytes((HANDBOOK / f"{name}.md").read_bytes())
 

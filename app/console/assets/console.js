@@ -101,6 +101,14 @@
     }
   };
 
+  // A sheet that the server drew opens above the page: the browser keeps the focus in it and gives it back afterwards.
+  const openSheet = () => {
+    const sheet = document.querySelector("dialog.sheet");
+    if (!sheet || sheet.open) return;
+    sheet.addEventListener("cancel", (event) => { event.preventDefault(); sheet.querySelector("[data-act=cancel]").click(); });
+    sheet.showModal();
+  };
+
   let settling = false;
   const settle = () => {
     if (settling) return;
@@ -112,6 +120,7 @@
       showQuote();
       keepAddress();
       markRow();
+      openSheet();
     });
   };
 

@@ -1,7 +1,7 @@
-"""How the budgets of a month stand: what is spent of each, and what is held for calls in flight.
+"""How the budgets of a month stand: what is spent of each, and what processes hold of it for calls in flight.
 
-Read from the budgets' own rows, so a call that a process settled within its last beat still counts as held. A budget
-that nothing has drawn on yet has no row; what its scope spent then comes from the ledger.
+Exact at the moment of reading, whatever processes have not booked yet. A budget that nothing has drawn on has no row;
+what its scope spent then comes from the ledger.
 """
 
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.services.quota.book import Scope
-from app.services.quota.tables import budgets, ledger
+from app.services.quota.tables import budget_holds, budgets, ledger
 
 _COLUMNS: Final = {"user": ledger.c.user_id, "feature": ledger.c.feature, "key": ledger.c.key_id}
 
@@ -40,26 +40,34 @@ class Standings:
 
     async def month(self, period: str, tenant_id: str | None, named: Iterable[Scope] = ()) -> list[Standing]:
         """Every budget of that month (2026-11) that was drawn on, and those `named`; of one tenant, or of all."""
-        rows = select(budgets).where(budgets.c.period == period)
-        if tenant_id is not None:
-            own = str(Scope("tenant", tenant_id))
-            inside = [
-                budgets.c.scope.startswith(f"{kind}:{quote(tenant_id, safe='')}/", autoescape=True) for kind in _COLUMNS
-            ]
-            rows = rows.where(or_(budgets.c.scope == own, *inside))
         async with self._database.read() as connection:
-            found = {_scope(row.scope): (row.spent_micros, row.held_micros) for row in await connection.execute(rows)}
+            rows = (await connection.execute(_drawn_on(period, tenant_id))).all()
+            found = {scope: Standing(scope, int(spent), int(held)) for scope, spent, held in map(_read, rows)}
             for scope in named:
                 if scope not in found and tenant_id in (None, scope.tenant_id):
                     spent = (await connection.execute(_spent(scope, period))).scalar_one()
-                    found[scope] = (int(spent), 0)
-        return [Standing(scope, spent, held) for scope, (spent, held) in found.items()]
+                    found[scope] = Standing(scope, int(spent), 0)
+        return list(found.values())
 
 
-def _scope(row: str) -> Scope:
-    kind, _, rest = row.partition(":")
+def _drawn_on(period: str, tenant_id: str | None) -> Any:
+    """Scope, spent, held, and what calls have used up of what is held."""
+    same = and_(budget_holds.c.scope == budgets.c.scope, budget_holds.c.period == budgets.c.period)
+    used_up = func.coalesce(func.sum(budget_holds.c.unbooked_micros), 0).label("used_up")
+    columns = (budgets.c.scope, budgets.c.spent_micros, budgets.c.held_micros)
+    rows = select(*columns, used_up).select_from(budgets.outerjoin(budget_holds, same))
+    rows = rows.where(budgets.c.period == period).group_by(*columns)
+    if tenant_id is None:
+        return rows
+    inside = [f"{kind}:{quote(tenant_id, safe='')}/" for kind in _COLUMNS]
+    own = budgets.c.scope == str(Scope("tenant", tenant_id))
+    return rows.where(or_(own, *(budgets.c.scope.startswith(prefix, autoescape=True) for prefix in inside)))
+
+
+def _read(row: Any) -> tuple[Scope, int, int]:
+    kind, _, rest = row.scope.partition(":")
     tenant, _, name = rest.partition("/")
-    return Scope(kind, unquote(tenant), name)  # type: ignore[arg-type]  # written by Scope itself
+    return Scope(kind, unquote(tenant), name), row.spent_micros + row.used_up, row.held_micros - row.used_up
 
 
 def _spent(scope: Scope, period: str) -> Any:
