@@ -102,6 +102,18 @@ def test_a_hit_is_free_and_the_ledger_says_so(door: Served, http: httpx.Client) 
     assert hits == [("cached", 0, 0, 0, 0, 0)] * 2
 
 
+def test_hits_are_counted_where_operators_look(door: Served, http: httpx.Client) -> None:
+    def hits() -> float:
+        with door.client("owner") as owner:
+            lines = owner.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if "cache_hits_total{" in line and 'kind="exact"' in line)
+
+    before = hits()
+    ask(http)
+    ask(http)
+    assert hits() == before + 1
+
+
 @pytest.mark.parametrize(("first", "then"), [(False, True), (True, False), (True, True)])
 def test_a_stream_and_a_whole_answer_serve_each_other(
     http: httpx.Client, lab: Upstream, first: bool, then: bool
