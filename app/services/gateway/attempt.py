@@ -129,10 +129,10 @@ class Books:
 
 
 class Trial(Generic[T]):
-    """An attempt while it runs. `begin`, then `hear` for each further item, then `end`, whatever happened.
+    """An attempt while it runs. `begin`, then its further `items`, `settle` with the last, and `end` whatever happened.
 
-    `head` are the items up to the first that may leave; `items` gives the others. `prefix` is the text of a broken
-    answer that this attempt goes on with.
+    `head` are the items up to the first that may leave. Whoever takes the others from `items` keeps their `texts` here.
+    `prefix` is the text of a broken answer that this attempt goes on with.
     """
 
     __slots__ = (
@@ -144,9 +144,7 @@ class Trial(Generic[T]):
         "_hold",
         "_number",
         "_prompt_tokens",
-        "_read",
         "_started",
-        "_texts",
         "_ticket",
         "ended",
         "first",
@@ -154,6 +152,7 @@ class Trial(Generic[T]):
         "items",
         "prefix",
         "target",
+        "texts",
         "wordless",
     )
 
@@ -161,11 +160,11 @@ class Trial(Generic[T]):
         self, books: Books, call: Call[T], target: Target, ticket: int, number: int, *, prefix: str = ""
     ) -> None:
         self._books, self._call, self._ticket, self._number = books, call, ticket, number
-        self.target, self.prefix, self._read = target, prefix, call.read
+        self.target, self.prefix = target, prefix
         self._started = books.monotonic()
         self._hold: Hold | None = None
         self._beginning: asyncio.Task[None] | None = None
-        self._texts: list[str] = []
+        self.texts: list[str] = []
         self._prompt_tokens = call.prompt_tokens
         self._blamable = self._done = False
         self.items: AsyncGenerator[T, None] | None = None
@@ -177,12 +176,12 @@ class Trial(Generic[T]):
 
     @property
     def text(self) -> str:
-        return "".join(self._texts)
+        return "".join(self.texts)
 
     @property
     def said(self) -> bool:
         """Whether the client may have seen something of this answer."""
-        return self._call.streamed and (bool(self._texts) or self.wordless)
+        return self._call.streamed and (bool(self.texts) or self.wordless)
 
     @property
     def payer(self) -> Payer:
@@ -211,12 +210,18 @@ class Trial(Generic[T]):
         self._blamable = True
         async for item in self.items:
             self.head.append(item)
-            ended = self.hear(item)
+            spoke, text, ended = call.read(item)
+            if text:
+                self.texts.append(text)
+            elif spoke:
+                self.wordless = True
+            if self.first is None and (spoke or ended is not None):
+                self.first = self._books.monotonic()
             if ended is not None or (self.first is not None and call.streamed):
                 self._blamable = False
                 await hold.recorded()
                 if ended is not None:
-                    await self.settle()
+                    await self.settle(ended)
                 self._blamable = True
                 return
         self.require_end()
@@ -231,23 +236,11 @@ class Trial(Generic[T]):
         if self.ended is None:
             raise UpstreamError(f"{self.target.name} ended its answer without an end")
 
-    def hear(self, item: T) -> Ended | None:
-        """Take an item in; gives the end of the answer if it is the last, which is to be settled before it leaves."""
-        spoke, text, ended = self._read(item)
-        if text:
-            self._texts.append(text)
-        elif spoke:
-            self.wordless = True
-        if self.first is None and (spoke or ended is not None):
-            self.first = self._books.monotonic()
-        if ended is not None:
-            self.ended = ended
-        return ended
-
-    async def settle(self) -> None:
-        """Book an answer that came to its end."""
+    async def settle(self, ended: Ended) -> None:
+        """Book an answer that came to its end, before its last item leaves."""
         hold = self._hold
         assert hold is not None
+        self.ended = ended
         self._judge(None)
         await hold.settle(self._bill(None))
 

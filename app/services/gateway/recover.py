@@ -116,9 +116,15 @@ class Recovery:
                         yield item
                     # Flat on purpose: every generator inside a generator costs each token of each answer.
                     if trial.ended is None and trial.items is not None:
+                        read, keep = call.read, trial.texts.append
                         async for item in trial.items:
-                            if trial.hear(item) is not None:
-                                await trial.settle()
+                            spoke, text, ended = read(item)
+                            if text:
+                                keep(text)
+                            elif spoke:
+                                trial.wordless = True
+                            if ended is not None:
+                                await trial.settle(ended)
                             yield item
                         trial.require_end()
                 except BaseException as error:
