@@ -205,7 +205,6 @@ async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedd
                 gguf=None if place.path is None else Path(place.path),
                 name=name,
                 context_tokens=model.context_tokens,
-                native_tools=model.native_tools,
             )
         case "extractive":
             return ExtractiveAnswerer(embedder)

@@ -48,7 +48,6 @@ class Loaded:
         context_tokens: int,
         threads: int = 2,
         slots: int = 1,
-        native_tools: bool = False,
         embeds: bool = False,
     ) -> Self:
         path = gguf or embedded_gguf()
@@ -62,8 +61,7 @@ class Loaded:
             provider="llamacpp",
             context_tokens=window,
             max_output_tokens=0 if embeds else window // 2,
-            # A template that never mentions tools would drop them in silence.
-            native_tools=native_tools and "tools" in str(metadata.get("tokenizer.chat_template", "")),
+            native_tools=False,
         )
         return cls(
             _serve(path, key, window, threads, slots, pooled=_pooled(metadata) if embeds else None),
@@ -104,15 +102,14 @@ class LlamaCppProvider:
         context_tokens: int = 4_096,
         threads: int = 2,
         slots: int = 4,
-        native_tools: bool = True,
         sampling: Sampling = SMOLLM2_SAMPLING,
         timeouts: Timeouts = LOCAL_TIMEOUTS,
     ) -> Self:
         """Load the file and serve `slots` calls at a time, each with a window of `context_tokens`.
 
-        The window is cut to what the model was trained for. More calls than slots wait in the server. Tools are offered
-        to a model whose own chat template knows them, unless `native_tools` is false. Raises Invalid for a file that is
-        not a GGUF or that llama.cpp cannot load, Missing if the embedded weights or a system library are not installed.
+        The window is cut to what the model was trained for. More calls than slots wait in the server. Raises Invalid
+        for a file that is not a GGUF or that llama.cpp cannot load, Missing if the embedded weights or a system library
+        are not installed.
         """
         served = await asyncio.to_thread(
             Loaded.load,
@@ -121,7 +118,6 @@ class LlamaCppProvider:
             context_tokens=context_tokens,
             threads=threads,
             slots=slots,
-            native_tools=native_tools,
         )
         return cls(served, timeouts, sampling)
 
