@@ -181,6 +181,7 @@ async def open_workbench(
         stack.push_async_callback(gateway.close)
         ingest = Ingest(library, embedder, store.documents)
         prompts = PromptBook.packaged()
+        picker = ToolPicker(embedder, fallback=SearchDocuments.spec.name)
         guard = PatternGuard(embedder, settings.image_hosts)
         saver = await stack.enter_async_context(checkpointer(home / "checkpoints.db"))
         runner = Runner(
@@ -189,7 +190,7 @@ async def open_workbench(
                 name: catalog.build(name).compile(checkpointer=saver if name == "agent" else None, name=name)
                 for name in catalog.CATALOG
             },
-            make_context=_context_maker(store, library, gateway, guard, prompts, ToolPicker(embedder), clock, config),
+            make_context=_context_maker(store, library, gateway, guard, prompts, picker, clock, config),
             clock=clock,
             run_timeout_s=settings.run_timeout_s,
             reattach_grace_s=settings.reattach_grace_s,

@@ -1,8 +1,9 @@
 """Finds the tool that fits a question, for models that cannot ask for one themselves."""
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,14 @@ CHATTER = (
     "Goodbye!",
 )
 
+# "Open a ticket: the index rebuild fails": what is wanted stands before the colon, what it is about behind it.
+_ORDER: Final = re.compile(r"\s*([^:?\n]{3,60}):\s")
+_QUESTION: Final = re.compile(
+    r"\s*(?:(?:and|so|but|hi|hello)\b[\s,]*)*"
+    r"(?:what|which|who|whom|whose|where|when|why|how|is|are|was|were|do|does|did|has|have)\b",
+    re.IGNORECASE,
+)
+
 
 class Embedder(Protocol):
     """Texts as L2-normalised float32 rows, shape (texts, dimensions)."""
@@ -45,8 +54,8 @@ class ToolPicker:
     """Ranks tools by the likeness of a question to their description or to one of their example questions.
 
     The score is a cosine in [-1, 1]. What is neither near a tool nor chatter goes to the tool named `fallback`, where
-    that is granted: the subject of a search can be anything, so no example comes near. Tools' texts are embedded once
-    for the life of the picker.
+    that is granted: the subject of a search can be anything, so no example comes near. Who asks a question wants
+    nothing changed: tools that write are for orders. Tools' texts are embedded once for the life of the picker.
     """
 
     def __init__(self, embedder: Embedder, *, fallback: str | None = None) -> None:
@@ -57,8 +66,10 @@ class ToolPicker:
 
     async def rank(self, question: str, tools: Iterable[Tool]) -> tuple[tuple[ToolSpec, float], ...]:
         """Tools that fit, best first; ties keep the order given. Empty for what needs no tool."""
-        tools = list(tools)
-        (asked,) = await self._embedder.embed([question])
+        asking = _QUESTION.match(question) is not None
+        tools = [tool for tool in tools if not (asking and tool.spec.risk == "write")]
+        order = _ORDER.match(question)
+        (asked,) = await self._embedder.embed([order[1] if order else question])
         scored = [(tool, float((await self._learnt(_texts(tool)) @ asked).max())) for tool in tools]
         fitting = [(tool.spec, score) for tool, score in scored if score >= _threshold(tool)]
         chatter = float((await self._learnt(CHATTER) @ asked).max())
