@@ -1,6 +1,7 @@
 """The watch over the real parts: what a ledger books and a breaker sees reaches the operator's webhook."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from app.services.gateway.scripted import SCRIPTED, ScriptedProvider
 from app.services.quota.committer import Committer
 from app.services.quota.ledger import Ledger
 from app.services.store.store import Store
+from app.telemetry.late import LATE_S
 from app.watch import Watch, open_watch
 from graphs.errors import Invalid, UpstreamError, UpstreamUnauthorized
 from graphs.types import Message, ModelRequest
@@ -23,9 +25,9 @@ ASK = ModelRequest(messages=(Message("user", "Say hello"),))
 
 
 @asynccontextmanager
-async def watching(url: str, config: AlertConfig) -> AsyncIterator[tuple[Watch, Store]]:
+async def watching(url: str, config: AlertConfig, *, serving: bool = False) -> AsyncIterator[tuple[Watch, Store]]:
     store = await Store.open(url)
-    async with open_watch(store.database, config, serving=False) as watch:
+    async with open_watch(store.database, config, serving=serving) as watch:
         yield watch, store
     await store.close()
 
@@ -109,3 +111,14 @@ async def test_a_model_has_its_series_before_its_first_call(url: str) -> None:
         await gateway.complete(ASK)
         assert watch.metrics.registry.get_sample_value("pilothouse_model_calls_total", labels) == 1
     await gateway.close()
+
+
+async def test_k08_a_loop_that_stood_still_is_an_alert(url: str) -> None:
+    async with watching(url, AlertConfig(), serving=True) as (watch, _):
+        await asyncio.sleep(0.15)
+        time.sleep(LATE_S + 0.2)  # noqa: ASYNC251 - it is what must not be done
+        async with asyncio.timeout(30):
+            while not await watch.alerts.unread():
+                await asyncio.sleep(0.01)
+        ((alert,), _) = await watch.alerts.page()
+        assert (alert.kind, watch.loop.worst_ms >= LATE_S * 1e3) == ("loop", True)
