@@ -37,7 +37,8 @@ def lines(text: str, start: int = 0, end: int = 0) -> list[Line]:
         fence = raw.lstrip().startswith("```")
         kind = "code" if fenced or fence else _kind(raw)
         fenced = fenced != fence
-        found.append(Line(kind, list(_pieces(raw, kind, start - position, end - position))))
+        if not fence or raw.strip(" `"):  # what names a language stays, as it may be quoted
+            found.append(Line(kind, list(_pieces(raw, kind, start - position, end - position))))
         position += len(raw) + 1
     return found
 

@@ -35,6 +35,11 @@ def test_what_is_marked_is_the_quote_but_for_hidden_signs(text: str, one: int, o
     assert hidden.sub("", marked) == hidden.sub("", text[start:end])
 
 
+def test_fences_are_hidden_and_what_stands_between_them_is_code() -> None:
+    shown = [(line.kind, "".join(piece.text for piece in line.pieces)) for line in lines("Run\n```\nls `x`\n```\nDone")]
+    assert shown == [("text", "Run"), ("code", "ls `x`"), ("text", "Done")]
+
+
 def test_a_quote_is_found_again_where_the_document_moved_it() -> None:
     cited = hostile_card("0" * 32, "1" * 32).citations[0].model_copy(update={"quote": "kept", "start": 0, "end": 4})
     assert quoted(cited, "kept here") == (0, 4)
