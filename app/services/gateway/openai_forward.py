@@ -28,13 +28,18 @@ class Passage:
         self._info, self._timeouts, self._secret = info, timeouts, secret
         loop = asyncio.get_running_loop()
         self._now = loop.time
-        self._started = loop.time()
+        self._started = self._heard = loop.time()
         self._spoke = False
         self._usage: Usage | None = None
         self._finish, self._served = "", ""
 
     def head(self) -> Deadline:
         """Bounds the wait for the response's head, which for a call that does not stream is that for the answer."""
+        return self._within(self._timeouts.first_token_s, self._started, "the first token")
+
+    def _next(self) -> Deadline:
+        if self._spoke:
+            return self._within(self._timeouts.between_tokens_s, self._heard, "the next token")
         return self._within(self._timeouts.first_token_s, self._started, "the first token")
 
     def _within(self, seconds: float, since: float, waited: str) -> Deadline:
@@ -68,13 +73,9 @@ class Passage:
             yield self._event(await self._page(response))  # an error, or a server that does not stream
             return
         frames = Frames(self._info.name)
-        heard = self._started
         while True:
-            seconds, waited = self._timeouts.between_tokens_s, "the next token"
-            if not self._spoke:
-                seconds, waited = self._timeouts.first_token_s, "the first token"
             try:
-                async with self._within(seconds, heard, waited):
+                async with self._next():
                     chunk = await response.content.readany()
             except (aiohttp.ClientError, UpstreamTimeout):
                 if self._finish:
@@ -87,7 +88,6 @@ class Passage:
                 yield self._event(data)
             if not chunk:
                 return
-            heard = self._now() if self._spoke else self._started
 
     def _event(self, data: bytes) -> WireEvent:
         try:
@@ -119,7 +119,8 @@ class Passage:
                     spoke = True
                 elif len(piece) > 1 or "role" not in piece:
                     spoke = spoke or any(value for name, value in piece.items() if name not in {"role", "content"})
-        self._spoke = self._spoke or spoke
+        if spoke:  # a server that sends comments or empty chunks alone has not moved on
+            self._spoke, self._heard = True, self._now()
         return WireEvent(data, parsed, text, spoke)
 
     async def _page(self, response: aiohttp.ClientResponse) -> bytes:

@@ -77,6 +77,17 @@ GOOD: Mapping[str, tuple[Answer, str, str]] = {
         "a",
         "unknown",
     ),
+    "choices and indexes that are none": (
+        sends(
+            events(
+                chunk(choices=[7, "a", None, {"index": [0], "delta": {"content": "b"}}]),
+                chunk(delta={"content": "a", "tool_calls": [7, None]}),
+                chunk(finish="stop"),
+            )
+        ),
+        "a",
+        "stop",
+    ),
     "a refusal": (
         sends(events(chunk(delta={"refusal": "I will not"}), chunk(finish="content_filter"))),
         "I will not",
@@ -97,7 +108,7 @@ GOOD: Mapping[str, tuple[Answer, str, str]] = {
 
 
 @pytest.mark.parametrize(("answer", "text", "finish"), GOOD.values(), ids=GOOD.keys())
-async def test_an_odd_but_whole_answer_is_taken(answer: Answer, text: str, finish: str) -> None:
+async def test_u07_u08_an_odd_but_whole_answer_is_taken(answer: Answer, text: str, finish: str) -> None:
     completion = await last(answer)
     assert (completion.text, completion.finish_reason) == (text, finish)
 
@@ -111,7 +122,7 @@ BAD_USAGE: list[Any] = [
 
 
 @pytest.mark.parametrize("usage", BAD_USAGE, ids=repr)
-async def test_usage_that_cannot_be_true_is_counted_by_us_and_marked(usage: Any) -> None:
+async def test_r06_u10_usage_that_cannot_be_true_is_counted_by_us_and_marked(usage: Any) -> None:
     told = await last(sends(events(*GREETING[:5], chunk(choices=[], usage=usage))))
     assert told.usage.estimated
     assert told.usage.input_tokens > 0
@@ -119,12 +130,12 @@ async def test_usage_that_cannot_be_true_is_counted_by_us_and_marked(usage: Any)
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
-async def test_usage_that_is_no_number_is_counted_by_us_and_marked(number: bytes) -> None:
+async def test_r06_usage_that_is_no_number_is_counted_by_us_and_marked(number: bytes) -> None:
     garbage = b'data: {"choices": [], "usage": {"prompt_tokens": ' + number + b', "completion_tokens": 3}}\n\n'
     assert (await last(sends(events(*GREETING[:5], done=False), garbage))).usage.estimated
 
 
-async def test_usage_told_twice_counts_once() -> None:
+async def test_r06_usage_told_twice_counts_once() -> None:
     growing = [chunk(choices=[], usage=USAGE | {"completion_tokens": count}) for count in (1.0, 3.0)]
     told = await last(sends(events(*GREETING[:5], *growing)))
     assert (told.usage.input_tokens, told.usage.output_tokens, told.usage.estimated) == (19, 3, False)
@@ -154,7 +165,7 @@ async def test_tool_calls_are_put_together_from_their_pieces() -> None:
     assert told.finish_reason == "tool_calls"
 
 
-async def test_calls_that_share_an_index_but_not_an_id_are_two() -> None:
+async def test_u08_calls_that_share_an_index_but_not_an_id_are_two() -> None:
     both = [
         chunk(delta={"tool_calls": [{"index": 0, "id": name, "function": {"name": name, "arguments": {"n": 1}}}]})
         for name in ("first", "second")

@@ -69,7 +69,9 @@ BROKEN: Mapping[str, tuple[Answer, type[UpstreamError]]] = {
 
 
 @pytest.mark.parametrize(("answer", "error"), BROKEN.values(), ids=BROKEN.keys())
-async def test_a_broken_answer_is_an_error_and_never_a_completion(answer: Answer, error: type[UpstreamError]) -> None:
+async def test_u03_u06_u07_u09_u11_a_broken_answer_is_an_error_and_never_a_completion(
+    answer: Answer, error: type[UpstreamError]
+) -> None:
     heard: list[Any] = []
 
     async def listen() -> None:
@@ -106,7 +108,7 @@ STATUSES = [
 
 @pytest.mark.parametrize(("status", "error"), STATUSES)
 @pytest.mark.parametrize("page", [b"", HTML, b'{"error": {"message": "no", "code": "some_code"}}', b'["no"]', b"\xff{"])
-async def test_every_status_maps_to_a_kind_whatever_its_body(
+async def test_u05_every_status_maps_to_a_kind_whatever_its_body(
     status: int, error: type[UpstreamError], page: bytes
 ) -> None:
     raised = await failure_of(sends(page, status=status, kind="application/json", Location="http://127.0.0.1:9/"))
@@ -114,7 +116,7 @@ async def test_every_status_maps_to_a_kind_whatever_its_body(
     assert str(status) in raised.message
 
 
-async def test_a_rate_limit_says_how_long_to_wait() -> None:
+async def test_u04_a_rate_limit_says_how_long_to_wait() -> None:
     raised = await failure_of(sends_json({}, status=429, Retry_After="7"))
     assert raised.retry_after_s == 7
 
@@ -127,7 +129,7 @@ async def test_neither_the_key_nor_the_vendors_words_reach_the_caller() -> None:
     assert KEY not in repr(raised.__cause__)
 
 
-async def test_a_server_that_cannot_be_reached_is_an_error_without_its_address(unused_tcp_port: int) -> None:
+async def test_u01_a_server_that_cannot_be_reached_is_an_error_without_its_address(unused_tcp_port: int) -> None:
     async with fake_openai(never) as fake:
         fake.url = f"http://127.0.0.1:{unused_tcp_port}/?secret=1"
         provider = fake.provider()

@@ -4,17 +4,23 @@ from typing import Any
 
 import orjson
 import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
+from pydantic import TypeAdapter
 
 from app.services.gateway.openai_wire import Sampling, body
 from app.services.gateway.scripted import SCRIPTED
 from graphs.types import Message, ModelRequest, ToolProposal, ToolSpec
 
+KNOWN = TypeAdapter(CompletionCreateParamsStreaming)
+OPTIONAL = CompletionCreateParamsStreaming.__optional_keys__
 ASK = ModelRequest(messages=(Message("user", "Say hello"),))
 TOOL = ToolSpec("calculator", "Adds", {"type": "object", "properties": {"expression": {"type": "string"}}})
 
 
 def written(request: ModelRequest, sampling: Sampling | None = None, **given: Any) -> dict[str, Any]:
     made: dict[str, Any] = orjson.loads(body(request, given.pop("info", SCRIPTED), sampling or Sampling(), **given))
+    assert made.keys() <= CompletionCreateParamsStreaming.__required_keys__ | OPTIONAL
+    KNOWN.validate_python(made)
     return made
 
 
@@ -56,6 +62,18 @@ def test_a_turn_with_tools_is_told_in_the_wires_own_shapes() -> None:
         {"role": "tool", "content": "7", "tool_call_id": "call_1"},
     ]
     assert [tool["function"]["name"] for tool in sent["tools"]] == ["calculator"]
+
+
+CHOICES = [("auto", None), ("none", "none"), ("required", "required"),
+           ("calculator", {"type": "function", "function": {"name": "calculator"}})]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ours", "theirs"), CHOICES)
+def test_the_choice_among_tools_and_the_ends_of_the_answer_are_said(ours: str, theirs: Any) -> None:
+    sent = written(replace(ASK, tools=(TOOL,), tool_choice=ours, stop=("\n", "END")))
+    assert sent.get("tool_choice") == theirs
+    assert sent["stop"] == ["\n", "END"]
+    assert "tool_choice" not in written(replace(ASK, tool_choice=ours)), "there is nothing to choose from"
 
 
 def test_tools_are_not_sent_to_a_model_that_has_none() -> None:
