@@ -337,6 +337,24 @@ def test_a_graphs_run_says_that_its_answer_was_kept(http: httpx.Client, lab: Ups
     assert cards[1]["model"] == "big"
 
 
+def test_a_rag_run_is_answered_anew_once_its_passages_have_changed(door: Served) -> None:
+    def put(text: str) -> None:
+        documents = [{"id": "modes", "title": "Modes", "text": text}]
+        assert owner.post("/api/ai/documents", json={"collection": "shelf", "documents": documents}).is_success
+
+    def cached() -> bool:
+        asking = {"message": "How is dark mode enabled?", "mode": "rag", "model": "kept", "collection": "shelf"}
+        card = owner.post("/api/ai/chat", json=asking).json()
+        assert card["status"] == "completed", card
+        return bool(card["cached"])
+
+    with door.client("owner") as owner:
+        put("Dark mode is enabled with a switch.")
+        assert [cached(), cached()] == [False, True]
+        put("Dark mode is enabled with a lever.")
+        assert [cached(), cached()] == [False, True]
+
+
 @pytest.mark.parametrize("deleted", ["document", "conversation"])
 def test_what_is_deleted_is_not_quoted_from_a_kept_answer(door: Served, lab: Upstream, deleted: str) -> None:
     with door.client("owner") as owner:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.config.schema import CacheConfig, RouteConfig
 from app.records import Payer
@@ -82,6 +84,12 @@ def test_one_word_that_decides_makes_another_question(one: str, other: str) -> N
 def test_what_the_embedder_cannot_read_whole_is_alike_to_nothing(question: str) -> None:
     assert not readable(question)
     assert not alike(question, question)
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_being_alike_goes_both_ways_and_no_text_upsets_it(one: str, other: str) -> None:
+    assert alike(one, other) == alike(other, one)
+    assert not alike(one, f"{one} 7")
 
 
 # Where they are kept
