@@ -34,6 +34,7 @@ _BY_CODE: Final[Mapping[str, int]] = {
     "unauthenticated": 401,
     "upstream_timeout": 504,
     "upstream_rate_limited": 503,
+    "all_unavailable": 503,
     "store_unavailable": 503,
 }
 _CODE_BY_STATUS: Final[Mapping[int, str]] = {

@@ -39,6 +39,11 @@ _BY_CODE: Final[Mapping[str, tuple[str, str, str]]] = {
         "This is a safe answer in its place, and a person has been told. Try again in a moment.",
         "warn",
     ),
+    "continued": (
+        "The answer broke off, and another model went on",
+        "The card names it. Read the place where they meet with care, or ask again.",
+        "warn",
+    ),
     "upstream_rate_limited": ("The model is busy", "Its provider asks to wait. Try again in a minute.", "warn"),
     "upstream_rejected": (
         "The provider refused the call",
@@ -79,6 +84,8 @@ def advice(card: AnswerCard) -> Advice | None:
         return _advise("conflict", "cancelled", "")
     if card.without_model:
         return _advise("upstream", "without_model", "")
+    if card.continued_by:
+        return _advise("upstream", "continued", ", ".join(card.continued_by))
     return None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.console.advice import advice
 from app.records import AnswerCard
 from app.services.gateway.extractive import ExtractiveAnswerer
 from app.services.gateway.meter import Caps, MeteredGateway, RunLimitReached
@@ -117,6 +118,9 @@ async def test_a_continuation_is_an_event_where_it_begins_and_named_on_the_card(
         assert [event.data for event in told] == [{"model": "b"}]
         assert (card.answer, card.continued_by, card.model) == ("Hello dear Ann.", ("b",), "b")
         assert card.usage.calls == 2
+        told_to_people = advice(card)
+        assert told_to_people is not None
+        assert (told_to_people.code, told_to_people.detail) == ("continued", "b")
         assert card.usage.cost_usd_micros == sum(bill.cost_micros for bill in route.books.bills)
         stored = [event.type async for event in bench.runner.events(ANN, answer.run_id)]
         assert stored == answer.types
