@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -25,6 +26,12 @@ def stopped(server: Served, owner: httpx.Client) -> Iterator[httpx.Client]:
         yield client
     for kind, name in (("tenant", "stoppable"), ("model", "scripted")):
         owner.delete(f"/api/ai/switches/{kind}/{name}")
+    # Whatever a switch ended has given its place back.
+    for _ in range(200):
+        if "stoppable" not in owner.get("/api/ai/health").text:
+            return
+        time.sleep(0.05)
+    raise AssertionError("a stopped call keeps its place")
 
 
 def test_a_tenant_that_is_off_is_refused_at_every_door_and_others_are_not(
