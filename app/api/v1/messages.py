@@ -19,6 +19,7 @@ class Messages:
     async def __call__(self, asked: Asked) -> Whole | Streamed:
         """Raises BadRequest, Unsupported, and as chat completions do."""
         body = messages_body(asked.json, max_output_tokens=self._completions.max_output_tokens)
+        asked.headers.append((b"request-id", asked.request_id.encode()))  # where Anthropic's client looks for it
         return await tell(self._completions, asked, body, MessageTeller(body.model or "", asked.request_id))
 
 

@@ -21,6 +21,7 @@ models:
 routes:
   default: {{candidates: [big], retries: 0, timeout_s: 20}}
   either: {{candidates: [big, small], retries: 0, timeout_s: 20}}
+  goes_on: {{candidates: [big, small], retries: 0, timeout_s: 20, on_broken_stream: continue}}
 tenants:
   poor: {{requests_per_minute: 2}}
   narrow: {{models: [small]}}

@@ -241,6 +241,17 @@ def test_unknown_routes_are_told_in_the_same_wire(http: httpx.Client, method: st
     assert answer.json()["error"]["code"]
 
 
+@pytest.mark.parametrize("path", [*BODIES, "/v1/messages/count_tokens", "/v1/models", "/v1/models/big"])
+def test_nothing_is_served_without_a_key(door: Served, lab: Upstream, path: str) -> None:
+    with door.client() as nobody:
+        method = "GET" if "models" in path else "POST"
+        answer = nobody.request(method, path, json=BODIES.get(path, MESSAGE))
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["error"]["type"] == "authentication_error"
+    assert lab.requests == []
+
+
 def test_the_reader_has_one_depth_however_it_is_written() -> None:
     for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
         assert loads(opening * MAX_DEPTH + b"1" + closing * MAX_DEPTH) is not None

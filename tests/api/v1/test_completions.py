@@ -238,6 +238,19 @@ def test_a_stream_that_breaks_says_so_and_is_never_done(door: Served, http: http
         list(client.chat.completions.create(**asked))
 
 
+def test_where_a_route_says_so_another_model_goes_on_and_the_place_is_marked(http: httpx.Client, lab: Upstream) -> None:
+    asked = {"model": "goes_on", "messages": asks("break one two three"), "stream": True}
+    frames = [
+        frame.removeprefix("data: ") for frame in http.post("/v1/chat/completions", json=asked).text.split("\n\n")
+    ]
+    assert frames[-2] == "[DONE]"
+    assert [json.loads(frame)["pilothouse"] for frame in frames[:-2] if "pilothouse" in frame] == [
+        {"continuedBy": "small"}
+    ]
+    assert [turn["role"] for turn in lab.last["messages"]] == ["user", "assistant", "user"]
+    assert "one two three".startswith(lab.last["messages"][1]["content"])
+
+
 def test_a_model_server_that_answers_garbage_is_an_error_of_the_right_kind(door: Served) -> None:
     garbage = [
         {"choices": 5},

@@ -30,6 +30,7 @@ def test_a_message_is_answered_with_its_usage(claude: anthropic.Anthropic, lab: 
     assert block.type == "text"
     assert block.text == "Hello there"
     assert told.stop_reason == "end_turn"
+    assert told._request_id
     assert (told.usage.input_tokens, told.usage.cache_read_input_tokens, told.usage.output_tokens) == (15, 4, 7)
     assert lab.last["messages"][0] == {"role": "system", "content": "Be brief."}
     assert (lab.last["max_tokens"], lab.last["stop"]) == (50, ["END"])
