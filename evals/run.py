@@ -136,7 +136,8 @@ METRICS = (
 
 def summary(frame: pl.DataFrame, chosen: Suite) -> dict[str, dict[str, Interval | None]]:
     """Mean with its interval by metric and model, and under `difference` candidate minus baseline, paired."""
-    refused = (~pl.col("answered")).cast(pl.Float64)
+    # A run that failed neither refused nor answered.
+    refused = pl.when(pl.col("status") == "completed").then((~pl.col("answered")).cast(pl.Float64))
     frame = frame.with_columns(
         refused_unanswerable=pl.when(~pl.col("answerable")).then(refused),
         answered_answerable=pl.when(pl.col("answerable")).then(1 - refused),
