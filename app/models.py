@@ -197,7 +197,7 @@ async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedd
                 base_url=str(place.base_url),
                 api_key=key,
                 served_name=model.model,
-                timeouts=Timeouts(connect_s=place.connect_timeout_s),
+                timeouts=Timeouts.of_routes(place.connect_timeout_s),
                 max_connections=place.max_connections,
             )
         case "llamacpp":
@@ -226,7 +226,7 @@ async def _embeddings(place: ProviderConfig, name: str, model: ModelConfig, key:
                 api_key=key,
                 served_name=model.model,
                 dimensions=model.dimensions,
-                timeouts=Timeouts(connect_s=place.connect_timeout_s),
+                timeouts=Timeouts.of_routes(place.connect_timeout_s),
                 max_connections=place.max_connections,
             )
         case "llamacpp":

@@ -101,3 +101,15 @@ def test_the_embedded_embedding_model_can_be_granted_and_not_be_routed_to() -> N
     assert granted.tenants["acme"].models == ("all-minilm-l6-v2",)
     with pytest.raises(ConfigInvalid):
         parse("routes: {default: {candidates: [all-minilm-l6-v2]}}")
+
+
+async def test_a_configured_model_has_no_deadline_nearer_than_its_routes_may_give_it(
+    embedder: MiniLmEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = "http://127.0.0.1:9"
+    async with opened(MODELS.format(openai=nowhere, anthropic=nowhere), embedder, tmp_path, monkeypatch) as gateway:
+        for name in ("big", "wise", "vectors"):
+            provider: Any = gateway.router.targets[name].provider
+            kept = provider._timeouts
+            assert min(kept.first_token_s, kept.between_tokens_s, kept.total_s) == 3_600  # the most that a route takes
+            assert kept.connect_s == 5

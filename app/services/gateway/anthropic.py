@@ -65,7 +65,7 @@ class AnthropicProvider:
             base_url=place.base_url or BASE_URL,
             api_key=key,
             served_name=model.model,
-            timeouts=Timeouts(connect_s=place.connect_timeout_s),
+            timeouts=Timeouts.of_routes(place.connect_timeout_s),
             cache_prompts=bool(place.arguments.get("cache_prompts", True)),
             max_connections=place.max_connections,
         )

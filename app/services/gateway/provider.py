@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from graphs.types import Completion, Delta, FinishReason, ModelInfo, ModelRequest, Usage
 
@@ -38,6 +38,11 @@ class Timeouts:
     first_token_s: float = 60.0
     between_tokens_s: float = 30.0
     total_s: float = 300.0
+
+    @classmethod
+    def of_routes(cls, connect_s: float) -> Self:
+        """For a model of the configuration: its routes say how long it may take, up to an hour."""
+        return cls(connect_s, 3_600.0, 3_600.0, 3_600.0)
 
 
 @dataclass(slots=True)

@@ -125,7 +125,7 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHistory.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 def test_it_opens_at_the_share_of_failures_and_not_before_there_are_enough_calls() -> None:
