@@ -8,6 +8,8 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import orjson
@@ -16,6 +18,7 @@ import pytest
 from app.api.v1.completions import Completions
 from app.api.v1.door import Asked, Streamed, Whole
 from app.records import Principal
+from app.services.gateway.attempt import LONGEST_COOL_DOWN_S, SHORT_COOL_DOWN_S
 from app.services.gateway.breaker import BreakerPolicy
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.provider import Timeouts
@@ -234,6 +237,34 @@ async def test_u05_each_status_does_what_it_should(wire: str, status: int, falls
         with pytest.raises(UpstreamRejected):
             await faulty.ask()
         assert (faulty.route.books.told, faulty.route.state("a")) == ([("a", "failed")], state)
+
+
+def in_20_s() -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    ("header", "value", "least_s", "most_s"),
+    [
+        ("Retry-After", "7", 7, 7),
+        ("Retry-After", in_20_s, 10, 20),
+        ("retry-after-ms", "2500", 2.5, 2.5),
+        ("Retry-After", "1000000000", LONGEST_COOL_DOWN_S, LONGEST_COOL_DOWN_S),
+        ("Retry-After", "-5", SHORT_COOL_DOWN_S, SHORT_COOL_DOWN_S),
+        ("Retry-After", "soon", SHORT_COOL_DOWN_S, SHORT_COOL_DOWN_S),
+        ("X-Nothing", "0", SHORT_COOL_DOWN_S, SHORT_COOL_DOWN_S),
+    ],
+)
+async def test_u04_a_429_rests_for_as_long_as_its_header_says_in_every_spelling(
+    wire: str, header: str, value: Any, least_s: float, most_s: float
+) -> None:
+    told = value() if callable(value) else value
+    busy = chaos.answers("429 Too Many Requests", b"{}", **{header.replace("-", "_"): told})
+    async with faults(wire, busy, chaos.hello) as faulty:
+        await falls_back(faulty, state="closed")
+        rest_s = faulty.route.targets["a"].breaker.wait_s(faulty.route.clock())
+        assert least_s <= round(rest_s, 6) <= most_s
 
 
 @pytest.mark.parametrize("wire", ["typed", "streamed"])
