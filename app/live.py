@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
-from app.records import RunEvent
+from app.records import AnswerCard, RunEvent
 
 # After one of these, a stream ends. A run that waits for an approval goes on in a later stream.
 LAST_EVENTS: Final = frozenset({"run.completed", "run.failed", "approval.required"})
@@ -16,8 +16,11 @@ LAST_EVENTS: Final = frozenset({"run.completed", "run.failed", "approval.require
 class LiveRun:
     """An append-only log with waiting readers."""
 
-    def __init__(self, run_id: str, *, first_number: int = 1) -> None:
-        self.run_id = run_id
+    def __init__(self, run_id: str, *, tenant_id: str = "", user_id: str = "", first_number: int = 1) -> None:
+        self.run_id, self.tenant_id, self.user_id = run_id, tenant_id, user_id
+        self.card: AnswerCard | None = None
+        """How the run ended, once that is stored."""
+        self.from_the_start = first_number == 1
         self.events: list[RunEvent] = []
         self.readers = 0
         self.attached = asyncio.Event()

@@ -169,11 +169,11 @@ class Runner:
         """Write an admitted run down and set it off; its ticket is released when it ends."""
         tenant, user, run_id = job.principal.tenant_id, job.principal.user_id, job.run_id
         request, conversation_id = job.request, job.conversation_id
-        # Last of what can be refused, so that a refusal leaves nothing behind.
+        title: str | None = None
         if not conversation_id:
-            title = " ".join(message.split())[:TITLE_CHARS]
-            conversation_id = (await self._store.conversations.create(tenant, user, title)).conversation_id
+            title, conversation_id = " ".join(message.split())[:TITLE_CHARS], uuid4().hex
             job = replace(job, conversation_id=conversation_id)
+        # Last of what can be refused, so that a refusal leaves nothing behind.
         await self._store.runs.start(
             run_id=run_id,
             tenant_id=tenant,
@@ -185,6 +185,7 @@ class Runner:
             key_id=job.principal.key_id,
             created_at=job.created_at,
             asked={"collection": request.collection, "model": request.model, "where": request.where},
+            opens=title,
         )
         live = self._open(job)
         live.emit("run.started", {"requestId": run_id, "conversationId": conversation_id, "mode": request.mode})
@@ -195,14 +196,24 @@ class Runner:
 
     async def run(self, principal: Principal, request: RunRequest) -> AnswerCard:
         """Run to the end, or to an approval. A failed run gives its card too: look at `status` and `error`."""
-        run_id = await self.start(principal, request)
+        return await self.attend(principal, await self.start(principal, request))
+
+    async def attend(self, principal: Principal, run_id: str) -> AnswerCard:
+        """Read a run to its end, or to an approval, and give its card. Raises Missing."""
+        live = self._live_for(principal, run_id)
         async with aclosing(self.events(principal, run_id)) as events:
             async for _ in events:
                 pass
-        return await self.card(principal, run_id)
+        return live.card if live is not None and live.card is not None else await self.card(principal, run_id)
 
     async def events(self, principal: Principal, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """The run's events numbered above `after`: stored ones, then those of the part in flight as they come."""
+        live = self._live_for(principal, run_id)
+        if live is not None and live.from_the_start:
+            async with aclosing(live.read(after)) as whole:
+                async for item in whole:
+                    yield item
+            return
         record = await self._record(principal, run_id)
         live = self._live.get(run_id)
         stored = await self._store.runs.events(run_id, record.tenant_id, after)
@@ -319,7 +330,8 @@ class Runner:
         return message
 
     def _open(self, job: Job, first_number: int = 1) -> LiveRun:
-        live = LiveRun(job.run_id, first_number=first_number)
+        who = job.principal
+        live = LiveRun(job.run_id, tenant_id=who.tenant_id, user_id=who.user_id, first_number=first_number)
         self._live[job.run_id] = live
         return live
 
@@ -497,7 +509,7 @@ class Runner:
                 detail=leg.gateway.failed_over.code,
             )
         says = [("assistant", finished.answer)] if status in {"completed", "blocked"} and finished.answer else []
-        await self._store.runs.finish(
+        stored = await self._store.runs.finish(
             job.run_id,
             finished,
             events=[*live.events, closing],
@@ -508,6 +520,8 @@ class Runner:
             await self._forget(job)
         log_run(finished, tenant_id=job.principal.tenant_id, user_id=job.principal.user_id)
         self._ended(finished)
+        if stored:
+            live.card = finished
         live.emit(*last)
 
     async def _forget(self, job: Job) -> None:
@@ -560,6 +574,13 @@ class Runner:
             spans=(),
             message_appends=[("user", record.message)],
         )
+
+    def _live_for(self, principal: Principal, run_id: str) -> LiveRun | None:
+        """The run in flight, if this caller may know of it: what is not stored yet needs no look into the store."""
+        live = self._live.get(run_id)
+        if live is None or live.tenant_id != principal.tenant_id:
+            return None
+        return live if principal.may("runs") or live.user_id == principal.user_id else None
 
     async def _record(self, principal: Principal, run_id: str) -> RunRecord:
         sees_all = principal.may("runs")

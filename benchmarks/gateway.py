@@ -137,6 +137,12 @@ def rss_mib(process: subprocess.Popen[bytes]) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
+def cpu_s(pid: int) -> float:
+    """What a process has used so far, its threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 async def compare(targets: list[Target], rounds: int, seconds: float) -> dict[tuple[str, str], list[Load]]:
     """Every target in every setting, turn by turn."""
     settings = [

@@ -4,8 +4,9 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 BODY: Final = {"messages": [{"role": "user", "content": "Say a few words about the harbour."}], "max_tokens": 64}
 
@@ -32,8 +33,9 @@ class Load:
     failed: int
 
 
-def request_bytes(target: Target, *, stream: bool) -> bytes:
-    body = json.dumps(BODY | {"model": target.model, "stream": stream}, separators=(",", ":")).encode()
+def request_bytes(target: Target, *, stream: bool, content: Mapping[str, Any] | None = None) -> bytes:
+    asked = BODY | {"model": target.model, "stream": stream} if content is None else content
+    body = json.dumps(asked, separators=(",", ":")).encode()
     head = (
         f"POST {target.path} HTTP/1.1\r\nhost: 127.0.0.1:{target.port}\r\nauthorization: Bearer {target.key}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -90,15 +92,23 @@ class _Caller(asyncio.Protocol):
             self._done.set_result(None)
 
 
-async def load(target: Target, *, at_once: int, seconds: float, stream: bool, most: int = 1 << 60) -> Load:
-    """Call for so long, or until every connection has made `most` calls."""
+async def load(
+    target: Target,
+    *,
+    at_once: int,
+    seconds: float,
+    stream: bool,
+    most: int = 1 << 60,
+    body: Mapping[str, Any] | None = None,
+) -> Load:
+    """Call for so long, or until every connection has made `most` calls. `body` in place of a chat completion's."""
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
     callers: list[_Caller] = []
     waits: list[asyncio.Future[None]] = []
     for _ in range(at_once):
         done: asyncio.Future[None] = loop.create_future()
-        caller = _Caller(request_bytes(target, stream=stream), began + seconds, done, most)
+        caller = _Caller(request_bytes(target, stream=stream, content=body), began + seconds, done, most)
         await loop.create_connection(lambda caller=caller: caller, "127.0.0.1", target.port)
         callers.append(caller)
         waits.append(done)

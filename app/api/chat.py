@@ -1,7 +1,6 @@
 """POST /api/ai/chat: a message to a graph, answered with the answer card or with its events."""
 
 import asyncio
-from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Request
@@ -55,8 +54,8 @@ async def chat(asked: Annotated[ChatIn, Body()], request: Request, bench: Bench,
     if asked.stream:
         response: Response = EventStream(bench.runner.events(principal, run_id))
     else:
-        await _settled_or_left(request, bench, principal, run_id)
-        response = answered(await bench.runner.card(principal, run_id))
+        card = await _settled_or_left(request, bench, principal, run_id)
+        response = answered(card or await bench.runner.card(principal, run_id))
     response.headers.update(limits)
     return response
 
@@ -71,20 +70,14 @@ def answered(card: AnswerCard) -> Response:
     return Response(card.model_dump_json(by_alias=True), media_type="application/json")
 
 
-async def _settled_or_left(request: Request, bench: Bench, principal: Principal, run_id: str) -> None:
-    """Attend the run like a reader of its stream, so that a client that hangs up lets go of it."""
-
-    async def attend() -> None:
-        async with aclosing(bench.runner.events(principal, run_id)) as events:
-            async for _ in events:
-                pass
-
-    attending, leaving = asyncio.create_task(attend()), asyncio.create_task(left(request.receive))
+async def _settled_or_left(request: Request, bench: Bench, principal: Principal, run_id: str) -> AnswerCard | None:
+    """Attend the run like a reader of its stream, so that a client that hangs up lets go of it; None if it did."""
+    attending = asyncio.create_task(bench.runner.attend(principal, run_id))
+    leaving = asyncio.create_task(left(request.receive))
     try:
         await asyncio.wait({attending, leaving}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (attending, leaving):
             task.cancel()
         await asyncio.wait({attending, leaving})
-    if not attending.cancelled():
-        attending.result()
+    return None if attending.cancelled() else attending.result()

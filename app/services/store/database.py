@@ -10,15 +10,16 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from sqlalchemy import Connection, Table, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.services.store.migrate import migrate
+from app.services.store.together import Together
 from graphs.errors import UpstreamError
 
 BUSY_TIMEOUT_S: Final = 30.0
@@ -27,6 +28,7 @@ DRIVERS: Final = ("sqlite+aiosqlite", "postgresql+psycopg")
 _WRITES: Final = "pilothouse_writes"
 
 Clock = Callable[[], datetime]
+R = TypeVar("R")
 
 
 class StoreUnavailable(UpstreamError):
@@ -47,6 +49,7 @@ class Database:
         self._engine = engine
         self._writer = engine.execution_options(**{_WRITES: True})
         self._queue = asyncio.Lock() if engine.dialect.name == "sqlite" else None
+        self._together = None if self._queue is None else Together(_one_writer(engine.url), self._queue)
 
     @classmethod
     async def open(cls, url: str, clock: Clock = utc_now) -> Self:
@@ -75,6 +78,8 @@ class Database:
         return cls(engine, clock)
 
     async def close(self) -> None:
+        if self._together is not None:
+            await self._together.close()
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -92,9 +97,32 @@ class Database:
             await stack.enter_async_context(_translated())
             yield await stack.enter_async_context(self._writer.begin())
 
+    async def commit(self, work: Callable[[Connection], R]) -> R:
+        """A whole transaction as a function, which may be run again: for what every request writes, at a fraction of
+        what `write` costs. Raises StoreUnavailable, and what the work raises, with nothing kept."""
+        async with _translated():
+            if self._together is not None:
+                return await self._together.commit(work)
+            async with self._writer.begin() as connection:
+                return await connection.run_sync(work)
+
     def insert(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
         """An INSERT that knows ON CONFLICT, which SQLAlchemy spells by dialect."""
         return sqlite.insert(table) if self._queue is not None else postgresql.insert(table)
+
+
+def _one_writer(url: URL) -> Engine:
+    """A connection of SQLite's own driver, for one thread."""
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        json_serializer=_json,
+        pool_size=1,
+        max_overflow=0,
+        connect_args={"check_same_thread": False},
+    ).execution_options(**{_WRITES: True})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
-from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -45,8 +45,12 @@ class Runs:
         key_id: str,
         created_at: datetime,
         asked: Mapping[str, Any] | None = None,
+        opens: str | None = None,
     ) -> None:
-        """Write the row, status running. Raises Missing for a conversation of someone else, Conflict for a used id."""
+        """Write the row, status running; with `opens`, the title of a new conversation, that one too.
+
+        Raises Missing for a conversation of someone else, Conflict for a used id.
+        """
         row = {
             "run_id": run_id,
             "tenant_id": tenant_id,
@@ -60,15 +64,21 @@ class Runs:
             "key_id": key_id,
             "created_at": created_at,
         }
-        async with self._db.write() as connection:
-            if conversation_id is not None:
+        opened = {name: row[name] for name in ("conversation_id", "tenant_id", "user_id", "created_at")}
+
+        def write(connection: Connection) -> None:
+            if opens is not None:
+                connection.execute(insert(conversations), [opened | {"title": opens}])
+            elif conversation_id is not None:
                 mine = select(conversations.c.conversation_id).where(owned(conversation_id, tenant_id, user_id))
-                if (await connection.execute(mine)).first() is None:
+                if connection.execute(mine).first() is None:
                     raise Missing("no such conversation")
-            try:
-                await connection.execute(insert(runs).values(row))
-            except IntegrityError as error:
-                raise Conflict("a run with this id exists") from error
+            connection.execute(insert(runs), [row])
+
+        try:
+            await self._db.commit(write)
+        except IntegrityError as error:
+            raise Conflict("a run with this id exists") from error
 
     async def finish(
         self,
@@ -86,22 +96,21 @@ class Runs:
         """
         now = self._db.clock()
         ended = {"ended_at": now} if card.status in TERMINAL else {}
-        change = (
-            update(runs)
-            .where(runs.c.run_id == run_id, runs.c.ended_at.is_(None))
-            .values(_outcome(card) | ended)
-            .returning(runs.c.conversation_id, runs.c.tenant_id)
-        )
-        async with self._db.write() as connection:
-            run = (await connection.execute(change)).first()
+        outcome = _outcome(card) | ended
+
+        def write(connection: Connection) -> bool:
+            change = update(runs).where(runs.c.run_id == run_id, runs.c.ended_at.is_(None)).values(outcome)
+            run = connection.execute(change.returning(runs.c.conversation_id, runs.c.tenant_id)).first()
             if run is None:
                 return False
-            await self._append_events(connection, run_id, events)
-            await self._append_spans(connection, run_id, spans)
+            self._append_events(connection, run_id, events)
+            self._append_spans(connection, run_id, spans)
             if run.conversation_id is not None:
                 shared = {"conversation_id": run.conversation_id, "tenant_id": run.tenant_id, "created_at": now}
-                await self._append_messages(connection, run_id, message_appends, shared)
-        return True
+                self._append_messages(connection, run_id, message_appends, shared)
+            return True
+
+        return await self._db.commit(write)
 
     async def get(self, run_id: str, tenant_id: str, user_id: str | None) -> RunRecord:
         """Raises Missing. `user_id` None reaches every user of the tenant."""
@@ -196,19 +205,19 @@ class Runs:
         if (await connection.execute(query)).first() is None:
             raise Missing("no such run")
 
-    async def _append_events(self, connection: AsyncConnection, run_id: str, fresh: Sequence[RunEvent]) -> None:
+    def _append_events(self, connection: Connection, run_id: str, fresh: Sequence[RunEvent]) -> None:
         rows = [{"run_id": run_id, "number": event.number, "type": event.type, "data": event.data} for event in fresh]
         if rows:
-            await connection.execute(self._db.insert(events).on_conflict_do_nothing(), rows)
+            connection.execute(self._db.insert(events).on_conflict_do_nothing(), rows)
 
-    async def _append_spans(self, connection: AsyncConnection, run_id: str, fresh: Sequence[SpanRecord]) -> None:
+    def _append_spans(self, connection: Connection, run_id: str, fresh: Sequence[SpanRecord]) -> None:
         rows = [{c.name: getattr(span, c.name) for c in _SPAN_COLUMNS} | {"run_id": run_id} for span in fresh]
         if rows:
-            await connection.execute(self._db.insert(spans).on_conflict_do_nothing(), rows)
+            connection.execute(self._db.insert(spans).on_conflict_do_nothing(), rows)
 
-    async def _append_messages(
+    def _append_messages(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         run_id: str,
         fresh: Sequence[tuple[str, str]],
         shared: Mapping[str, Any],
@@ -224,9 +233,7 @@ class Runs:
             for place, (role, content) in enumerate(fresh)
         ]
         if rows:
-            await connection.execute(
-                self._db.insert(messages).on_conflict_do_nothing(index_elements=["message_id"]), rows
-            )
+            connection.execute(self._db.insert(messages).on_conflict_do_nothing(index_elements=["message_id"]), rows)
 
     # Last: from here on `list` is this method.
     async def load(self, run_id: str) -> RunRecord:
