@@ -23,7 +23,7 @@ from app.config.price import usd_to_micros
 from app.config.schema import Config
 from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
-from app.records import Payer, Principal
+from app.records import CardUsage, Payer, Principal
 from app.runner import Job, MakeContext, Runner
 from app.services.access.access import Access
 from app.services.access.issuer import Issuer
@@ -337,7 +337,9 @@ def _context_maker(
         tenant, user = job.principal.tenant_id, job.principal.user_id
         request = job.request
         payer = Payer(tenant, user, job.principal.key_id, request.feature, job.run_id, job.run_id)
-        metered = MeteredGateway(gateway, trace, request.model, payer=payer, safe_answer=config.safe_answer, caps=caps)
+        used = CardUsage() if job.earlier is None else job.earlier.usage
+        left = caps.left(used.input_tokens + used.output_tokens, used.cost_usd_micros)
+        metered = MeteredGateway(gateway, trace, request.model, payer=payer, safe_answer=config.safe_answer, caps=left)
         metered.describe()  # an unknown model is refused before there is a run
         retriever = TenantRetriever(library, tenant, trace)
         tools = (

@@ -34,6 +34,13 @@ class Caps:
     tokens: int | None = None
     cost_micros: int | None = None
 
+    def left(self, tokens: int, cost_micros: int) -> "Caps":
+        """What is left of them for a run that goes on after it has used so much."""
+        return Caps(
+            None if self.tokens is None else max(0, self.tokens - tokens),
+            None if self.cost_micros is None else max(0, self.cost_micros - cost_micros),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
