@@ -69,12 +69,12 @@ class Guard:
             await self._admit(scope, receive, watched)
         except (PilothouseError, HTTPException) as error:
             await watched.refuse(_refusal(scope, error), receive)
-        except Exception:
+        except Exception as error:
             # The edge of a request: the cause goes to the log under the id that the caller gets.
             log.exception("request failed", extra={"requestId": scope["request_id"], "path": _path(scope)})
             if watched.status is not None:
                 raise  # half an answer is out: only breaking off tells the client that it is not whole
-            await watched.refuse(unexpected(scope["request_id"]), receive)
+            await watched.refuse(_refusal(scope, error), receive)
         finally:
             watched.log_line()
             self._count(scope, state.bench, watched)
@@ -231,7 +231,7 @@ def _too_large(limit_bytes: int) -> Refused:
     return Refused(413, "too_large", f"the body may have {limit_bytes} bytes here")
 
 
-def _refusal(scope: Scope, error: PilothouseError | HTTPException) -> Response:
+def _refusal(scope: Scope, error: Exception) -> Response:
     request_id = scope["request_id"]
     if scope["path"].startswith(V1):
         told = refusal(error)
@@ -243,7 +243,7 @@ def _refusal(scope: Scope, error: PilothouseError | HTTPException) -> Response:
         return from_http(error, request_id)
     if isinstance(error, Unauthenticated) and _is_page_visit(scope):
         return RedirectResponse(f"/login?next={quote(scope['path'])}" if scope["path"] != "/" else "/login", 302)
-    return from_error(error, request_id)
+    return from_error(error, request_id) if isinstance(error, PilothouseError) else unexpected(request_id)
 
 
 def _is_page_visit(scope: Scope) -> bool:

@@ -36,7 +36,7 @@ class ResponseTeller(Teller):
             "incomplete_details": {"reason": reason} if reason else None,
             "model": self._model,
             "output": self._output,
-            "usage": None if self._usage is None else _usage(self._usage),
+            "usage": None if self._usage is None else _usage(self._usage, self.reasoning_tokens),
             **self._echo,
             **self.extra,
         }
@@ -125,11 +125,11 @@ def _content(part: Part) -> dict[str, Any]:
     return {"type": "output_text", "text": part.text, "annotations": [], "logprobs": []}
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _usage(usage: Usage, reasoning_tokens: int) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_input_tokens},
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }

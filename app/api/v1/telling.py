@@ -46,6 +46,7 @@ class Teller(ABC):
         self.parts: list[Part] = []
         self.finish = ""
         self.extra: dict[str, Any] = {}
+        self.reasoning_tokens = 0
         self._open: Part | None = None
         self._calls: dict[Any, Part] = {}
         self._begun = False
@@ -58,9 +59,11 @@ class Teller(ABC):
             self._begin()
         if "pilothouse" in data:
             self.extra = {"pilothouse": data["pilothouse"]}
+        if isinstance(usage := data.get("usage"), dict):
+            self.reasoning_tokens = _reasoning_tokens(usage)
         choices = data.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and choice.get("index") in {0, None}:
+            if isinstance(choice, dict) and choice.get("index") in (0, None):
                 self._choice(choice)
         return self._flush()
 
@@ -153,6 +156,13 @@ class Teller(ABC):
         if self._open is not None:
             part, self._open = self._open, None
             self._closed(part)
+
+
+def _reasoning_tokens(usage: Mapping[str, Any]) -> int:
+    """How many of the answer's tokens were thought and not said; 0 where the server does not tell."""
+    details = usage.get("completion_tokens_details")
+    tokens = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return tokens if isinstance(tokens, int) and tokens > 0 else 0
 
 
 def _texts(content: Any) -> Iterator[str]:

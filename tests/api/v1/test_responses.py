@@ -29,6 +29,7 @@ def test_a_text_is_answered_with_its_usage(client: openai.OpenAI, lab: Upstream)
     assert told.usage is not None
     assert (told.usage.input_tokens, told.usage.output_tokens, told.usage.total_tokens) == (19, 7, 26)
     assert told.usage.input_tokens_details.cached_tokens == 4
+    assert told.usage.output_tokens_details.reasoning_tokens == 3
     assert (told.instructions, told.max_output_tokens, told.temperature) == ("Be brief.", 50, 0.5)
     assert lab.last["messages"] == [
         {"role": "system", "content": "Be brief."},
@@ -58,7 +59,7 @@ def test_a_stream_tells_the_events_in_the_order_of_the_wire(client: openai.OpenA
     assert last.type == "response.completed"
     assert last.response.output_text == "Hello there, world"
     assert last.response.usage is not None
-    assert last.response.usage.total_tokens == 26
+    assert (last.response.usage.total_tokens, last.response.usage.output_tokens_details.reasoning_tokens) == (26, 3)
 
 
 def test_a_function_is_called_and_its_output_taken(client: openai.OpenAI, lab: Upstream) -> None:

@@ -15,7 +15,13 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-USAGE = {"prompt_tokens": 19, "completion_tokens": 7, "total_tokens": 26, "prompt_tokens_details": {"cached_tokens": 4}}
+USAGE = {
+    "prompt_tokens": 19,
+    "completion_tokens": 7,
+    "total_tokens": 26,
+    "prompt_tokens_details": {"cached_tokens": 4},
+    "completion_tokens_details": {"reasoning_tokens": 3},
+}
 
 
 @dataclass
