@@ -245,11 +245,11 @@ class Outage:
         link: Link = ledger._committer._link
         commit, self.begun = ledger._committer._commit, 0
 
-        def committed(batch: list[object]) -> list[object]:
+        def committed(on: Link, batch: list[object]) -> list[object]:
             if self.down:
                 self.failures += 1
                 raise Away("no route to host")
-            results = commit(batch)
+            results = commit(on, batch)
             if self.lose_answers:
                 self.failures += 1
                 link.close()
@@ -355,7 +355,7 @@ async def test_settling_survives_the_cancellation_of_whoever_asked_for_it(store_
 async def test_a_deadlock_is_tried_again_and_nobody_hears_of_it(tmp_path, monkeypatch: pytest.MonkeyPatch):
     async with books(f"sqlite+aiosqlite:///{tmp_path / 'l.db'}") as book:
         ledger, failures = book.open(), [2]
-        write_many = ledger._committer._link.write_many
+        write_many = Link.write_many
 
         def deadlocked(*given: object) -> int:
             if failures[0]:
@@ -363,7 +363,7 @@ async def test_a_deadlock_is_tried_again_and_nobody_hears_of_it(tmp_path, monkey
                 raise Again("deadlock detected")
             return write_many(*given)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(ledger._committer._link, "write_many", deadlocked)
+        monkeypatch.setattr(Link, "write_many", deadlocked)
         await spend(ledger, 5, LIMIT)
         assert failures == [0]
 
