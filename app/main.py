@@ -74,6 +74,7 @@ async def _open(
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
+    bench.watch.begin()
     if announce is not None:
         announce(bench.login_link())
 

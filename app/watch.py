@@ -35,9 +35,15 @@ class Watch:
     def __init__(self, switches: Switches, alerts: Alerts, metrics: Metrics, recent: Recent) -> None:
         self.switches, self.alerts, self.metrics, self.recent = switches, alerts, metrics, recent
         self.loop = LoopWatch(self._late)
+        self.tasks: set[asyncio.Task[None]] = set()
         self._stops: list[Stop] = []
         self._asking: Callable[[str], frozenset[str]] = lambda _: frozenset()
         switches.on_change(self._changed)
+
+    def begin(self) -> None:
+        """Watch how late the loop is. For a server that has started: loading its libraries holds the loop for seconds,
+        and a notebook's cells hold it as they like."""
+        self.tasks.add(asyncio.create_task(self.loop.keep(), name="loop watch"))
 
     def barred(self, payer: Payer) -> SwitchedOff | None:
         """Why nothing of this payer's may go on; None where it may."""
@@ -76,8 +82,8 @@ class Watch:
 
 
 @asynccontextmanager
-async def open_watch(database: Database, config: AlertConfig, *, serving: bool) -> AsyncIterator[Watch]:
-    """Look at the switches and keep looking. Only where somebody is `serving` is it of interest how late the loop is.
+async def open_watch(database: Database, config: AlertConfig) -> AsyncIterator[Watch]:
+    """Look at the switches and keep looking; tell what is noticed.
 
     Raises Invalid for a webhook that is no URL, StoreUnavailable.
     """
@@ -85,18 +91,16 @@ async def open_watch(database: Database, config: AlertConfig, *, serving: bool) 
     alerts = Alerts(database, shares=config.budget_shares, courier=webhook)
     watch = Watch(Switches(database), alerts, Metrics(), Recent(now=database.clock))
     await watch.switches.refresh()
-    tasks = {
+    watch.tasks |= {
         asyncio.create_task(watch.switches.keep(), name="switches"),
         asyncio.create_task(alerts.keep(), name="alerts"),
     }
-    if serving:
-        tasks.add(asyncio.create_task(watch.loop.keep(), name="loop watch"))
     try:
         yield watch
     finally:
-        for task in tasks:
+        for task in watch.tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait(watch.tasks)
         try:
             await alerts.tell()
         except PilothouseError:

@@ -155,7 +155,7 @@ async def open_workbench(
         owner_key = ensure_owner_key(home, settings.owner_key.get_secret_value() if settings.owner_key else None)
         store = await Store.open(settings.store_url, clock)
         stack.push_async_callback(store.close)
-        watch = await stack.enter_async_context(open_watch(store.database, config.alerts, serving=serving))
+        watch = await stack.enter_async_context(open_watch(store.database, config.alerts))
         owner = await store.keys.import_owner(owner_key)
         secret = session_secret(home)
         verifier, oidc_login = _oidc(settings, secret)

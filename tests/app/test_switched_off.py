@@ -52,7 +52,7 @@ async def test_asi10_a_switch_of_another_process_stops_a_running_loop_within_two
 ) -> None:
     async with (
         lite(tmp_path, lambda _: endless(), embedder) as bench,
-        open_watch(bench.store.database, AlertConfig(), serving=False) as watch,
+        open_watch(bench.store.database, AlertConfig()) as watch,
     ):
         watch.stops(bench.runner.stop)
         loops = await bench.runner.start(ANN, RunRequest("go on for ever"))

@@ -25,9 +25,9 @@ ASK = ModelRequest(messages=(Message("user", "Say hello"),))
 
 
 @asynccontextmanager
-async def watching(url: str, config: AlertConfig, *, serving: bool = False) -> AsyncIterator[tuple[Watch, Store]]:
+async def watching(url: str, config: AlertConfig) -> AsyncIterator[tuple[Watch, Store]]:
     store = await Store.open(url)
-    async with open_watch(store.database, config, serving=serving) as watch:
+    async with open_watch(store.database, config) as watch:
         yield watch, store
     await store.close()
 
@@ -114,7 +114,8 @@ async def test_a_model_has_its_series_before_its_first_call(url: str) -> None:
 
 
 async def test_k08_a_loop_that_stood_still_is_an_alert(url: str) -> None:
-    async with watching(url, AlertConfig(), serving=True) as (watch, _):
+    async with watching(url, AlertConfig()) as (watch, _):
+        watch.begin()
         await asyncio.sleep(0.15)
         time.sleep(LATE_S + 0.2)  # noqa: ASYNC251 - it is what must not be done
         async with asyncio.timeout(30):
