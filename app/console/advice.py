@@ -50,6 +50,17 @@ _BY_CODE: Final[Mapping[str, tuple[str, str, str]]] = {
         "Asking again cannot help. Check the model's name and key in the settings, or choose another model.",
         "bad",
     ),
+    "upstream_unauthorized": (
+        "The provider does not take the key",
+        "Whoever runs this server has to see to the key or the account behind it. Until then, choose another model.",
+        "bad",
+    ),
+    "upstream_not_found": (
+        "The provider does not know the model",
+        "Whoever runs this server has to see to its name in the settings. Until then, choose another model.",
+        "bad",
+    ),
+    "upstream_too_long": ("Too long for the model", "Shorten the message, or choose a model with more room.", "warn"),
     "unauthenticated": ("Signed out", "Open the console link again to sign in.", "warn"),
 }
 _BY_KIND: Final[Mapping[str, tuple[str, str, str]]] = {
