@@ -48,9 +48,9 @@ class LangChainEmbeddings(Embeddings):
         except Exception as error:  # of any vendor's integration: nobody can list its classes
             told = error_of(self.info.name, error, self._secret)
             raise told from told.__cause__
-        told = checked(self.info.name, vectors, len(texts), self._dimensions)
+        found = checked(self.info.name, vectors, len(texts), self._dimensions)
         read = await asyncio.to_thread(lambda: sum(map(estimate_tokens, texts)))
-        return Embedded(told, self.info.name, Usage(read, estimated=True), self.info.version or self.info.name)
+        return Embedded(found, self.info.name, Usage(read, estimated=True), self.info.version or self.info.name)
 
     async def close(self) -> None:
         self._closed = True

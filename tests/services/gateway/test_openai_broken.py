@@ -6,6 +6,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.services.gateway.anthropic import AnthropicProvider
+from app.services.gateway.openai import OpenAiProvider
 from graphs.errors import (
     UpstreamError,
     UpstreamNotFound,
@@ -138,6 +140,19 @@ async def test_u01_a_server_that_cannot_be_reached_is_an_error_without_its_addre
         await provider.close()
     assert "127.0.0.1" not in raised.value.message
     assert "secret" not in raised.value.message
+
+
+@pytest.mark.parametrize("speaks", [OpenAiProvider, AnthropicProvider])
+@pytest.mark.parametrize("way", ["https://127.0.0.1:{port}", "http://no-such-host.invalid:{port}"], ids=["TLS", "DNS"])
+async def test_u01_a_way_that_breaks_before_the_call_is_an_error(speaks: Any, way: str) -> None:
+    async with fake_openai(never) as fake:
+        port = fake.url.rsplit(":", 1)[1]
+        provider = speaks(fake.provider().info, base_url=way.format(port=port), timeouts=SHORT)
+        with pytest.raises(UpstreamError) as raised:
+            await anext(provider.stream(ASK))
+        await provider.close()
+    assert fake.requests == []
+    assert port not in raised.value.message
 
 
 def test_every_client_error_of_aiohttp_is_caught_as_one() -> None:
