@@ -29,15 +29,17 @@ class Price:
     def cost_micros(self, usage: Usage) -> int:
         """What the call cost, rounded half up to a micro-dollar.
 
-        Tokens read from and written into the provider's prompt cache are parts of the input tokens.
+        Tokens read from and written into the provider's prompt cache are parts of the input tokens. A count below 0,
+        which some adapters hand on, is none.
         """
-        cached = min(usage.cached_input_tokens, usage.input_tokens)
-        written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+        read = max(usage.input_tokens, 0)
+        cached = min(max(usage.cached_input_tokens, 0), read)
+        written = min(max(usage.cache_write_tokens, 0), read - cached)
         picos = (
-            (usage.input_tokens - cached - written) * self.input_picos
+            (read - cached - written) * self.input_picos
             + cached * self.cached_input_picos
             + written * self.cache_write_picos
-            + usage.output_tokens * self.output_picos
+            + max(usage.output_tokens, 0) * self.output_picos
         )
         return (picos + PICOS_PER_MICRO // 2) // PICOS_PER_MICRO
 
@@ -84,21 +86,23 @@ def listed(model: str, provider: ProviderConfig, at: datetime | None = None) -> 
     except LookupError:
         return None
     prices = found.get_prices(at or datetime.now(UTC))
-    base = _dearest(prices.input_mtok)
-    if base is None:
+    if prices.input_mtok is None:
         return None
+    base = _dearest(prices.input_mtok, Decimal(0))
     return Price(
         _picos(base),
-        _picos(_dearest(prices.output_mtok) or Decimal(0)),
-        _picos(_dearest(prices.cache_read_mtok) or base),
-        _picos(_dearest(prices.cache_write_mtok) or base),
+        _picos(_dearest(prices.output_mtok, Decimal(0))),
+        _picos(_dearest(prices.cache_read_mtok, base)),
+        _picos(_dearest(prices.cache_write_mtok, base)),
         f"genai-prices:{vendor.id}/{found.id}",
     )
 
 
-def _dearest(price: Any) -> Decimal | None:
-    """The highest tier of a price of the list, which is a Decimal, tiers, or None."""
-    if price is None or isinstance(price, Decimal):
+def _dearest(price: Any, absent: Decimal) -> Decimal:
+    """The highest tier of a price of the list, which is a Decimal, tiers, or None. A price of 0 is one."""
+    if price is None:
+        return absent
+    if isinstance(price, Decimal):
         return price
     tiers: list[Decimal] = [price.base, *(tier.price for tier in price.tiers)]
     return max(tiers)

@@ -35,6 +35,14 @@ def test_no_usage_costs_more_than_the_worst_case_of_its_tokens(
     assert 0 <= price.cost_micros(usage) <= price.worst_micros(read, wrote)
 
 
+@given(*[st.integers(-1_000_000, 1_000_000)] * 4)
+def test_r06_counts_that_cannot_be_cost_nothing_and_save_nothing(read: int, wrote: int, cached: int, written: int):
+    price = configured(model(Decimal(2), Decimal(8), cached_input_usd_per_mtok=Decimal("0.5")))
+    assert price is not None
+    usage = Usage(read, wrote, cached_input_tokens=cached, cache_write_tokens=written)
+    assert 0 <= price.cost_micros(usage) <= price.worst_micros(max(read, 0), max(wrote, 0))
+
+
 def test_cached_tokens_are_billed_at_their_own_price():
     price = configured(model(Decimal(2), Decimal(8), cached_input_usd_per_mtok=Decimal("0.5")))
     assert price is not None

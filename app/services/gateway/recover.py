@@ -144,6 +144,7 @@ class Recovery:
         """How long to wait before the same model is tried again; None to go on to the next. Raises what is final."""
         if isinstance(error, QuotaExhausted):
             way.last = way.last or error  # a cheaper candidate may still fit the budget
+            way.attempts -= 1  # nothing was asked or booked: the ledger counts calls by their first attempts
             return None
         if not isinstance(error, UpstreamError) or trial.ended is not None or not trial.blamable:
             raise error

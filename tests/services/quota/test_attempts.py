@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -186,6 +186,16 @@ async def test_r13_each_attempt_is_booked_by_itself_and_the_caller_pays_the_sum(
         assert (
             report.total.cost_micros == sum(bill.cost_micros for bill in told) == sum(row.cost_micros for row in rows)
         )
+
+
+async def test_a_candidate_that_the_budget_cannot_cover_is_no_attempt_of_the_call(tmp_path):
+    async with till(tmp_path) as (book, desk):
+        desk.limits = tenants(50_000)
+        dear = Price(2_000_000, 8_000_000_000, 2_000_000, 2_000_000, "config")
+        route = chain({"a": ["Hello"], "b": ["Hello"]}, books=desk, prices={"a": dear})
+        _, completion = await route.ask(replace(ASK, max_tokens=100))
+        assert completion.model == "b"
+        assert book.rows("SELECT model, attempt FROM ledger") == [("b", 1)]
 
 
 async def test_r13_a_call_cancelled_before_its_first_token_pays_for_its_prompt_alone(tmp_path):

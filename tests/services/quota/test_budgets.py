@@ -66,7 +66,7 @@ async def test_r01_a_hundred_calls_against_a_budget_for_ten_let_ten_through(stor
         assert book.one("SELECT COUNT(*), SUM(cost_micros) FROM ledger WHERE state = 'settled'") == (10, 1_000)
 
 
-async def test_r01_four_processes_let_ten_of_a_hundred_calls_through(store_url: str):
+async def test_r01_r09_four_processes_let_ten_of_a_hundred_calls_through(store_url: str):
     async with books(store_url) as book:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", TEN_OF_100, book.url, stdout=asyncio.subprocess.PIPE
