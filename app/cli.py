@@ -1,4 +1,4 @@
-"""The command `pilothouse`: serve, ask, ingest, eval, keys, switch, doctor, mlflow.
+"""The command `pilothouse`: serve, ask, ingest, eval, keys, switch, usage, doctor, mlflow.
 
 Commands other than `serve` open the same workbench on the same state; they may run beside a server.
 """
@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -21,9 +22,11 @@ from rich.table import Table
 
 from app.records import SCOPES, AnswerCard, Mode, Principal, RunRequest, Scope
 from app.settings import Settings, quiet_libraries
-from graphs.errors import Missing, PilothouseError
+from graphs.errors import Invalid, Missing, PilothouseError
 
 if TYPE_CHECKING:
+    from app.services.quota.reconcile import Reconciliation
+    from app.services.quota.usage import UsageReport
     from app.services.store.store import Store
     from app.services.switches.switches import Switch
     from app.workbench import Workbench
@@ -35,6 +38,8 @@ config = typer.Typer(no_args_is_help=True, help="Look at the gateway's configura
 app.add_typer(config, name="config")
 switch = typer.Typer(no_args_is_help=True, help="Switch a tenant, a key or a model off, in every process, and on.")
 app.add_typer(switch, name="switch")
+usage = typer.Typer(help="Report what was used and what it cost; compare it with a provider's bill.")
+app.add_typer(usage, name="usage")
 
 out, err = Console(), Console(stderr=True)
 T = TypeVar("T")
@@ -372,3 +377,64 @@ def list_switches() -> None:
         since = f"{off.created_at:%Y-%m-%d %H:%M:%S}"
         table.add_row(off.kind, escape(off.name), since, escape(off.by), escape(off.reason))
     out.print(table)
+
+
+@usage.callback(invoke_without_command=True)
+def show_usage(
+    context: typer.Context,
+    by: Annotated[
+        str, typer.Option(help="One or two of tenant, user, feature, model, provider, day, run, ...")
+    ] = "day",
+    since: Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day, UTC.")] = None,
+    until: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day, included.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Groups, the dearest first.")] = 200,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a file for a spreadsheet.")] = False,
+) -> None:
+    """Report usage by any one or two dimensions, of this month unless told otherwise."""
+    if context.invoked_subcommand is not None:
+        return
+    from app.commands.usage import usage_table  # SQLAlchemy, which --help does not wait for
+    from app.services.quota.usage import UsageBook
+    from app.usage import usage_csv
+
+    last = (until or datetime.now(UTC)).date()
+    first = since.date() if since is not None else last.replace(day=1)
+    names: Any = tuple(part.strip() for part in by.split(","))
+
+    async def work() -> "UsageReport":
+        async with opened_store() as store:
+            return await UsageBook(store.database).report(
+                group_by=names, tenant_id=tenant, since=first, until=last, limit=limit
+            )
+
+    found = run(work())
+    if as_csv:
+        sys.stdout.writelines(usage_csv(found))
+    else:
+        out.print(usage_table(found))
+
+
+@usage.command("reconcile")
+def reconcile_usage(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The provider's export, CSV.")],
+    provider: Annotated[str | None, typer.Option(help="Only this provider's calls of ours.")] = None,
+) -> None:
+    """Compare a provider's export with the ledger, to the cent; exit code 1 where a line does not agree."""
+    from app.commands.usage import reconciliation_table  # as above
+    from app.models import read_config
+    from app.services.quota.usage import UsageBook
+
+    async def work() -> "Reconciliation":
+        try:
+            export = file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise Invalid(f"{file.name} is not UTF-8", field="export") from error
+        vendor_names = {name: model.model for name, model in read_config(settings()).models.items()}
+        async with opened_store() as store:
+            return await UsageBook(store.database).reconcile(export, provider=provider, vendor_names=vendor_names)
+
+    found = run(work())
+    out.print(reconciliation_table(found))
+    if not found.agrees:
+        raise typer.Exit(1)
