@@ -104,7 +104,8 @@ async def _marked(items: AsyncGenerator[Item, None], model: str) -> AsyncGenerat
         async for item in items:
             if not begun and isinstance(item, WireEvent):
                 begun = True
-                item = WireEvent(b"", {**item.data, "pilothouse": {"continuedBy": model}}, item.text, item.spoke)
+                data = {**item.data, "pilothouse": {"continuedBy": model}}
+                item = WireEvent(b"", data, item.text, item.spoke, item.more)
             yield item
 
 

@@ -82,18 +82,30 @@ class Completions:
         return orjson.dumps(answer.data) if changed or not answer.raw else answer.raw
 
     async def _frames(self, serving: Serving, body: ChatBody, billed: Billed) -> AsyncGenerator[bytes, None]:
-        """The answer's events. The usage chunk is kept from clients that did not ask for it."""
+        """The answer's events, those that came together in one piece: each piece costs a call of the kernel.
+
+        The usage chunk is kept from clients that did not ask for it.
+        """
         guard = self._guard(body)
         last: WireEvent | None = None
-        async with aclosing(serving.items) as items:
-            async for item in items:
-                if isinstance(item, WireEvent):
-                    if not item.data.get("choices") and "usage" in item.data and not body.with_usage:
-                        continue
-                    changed, last = guard.clean(item), item
-                    yield b"data: " + (orjson.dumps(item.data) if changed or not item.raw else item.raw) + b"\n\n"
-                elif item.usage is None and body.with_usage and last is not None:
-                    yield _frame(_counted(last, billed))
+        together = b""
+        try:
+            async with aclosing(serving.items) as items:
+                async for item in items:
+                    if isinstance(item, WireEvent):
+                        if item.data.get("choices") or "usage" not in item.data or body.with_usage:
+                            changed, last = guard.clean(item), item
+                            raw = orjson.dumps(item.data) if changed or not item.raw else item.raw
+                            together += b"data: " + raw + b"\n\n"
+                        if together and not item.more:
+                            yield together
+                            together = b""
+                    elif item.usage is None and body.with_usage and last is not None:
+                        yield _frame(_counted(last, billed))
+        except Exception:
+            if together:
+                yield together  # what came before the answer broke
+            raise
         # Only here is the call settled: nobody sees the end of an answer that is not on the books.
         yield DONE
 

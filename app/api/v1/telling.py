@@ -186,8 +186,15 @@ async def tell(completions: Completions, asked: Asked, body: ChatBody, teller: T
 async def _frames(
     completions: Completions, asked: Asked, body: ChatBody, teller: Teller
 ) -> AsyncGenerator[bytes, None]:
-    async with aclosing(completions.items(asked, body)) as items:
-        async for item in items:
-            frames = teller.hear(item.data) if isinstance(item, WireEvent) else teller.end(item.usage)
-            if frames:
-                yield frames
+    together = b""
+    try:
+        async with aclosing(completions.items(asked, body)) as items:
+            async for item in items:
+                together += teller.hear(item.data) if isinstance(item, WireEvent) else teller.end(item.usage)
+                if together and not (isinstance(item, WireEvent) and item.more):
+                    yield together
+                    together = b""
+    except Exception:
+        if together:
+            yield together  # what came before the answer broke
+        raise

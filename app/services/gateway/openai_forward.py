@@ -81,11 +81,14 @@ class Passage:
                 if self._finish:
                     return  # only the usage that follows a finished answer did not come
                 raise
-            for data in frames.feed(chunk) if chunk else frames.close():
+            read = frames.feed(chunk) if chunk else frames.close()
+            for place, data in enumerate(read, 1):
                 if data == _DONE:
                     await drain(response)
                     return
-                yield self._event(data)
+                event = self._event(data)
+                event.more = place < len(read) and read[place] != _DONE
+                yield event
             if not chunk:
                 return
 

@@ -50,12 +50,14 @@ class WireEvent:
     """One event of OpenAI's wire, or the whole answer of a call that does not stream: as sent, and parsed.
 
     `text` is the answer's text in it and `spoke` whether the client sees output by it (text, a tool call, reasoning).
+    `more`: the next event came with it and follows at once, so that both may leave together.
     """
 
     raw: bytes
     data: dict[str, Any]
     text: str
     spoke: bool
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,18 @@ def test_a_stream_gives_the_same_text_and_its_usage_only_when_asked(client: open
     assert counted[-1].choices == []
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_what_came_together_leaves_together(http: httpx.Client, path: str) -> None:
+    """And loses nothing by it: each piece costs a call of the kernel."""
+    body = {"model": "big", "max_tokens": 50, "messages": asks("burst " + "word " * 50), "stream": True}
+    with http.stream("POST", path, json=body) as answer:
+        pieces = list(answer.iter_raw())
+    told = b"".join(pieces).decode()
+    assert told.count("word ") == 50
+    assert told.rstrip().endswith("[DONE]" if "chat" in path else '{"type":"message_stop"}')
+    assert len(pieces) < 25
+
+
 def test_usage_that_the_model_server_left_out_is_counted(client: openai.OpenAI) -> None:
     options: Any = {"include_usage": True}
     chunks = list(

@@ -1,7 +1,8 @@
 """A model server on OpenAI's wire, in a thread of its own, that does what the last message says.
 
 `say TEXT`, `spell TEXT` (a character a chunk, with log-probabilities), `call NAME JSON`, `mute TEXT` (no usage),
-`hold` (a piece, then silence), `wait` (no head), `break`, `status N`, `send JSON` (that one event), `endless`.
+`burst TEXT` (in one write), `hold` (a piece, then silence), `wait` (no head), `break`, `status N`, `send JSON` (only
+that event), `endless`.
 """
 
 import asyncio
@@ -91,6 +92,9 @@ class Upstream:
 async def _stream(request: web.Request, body: dict[str, Any], order: str, rest: str) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
+    if order == "burst":  # all in one piece
+        await response.write(b"".join([event async for event in _events(body, order, rest)]) + b"data: [DONE]\n\n")
+        return response
     async for event in _events(body, order, rest):
         await response.write(event)
     if order == "break":
