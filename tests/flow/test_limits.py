@@ -31,8 +31,9 @@ tenants:
   broke: {budget_usd_month: 0, degrade: [{at: 0.0, answer: extractive}], models: [big]}
   stuck: {budget_usd_month: 0.001, degrade: [{at: 1.0, answer: extractive}]}
   refused: {budget_usd_month: 0}
+  short: {budget_usd_month: 1, degrade: [{at: 0.0, route: cheap, context_tokens: 300}]}
 """.replace("ANSWER", "word " * 80)
-TENANTS = ("rated", "narrow", "laddered", "broke", "stuck", "refused")
+TENANTS = ("rated", "narrow", "laddered", "broke", "stuck", "refused", "short")
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,16 @@ def test_without_a_ladder_an_exhausted_budget_is_429_until_next_month(server: Se
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "quota_exhausted"
         assert int(refused.headers["retry-after"]) > 0
+
+
+def test_the_ladder_reaches_v1_which_says_so_and_shortens_nobodys_messages(server: Served) -> None:
+    with server.client("short") as client:
+        answer = complete(client)
+        assert (answer.status_code, answer.json()["model"]) == (200, "small")
+        assert answer.headers["x-pilothouse-degraded"].startswith("from 0% of the budget: route cheap")
+        long = complete(client, messages=[{"role": "user", "content": "word " * 2_000}])
+        assert (long.status_code, long.json()["error"]["code"]) == (429, "quota_exhausted")
+        assert "300 tokens" in long.json()["error"]["message"]
 
 
 def test_a_switched_off_tenant_is_refused_at_both_doors_at_once(server: Served) -> None:

@@ -15,6 +15,7 @@ from app.api.v1.shapes import ChatBody
 from app.api.v1.translated import translated
 from app.services.gateway.continuation import continued_body
 from app.services.gateway.gateway import ModelGateway
+from app.services.gateway.meter import told
 from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
 from app.services.gateway.recover import Attempt, Call, Ended
 from app.services.gateway.routes import Need, Plan, Target
@@ -24,6 +25,7 @@ from graphs.types import Usage
 
 READ_CHARS: Final = 131_072  # beyond it, tokens are bounded by bytes: reading every word would cost 5 ms and more
 PART_TOKENS: Final = 1_600  # what vendors count at most for an image
+DEGRADED: Final = b"x-pilothouse-degraded"
 _REFUSAL_RETRY_S: Final = 3_600.0
 
 Item = WireEvent | WireEnd
@@ -49,11 +51,21 @@ async def call_of(gateway: ModelGateway, asked: Asked, body: ChatBody, billed: B
     """Raises Missing, Forbidden, QuotaExhausted, PromptTooLong, NoModelFits."""
     desk = gateway.recovery.desk
     name = gateway.router.name_for(body.model, "chat")
-    if (step := await desk.rung(asked.payer)) is not None:
-        if step.answer is not None:
-            raise QuotaExhausted("the month's budget is used up", retry_after_s=_REFUSAL_RETRY_S)
-        name = step.route or name
-    return call_on(gateway, asked, body, name, billed)
+    step = await desk.rung(asked.payer)
+    if step is None:
+        return call_on(gateway, asked, body, name, billed)
+    if step.answer is not None:
+        raise QuotaExhausted("the month's budget is used up", retry_after_s=_REFUSAL_RETRY_S)
+    call = call_on(gateway, asked, body, step.route or name, billed)
+    if step.context_tokens is not None and call.prompt_tokens > step.context_tokens:
+        # A client's own messages are not ours to shorten.
+        raise QuotaExhausted(
+            f"so near the end of the month's budget a prompt may have {step.context_tokens} tokens",
+            field="messages",
+            retry_after_s=_REFUSAL_RETRY_S,
+        )
+    asked.headers.append((DEGRADED, told(step).encode()))
+    return call
 
 
 def call_on(gateway: ModelGateway, asked: Asked, body: ChatBody, name: str, billed: Billed | None = None) -> Call[Item]:
