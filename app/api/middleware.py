@@ -31,7 +31,6 @@ from app.api.public import (
     needs_principal,
     security_headers,
 )
-from app.api.v1.build import build_door
 from app.api.v1.door import Door
 from app.api.v1.refusal import refusal
 from app.records import Principal
@@ -115,6 +114,9 @@ class Guard:
     def _door_of(self, bench: Any) -> Door:
         """`/v1` over this bench; made at its first call."""
         if self._door is None or self._door[0] is not bench:
+            # Imported here: it brings the graphs' libraries. An open bench has loaded them; the socket is not to wait.
+            from app.api.v1.build import build_door
+
             self._door = (bench, build_door(bench))
         return self._door[1]
 
