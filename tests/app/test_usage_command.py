@@ -59,7 +59,8 @@ def test_a_bill_that_differs_by_a_cent_ends_with_exit_code_1(home: Path, tmp_pat
     export.write_text("date,model,cost_usd\n2025-03-02,big,1.51\n2025-03-02,small,0.02\n")
     told = usage(home, "reconcile", str(export))
     assert told.exit_code == 1
-    assert [line.split()[-1] for line in told.stdout.splitlines()[1:]] == ["differs", "agrees"]
+    # By words: a console that was made for another width wraps its lines.
+    assert [word for word in told.stdout.split() if word in {"differs", "agrees"}] == ["differs", "agrees"]
 
 
 def test_what_cannot_be_grouped_is_one_line_and_exit_code_1(home: Path) -> None:

@@ -72,11 +72,12 @@ class Faults:
             self.heard.append(orjson.loads(answer.body)["choices"][0]["message"]["content"])
         else:
             assert isinstance(answer, Streamed)
-            async for frame in answer.frames:
-                if frame != b"data: [DONE]\n\n":
-                    self.chunks.append(orjson.loads(frame.removeprefix(b"data: ")))
-                    choices = self.chunks[-1]["choices"]
-                    self.heard.append(choices[0]["delta"].get("content") or "" if choices else "")
+            async for sent in answer.frames:
+                for frame in sent.split(b"\n\n")[:-1]:  # what came together leaves together
+                    if frame != b"data: [DONE]":
+                        self.chunks.append(orjson.loads(frame.removeprefix(b"data: ")))
+                        choices = self.chunks[-1]["choices"]
+                        self.heard.append(choices[0]["delta"].get("content") or "" if choices else "")
         return "".join(self.heard)
 
 

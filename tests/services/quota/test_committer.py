@@ -56,13 +56,17 @@ async def test_another_writer_keeps_a_commit_waiting_and_nothing_else(tmp_path: 
 async def test_the_journal_is_folded_in_and_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(committing, "CHECKPOINT_EVERY", 20)
     async with books(sqlite_url(tmp_path)) as book:
-        ledger, sizes = book.open(), []
-        for _ in range(6):
+        ledger, journal = book.open(), tmp_path / "l.db-wal"
+        # The thread folds it in when it gets to that; once it has, the same pages are written again.
+        for _ in range(200):
+            before = journal.stat().st_size if journal.exists() else 0
             for _ in range(25):
                 await spend(ledger, 1, tenants(1_000_000))
+            if journal.stat().st_size == before:
+                break
             await asyncio.sleep(0.05)
-            sizes.append((tmp_path / "l.db-wal").stat().st_size)
-        assert max(sizes[2:]) < 4 * sizes[0]
+        else:
+            pytest.fail("the journal never stopped growing")
         assert (tmp_path / "l.db").stat().st_size > 50_000
 
 
