@@ -22,6 +22,7 @@ JSON: Final = (b"content-type", b"application/json")
 EVENTS: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 DONE: Final = b"data: [DONE]\n\n"
 PATIENCE_S: Final = 30.0
+LOOK_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +62,23 @@ class Client:
         self._stopped: PilothouseError | None = None
         self._sent, self._stuck, self._sending = 0, -1, False
         self._timer: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Self:
         serving = asyncio.current_task()
         assert serving is not None
         self._serving = serving
-        self._leaving = asyncio.ensure_future(_left(self._receive))
-        self._leaving.add_done_callback(self._leave)
+        # Most answers come before a client could think of leaving: a timer costs a tenth of a task that waits.
+        self._looking = serving.get_loop().call_later(LOOK_S, self._look)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._leaving.remove_done_callback(self._leave)
-        self._leaving.cancel()
+        self._looking.cancel()
+        if self._leaving is not None:
+            self._leaving.remove_done_callback(self._leave)
+            self._leaving.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if kind is asyncio.CancelledError and self._gone:
@@ -137,6 +141,11 @@ class Client:
             return
         self._stuck = self._sent if self._sending else -1
         self._timer = self._serving.get_loop().call_later(self._patience_s, self._watch)
+
+    def _look(self) -> None:
+        """From now on, notice at once when the client leaves."""
+        self._leaving = asyncio.ensure_future(_left(self._receive))
+        self._leaving.add_done_callback(self._leave)
 
     def _leave(self, left: "asyncio.Future[None]") -> None:
         if not left.cancelled():

@@ -219,9 +219,8 @@ class Trial(Generic[T]):
                 self.first = self._books.monotonic()
             if ended is not None or (self.first is not None and call.streamed):
                 self._blamable = False
-                await hold.recorded()
-                if ended is not None:
-                    await self.settle(ended)
+                # What is settled is recorded too: a call that is not streamed waits for one commit.
+                await (hold.recorded() if ended is None else self.settle(ended))
                 self._blamable = True
                 return
         self.require_end()

@@ -24,6 +24,7 @@ from graphs.errors import UpstreamError
 log = logging.getLogger("pilothouse.ledger")
 
 MAX_BATCH: Final = 512
+LINGER_S: Final = 0.005
 TRIES: Final = 3
 CHECKPOINT_EVERY: Final = 1_000  # transactions; SQLite folds its journal in after as many pages
 
@@ -40,11 +41,15 @@ class LedgerUnavailable(UpstreamError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kind(Generic[P, R]):
-    """A kind of work: how many payloads of it are written at once. Kinds of a lower `order` go first in a batch."""
+    """A kind of work: how many payloads of it are written at once. Kinds of a lower `order` go first in a batch.
+
+    One that may `linger` goes with the next transaction that something else asks for, or LINGER_S later.
+    """
 
     name: str
     order: int
     handle: Handler[P, R]
+    linger: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Committer:
     def __init__(self, url: str, *, durable: bool = False) -> None:
         self._link = open_link(url, durable=durable)
         self._quick = None if durable else open_quick_link(url)
+        self._lingering: asyncio.TimerHandle | None = None
         self._waiting: list[_Work] = []
         self._thread_has_one = self._turn_comes = self._closed = False
         self._until_checkpoint = CHECKPOINT_EVERY
@@ -94,10 +100,20 @@ class Committer:
             future.set_exception(LedgerUnavailable("the ledger is closed"))
             return future
         self._waiting.append(_Work(kind, payload, future))
-        if not self._turn_comes and not self._thread_has_one:
-            self._turn_comes = True
-            loop.call_soon(self._take_turn)
+        if not kind.linger:
+            self.hurry()
+        elif self._lingering is None:
+            self._lingering = loop.call_later(LINGER_S, self.hurry)
         return future
+
+    def hurry(self) -> None:
+        """Let what waits go with a transaction now."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if self._waiting and not self._turn_comes and not self._thread_has_one and self._loop is not None:
+            self._turn_comes = True
+            self._loop.call_soon(self._take_turn)
 
     async def close(self) -> None:
         """Commit what has been submitted, then let the database go."""
@@ -157,9 +173,7 @@ class Committer:
                 work.future.set_exception(result)
             else:
                 work.future.set_result(result)
-        if self._waiting and not self._turn_comes and self._loop is not None:
-            self._turn_comes = True
-            self._loop.call_soon(self._take_turn)
+        self.hurry()
 
     # The thread
 

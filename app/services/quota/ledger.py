@@ -32,7 +32,8 @@ log = logging.getLogger("pilothouse.ledger")
 WAIT_S: Final = 5.0  # how long a call waits for others to be settled before it is refused
 FORGET_S: Final = 600.0  # a purse that nobody used for so long is dropped
 
-_RECORD: Final[Kind[tuple[Any, ...], None]] = Kind("record", 0, book.record)
+# Most answers take longer to come than it lingers; one that is quicker is recorded with its settlement.
+_RECORD: Final[Kind[tuple[Any, ...], None]] = Kind("record", 0, book.record, linger=True)
 _SETTLE: Final[Kind[Settlement, Settled]] = Kind("settle", 1, book.settle)
 
 
@@ -65,7 +66,10 @@ class Hold:
     async def recorded(self) -> None:
         """Wait until the call's row is on disk. To be awaited before anything of the answer leaves. Raises
         LedgerUnavailable."""
-        await asyncio.shield(self._recorded)
+        if not self._recorded.done():
+            self._ledger.hurry()
+            await asyncio.shield(self._recorded)
+        self._recorded.result()
 
     async def settle(self, bill: Bill) -> None:
         """Book what the call cost and let the rest of its hold go; done when it is on disk.
@@ -155,6 +159,10 @@ class Ledger:
                 await self._life.sign()
         return purse.spent, purse.limit
 
+    def hurry(self) -> None:
+        """Write what lingers; for Hold."""
+        self._committer.hurry()
+
     def record(self, row: tuple[Any, ...]) -> "asyncio.Future[None]":
         """Write a call down; for Hold."""
         recorded = self._committer.submit(_RECORD, row)
@@ -239,7 +247,9 @@ class Ledger:
                 settled = await self._committer.submit(_SETTLE, settlement)
                 if settled != "missing":
                     return settled
-                await self._committer.submit(_RECORD, hold.row)  # it could not be, when the call was made
+                again = self._committer.submit(_RECORD, hold.row)  # it could not be, when the call was made
+                self._committer.hurry()
+                await again
             except LedgerUnavailable:
                 if delay_s > BEAT_S:
                     raise
