@@ -95,7 +95,10 @@ class SharedHealth:
         self._hear(found)
 
     async def _keep(self) -> None:
-        while True:
+        task = asyncio.current_task()
+        assert task is not None
+        # Asked of the task itself: asyncio.wait_for of Python 3.11, inside the client, can swallow a cancellation.
+        while not task.cancelling():
             await self.exchange()
             await asyncio.sleep(self._every_s)
 

@@ -93,8 +93,11 @@ class Leases:
             self._miss(error)  # the lease ends by itself
 
     async def keep(self) -> None:
-        """For ever: renew what is held."""
-        while True:
+        """Until it is cancelled: renew what is held."""
+        task = asyncio.current_task()
+        assert task is not None
+        # Asked of the task itself: asyncio.wait_for of Python 3.11, inside the client, can swallow a cancellation.
+        while not task.cancelling():
             await asyncio.sleep(RENEW_S)
             for lease, keys in list(self._held.items()):
                 if lease not in self._held:

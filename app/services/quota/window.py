@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 WINDOW_S: Final = 60.0
 SLOT_MS: Final = 20
-SLOTS: Final = int(WINDOW_S * 1_000) // SLOT_MS
+SLOTS: Final = int(WINDOW_S * 1_000) // SLOT_MS + 1  # by then also the last moment of a slot is a minute old
 _SWEEP_EVERY: Final = 4_096  # takes between two looks for counts that nobody has touched for a window
 
 

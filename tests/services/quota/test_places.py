@@ -1,6 +1,7 @@
 """Places for what runs at once: exact, fair across tenants, shared by processes, given back whatever happens."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,23 @@ async def test_r10_without_redis_every_process_counts_its_own_places(tmp_path: P
     place.leave()
     (await here.enter("a", room)).leave()
     await gone.aclose()
+
+
+async def test_renewing_ends_though_the_client_swallows_the_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Swallowing:
+        def register_script(self, script: str) -> "Swallowing":
+            return self
+
+        async def __call__(self, **_: object) -> int:
+            with suppress(asyncio.CancelledError):  # as asyncio.wait_for does where its future has just been done
+                await asyncio.sleep(10)
+            return 1
+
+    monkeypatch.setattr("app.services.quota.leases.RENEW_S", 0)
+    leases = Leases(Swallowing())  # type: ignore[arg-type]
+    leases._held["x"] = ("k",)
+    keeping = asyncio.create_task(leases.keep())
+    await settle()
+    keeping.cancel()
+    done, _ = await asyncio.wait({keeping}, timeout=5)
+    assert done

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -38,7 +38,7 @@ async def test_a_limit_lets_exactly_so_many_through_and_says_how_long_to_wait(wi
     taken = [await windows.take([Use("{a}:r", 5, 1)]) for _ in range(8)]
     assert [item.refused for item in taken] == [None] * 5 + [0] * 3
     assert [item.left[0] for item in taken] == [4, 3, 2, 1, 0, 0, 0, 0]
-    assert all(WINDOW_S - 5 < item.wait_s <= WINDOW_S for item in taken[5:])
+    assert all(WINDOW_S - 5 < item.wait_s <= WINDOW_S + SLOT_MS / 1_000 for item in taken[5:])
 
 
 async def test_uses_of_several_scopes_are_taken_together_or_not_at_all(windows: Windows) -> None:
@@ -66,6 +66,7 @@ async def test_tokens_that_were_not_used_come_back_and_more_than_reserved_is_cou
 
 
 @settings(max_examples=150, deadline=None)
+@example([(0.019, 1), (59.981, 10)])
 @given(
     st.lists(
         st.tuples(st.floats(0, 30, allow_nan=False), st.integers(1, 7)),
