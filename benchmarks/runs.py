@@ -32,8 +32,6 @@ async def in_process(home: Path, rounds: int, seconds: float, at_once: int) -> t
     from app.settings import Settings
     from app.workbench import open_workbench
 
-    home.mkdir(exist_ok=True)
-    (home / "pilothouse.yaml").write_text(gateway.CONFIG)
     who = Principal("acme", "ann", frozenset({"chat"}), "k1")
     rates, cpu, count = [], [], 0
     async with open_workbench(Settings.offline(home, export_traces=False)) as bench:
@@ -94,6 +92,8 @@ def main() -> None:
             result = asyncio.run(over_http(chosen.rounds, chosen.seconds, chosen.at_once, process.pid))
         else:
             os.sched_setaffinity(0, {0})
+            home.mkdir()
+            (home / "pilothouse.yaml").write_text(gateway.CONFIG)
             result = uvloop.run(in_process(home, chosen.rounds, chosen.seconds, chosen.at_once))
     rates, cpu, count = result
     print(f"{chosen.door}, {chosen.at_once} at once, n = {count}: {gateway.spread(rates, 0)} runs/s,", end=" ")
