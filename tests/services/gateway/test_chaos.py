@@ -318,14 +318,14 @@ async def test_an_error_inside_a_200_is_the_servers_failure(wire: str) -> None:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_a_page_of_html_is_the_servers_failure(wire: str) -> None:
+async def test_u11_a_page_of_html_is_the_servers_failure(wire: str) -> None:
     page = chaos.answers("200 OK", b"<html>Welcome to the captive portal</html>", "text/html")
     async with faults(wire, page, chaos.hello) as faulty:
         await falls_back(faulty)
 
 
 @pytest.mark.parametrize("wire", ["typed", "streamed"])
-async def test_usage_that_is_no_number_is_counted_instead(wire: str) -> None:
+async def test_u10_usage_that_is_no_number_is_counted_instead(wire: str) -> None:
     async with faults(wire, chaos.not_a_number, None) as faulty:
         assert await faulty.ask() == "Hello"
         (bill,) = faulty.route.books.bills
