@@ -6,20 +6,17 @@ alone.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-log = logging.getLogger("pilothouse.limits")
+from app.services.quota.absence import MISSES, Absence
 
 LEASE_S: Final = 20.0
 RENEW_S: Final = 5.0
-AWAY_S: Final = 1.0  # how long a Redis that failed is left alone
 PREFIX: Final = "pilothouse:places:"
 
 _NOW: Final = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
@@ -52,8 +49,8 @@ class Leases:
     """Takes and renews leases. `keep` runs behind it for as long as the process serves."""
 
     def __init__(self, redis: Redis, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._redis, self._monotonic = redis, monotonic
-        self._away_until = 0.0
+        self._redis = redis
+        self._absence = Absence("running calls are counted by this process alone", monotonic)
         self._held: dict[str, tuple[str, ...]] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self._take: Any = redis.register_script(_TAKE)
@@ -62,12 +59,12 @@ class Leases:
     async def take(self, rooms: Sequence[tuple[str, int]]) -> str | None:
         """A lease in each room (key, places), or None where one is full. While Redis is away, always a lease."""
         lease, keys = uuid4().hex, tuple(PREFIX + key for key, _ in rooms)
-        if self._monotonic() < self._away_until:
+        if self._absence.lasts:
             return lease
         try:
             granted = await self._take(keys=keys, args=[lease, int(LEASE_S * 1_000), *(places for _, places in rooms)])
-        except (RedisError, OSError, TimeoutError) as error:
-            self._miss(error)
+        except MISSES as error:
+            self._absence.note(error)
             return lease
         if not granted:
             return None
@@ -89,8 +86,8 @@ class Leases:
                 for key in keys:
                     pipeline.zrem(key, lease)
                 await pipeline.execute()
-        except (RedisError, OSError, TimeoutError) as error:
-            self._miss(error)  # the lease ends by itself
+        except MISSES as error:
+            self._absence.note(error)  # the lease ends by itself
 
     async def keep(self) -> None:
         """Until it is cancelled: renew what is held."""
@@ -104,8 +101,8 @@ class Leases:
                     continue
                 try:
                     await self._renew(keys=keys, args=[lease, int(LEASE_S * 1_000)])
-                except (RedisError, OSError, TimeoutError) as error:
-                    self._miss(error)
+                except MISSES as error:
+                    self._absence.note(error)
                     break
 
     async def close(self) -> None:
@@ -113,7 +110,3 @@ class Leases:
             self.release(lease)
         while self._releasing:
             await asyncio.wait(self._releasing)
-
-    def _miss(self, error: Exception) -> None:
-        self._away_until = self._monotonic() + AWAY_S
-        log.warning("running calls are counted by this process alone: Redis does not answer", exc_info=error)

@@ -5,19 +5,15 @@ Redis is away or slow, this process counts by itself until it is back: a limit o
 times as there are processes, money never (its truth is the ledger).
 """
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from app.services.quota.absence import MISSES, Absence
 from app.services.quota.window import SLOT_MS, SLOTS, LocalWindows, Taken, Use
 
-log = logging.getLogger("pilothouse.limits")
-
-AWAY_S: Final = 1.0  # how long a Redis that failed is left alone
 PREFIX: Final = "pilothouse:window:"
 
 # Per use two keys, a list of slots in order and a hash of what each used with their sum, and two arguments. Answers
@@ -85,20 +81,19 @@ class SharedWindows:
 
     def __init__(self, redis: Redis, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._local = LocalWindows(monotonic)
-        self._monotonic = monotonic
-        self._away_until = 0.0
+        self._absence = Absence("rate limits are counted by this process alone", monotonic)
         self._take: Any = redis.register_script(_TAKE)
         self._correct: Any = redis.register_script(_CORRECT)
 
     async def take(self, uses: Sequence[Use]) -> Taken:
-        if self._monotonic() < self._away_until:
+        if self._absence.lasts:
             return await self._local.take(uses)
         keys = [key for use in uses for key in _keys(use.key)]
         amounts = [number for use in uses for number in (use.limit, use.amount)]
         try:
             refused, wait, slot, reset, *left = await self._take(keys=keys, args=[SLOTS, SLOT_MS, *amounts])
-        except (RedisError, OSError, TimeoutError) as error:
-            self._miss(error)
+        except MISSES as error:
+            self._absence.note(error)
             return await self._local.take(uses)
         # Counted here too, so that a Redis that goes away does not open a fresh window.
         await self._local.take(uses)
@@ -107,16 +102,12 @@ class SharedWindows:
 
     async def correct(self, keys: Sequence[str], slot: int, more: int) -> None:
         await self._local.correct(keys, slot, more)
-        if self._monotonic() < self._away_until:
+        if self._absence.lasts:
             return
         try:
             await self._correct(keys=[_keys(key)[1] for key in keys], args=[slot, more])
-        except (RedisError, OSError, TimeoutError) as error:
-            self._miss(error)
-
-    def _miss(self, error: Exception) -> None:
-        self._away_until = self._monotonic() + AWAY_S
-        log.warning("rate limits are counted by this process alone: Redis does not answer", exc_info=error)
+        except MISSES as error:
+            self._absence.note(error)
 
 
 def _keys(key: str) -> tuple[str, str]:
