@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from app.api.app import create_api
 from app.api.public import small_body_bytes
+from app.joined import JoinedProtocol
 from app.settings import Settings, quiet_libraries
 from app.telemetry.logs import configure_logging
 
@@ -98,7 +99,7 @@ def socket_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=JoinedProtocol,
         access_log=False,
         log_config=None,
         server_header=False,

@@ -12,13 +12,13 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import uuid4
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
 from app.card import RunFacts, card, card_error, event
+from app.ids import new_id
 from app.live import LAST_EVENTS, LiveRun
 from app.records import AnswerCard, CardUsage, Payer, Principal, RunEvent, RunRequest, RunStatus
 from app.services.gateway.meter import MeteredGateway
@@ -132,7 +132,7 @@ class Runner:
             raise Forbidden("this key may not run graphs; it needs the scope chat")
         message = self._checked(request)
         tenant, user = principal.tenant_id, principal.user_id
-        run_id, now = uuid4().hex, self._clock()
+        run_id, now = new_id(), self._clock()
         history: tuple[Message, ...] = ()
         conversation_id = request.conversation_id
         if conversation_id is not None:
@@ -171,7 +171,7 @@ class Runner:
         request, conversation_id = job.request, job.conversation_id
         title: str | None = None
         if not conversation_id:
-            title, conversation_id = " ".join(message.split())[:TITLE_CHARS], uuid4().hex
+            title, conversation_id = " ".join(message.split())[:TITLE_CHARS], new_id()
             job = replace(job, conversation_id=conversation_id)
         # Last of what can be refused, so that a refusal leaves nothing behind.
         await self._store.runs.start(

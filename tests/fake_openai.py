@@ -127,9 +127,14 @@ def events(*chunks: Any, done: bool = True) -> bytes:
 
 
 def sends(
-    *pieces: bytes, status: int = 200, kind: str = "text/event-stream", cut: bool = False, **headers: str
+    *pieces: bytes,
+    status: int = 200,
+    kind: str = "text/event-stream",
+    cut: bool = False,
+    pause_s: float = 0.0,
+    **headers: str,
 ) -> Answer:
-    """An answer of these bytes, one write each; `cut` breaks the connection after them."""
+    """An answer of these bytes, one write each, `pause_s` apart; `cut` breaks the connection after them."""
 
     async def answer(request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -137,7 +142,7 @@ def sends(
         await response.prepare(request)
         for piece in pieces:
             await response.write(piece)
-            await asyncio.sleep(0)
+            await asyncio.sleep(pause_s)
         if cut and request.transport is not None:
             request.transport.abort()
         return response

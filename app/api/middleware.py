@@ -9,7 +9,6 @@ import logging
 import time
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
-from uuid import uuid4
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -33,6 +32,7 @@ from app.api.public import (
 )
 from app.api.v1.door import Door
 from app.api.v1.refusal import refusal
+from app.ids import new_id
 from app.records import Principal
 from app.settings import Settings
 from app.telemetry.redact import redact
@@ -62,7 +62,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         state = scope["app"].state  # now: a mounted app puts itself in its place
-        scope["request_id"], scope["principal"] = uuid4().hex, None
+        scope["request_id"], scope["principal"] = new_id(), None
         watched = _Watched(scope, send)
         try:
             await self._admit(scope, receive, watched)

@@ -11,7 +11,6 @@ _KEYS = re.compile(
     r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
     r"|\bsk-[A-Za-z0-9_-]{16,}"
 )
-_HINTS = ("ph_", "earer ", "eyJ", "sk-")  # a substring search costs a tenth of the pattern
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -19,7 +18,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 
 def redact(text: str) -> str:
     """`text` with key-shaped strings replaced; everything else unchanged."""
-    if any(hint in text for hint in _HINTS):
+    # A search for substrings costs a tenth of the pattern, and a loop over them more than the searches.
+    if "ph_" in text or "earer " in text or "eyJ" in text or "sk-" in text:
         return _KEYS.sub(REDACTED, text)
     return text
 

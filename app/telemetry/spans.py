@@ -5,7 +5,6 @@ exporter's. Recording never fails a run: a value that cannot be read becomes a n
 """
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from app.ids import new_id
 from app.records import CardStation, SpanRecord
 from app.telemetry.safe import safe_items
 from graphs.errors import PilothouseError
@@ -28,7 +28,7 @@ class RecordedSpan:
 
     def __init__(self, trace: "RunTrace", name: str, kind: str, parent: "RecordedSpan | None", started_ns: int) -> None:
         self.trace, self.name, self.kind, self.parent, self.started_ns = trace, name, kind, parent, started_ns
-        self.span_id = os.urandom(8).hex()  # the 8 bytes of an OpenTelemetry span id
+        self.span_id = new_id()[:16]  # the 8 bytes of an OpenTelemetry span id
         self.attributes: dict[str, Any] = {}
         self.ended = False
 

@@ -1,12 +1,12 @@
 """The answer on the wire of Anthropic's Messages: its object, and the events of its stream."""
 
-import uuid
 from typing import Any, Final
 
 import orjson
 
 from app.api.v1.refusal import Refusal
 from app.api.v1.telling import Part, Teller
+from app.ids import new_id
 from graphs.errors import UpstreamError
 from graphs.types import Usage
 
@@ -23,7 +23,7 @@ class MessageTeller(Teller):
 
     def __init__(self, model: str, request_id: str) -> None:
         super().__init__()
-        self._id, self._model, self._request_id = f"msg_{uuid.uuid4().hex}", model, request_id
+        self._id, self._model, self._request_id = f"msg_{new_id()}", model, request_id
         self._usage = Usage()
 
     def answer(self) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The answer on the wire of OpenAI's Responses: its object, and the events of its stream."""
 
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from app.api.v1.refusal import Refusal
 from app.api.v1.telling import Part, Teller
+from app.ids import new_id
 from graphs.types import Usage
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -17,7 +17,7 @@ class ResponseTeller(Teller):
 
     def __init__(self, model: str, echo: Mapping[str, Any]) -> None:
         super().__init__()
-        self._id, self._created = f"resp_{uuid.uuid4().hex}", int(time.time())
+        self._id, self._created = f"resp_{new_id()}", int(time.time())
         self._model, self._echo = model, dict(echo)
         self._output: list[dict[str, Any]] = []
         self._usage: Usage | None = None
@@ -103,7 +103,7 @@ def _item(part: Part, status: str, *, empty: bool = False) -> dict[str, Any]:
         arguments = "" if empty else part.text or "{}"
         return {
             "type": "function_call",
-            "id": f"fc_{uuid.uuid4().hex}",
+            "id": f"fc_{new_id()}",
             "call_id": part.call_id,
             "name": part.name,
             "arguments": arguments,
@@ -112,7 +112,7 @@ def _item(part: Part, status: str, *, empty: bool = False) -> dict[str, Any]:
     content = [] if empty else [_content(part)]
     return {
         "type": "message",
-        "id": f"msg_{uuid.uuid4().hex}",
+        "id": f"msg_{new_id()}",
         "role": "assistant",
         "status": status,
         "content": content,

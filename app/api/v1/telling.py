@@ -1,6 +1,5 @@
 """An answer on OpenAI's wire, told on another one that speaks of parts: texts, refusals, tool calls, one at a time."""
 
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from app.api.v1.completions import Completions
 from app.api.v1.door import Asked, Streamed, Whole
 from app.api.v1.refusal import Refusal
 from app.api.v1.shapes import ChatBody
+from app.ids import new_id
 from app.services.gateway.provider import WireEvent
 from graphs.errors import UpstreamError
 from graphs.types import Usage
@@ -128,7 +128,7 @@ class Teller(ABC):
         # Some servers number every call 0: another id is another call.
         if part is None or (isinstance(call_id, str) and call_id and call_id != part.call_id):
             name = function.get("name")
-            given = call_id if isinstance(call_id, str) and call_id else f"call_{uuid.uuid4().hex}"
+            given = call_id if isinstance(call_id, str) and call_id else f"call_{new_id()}"
             part = self._calls[index] = self._part("call", given, name if isinstance(name, str) else "")
         elif part is not self._open:
             raise UpstreamError("the model server sent pieces of a tool call that was over")

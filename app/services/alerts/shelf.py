@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
-from uuid import uuid4
 
 from sqlalchemy import Row, func, select, update
 
+from app.ids import new_id
 from app.services.alerts.tables import alerts
 from app.services.database import Database, from_us, to_us
 from graphs.errors import Invalid, Missing
@@ -62,7 +62,7 @@ class Shelf:
         async with self._database.write() as connection:
             for item in news:
                 row = {
-                    "alert_id": uuid4().hex,
+                    "alert_id": new_id(),
                     "kind": item.kind,
                     "subject": item.subject,
                     "detail": item.detail,

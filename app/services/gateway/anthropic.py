@@ -1,4 +1,4 @@
-"""Speaks Anthropic's Messages API over aiohttp: Anthropic itself, llama.cpp and other servers of that wire.
+"""Speaks Anthropic's Messages API: Anthropic itself, llama.cpp and other servers of that wire.
 
 Always streams, never retries. The vendor's prompt cache is used unless a provider's `arguments` switch it off.
 """
@@ -42,13 +42,13 @@ class AnthropicProvider:
         max_connections: int = 256,
     ) -> None:
         self.info = info
-        self._url = checked_url(base_url, "base_url").removesuffix("/v1") + "/v1/messages"
         self._api_key, self._served_name = api_key, served_name or info.name
         self._timeouts = timeouts or Timeouts()
         self._count, self._cache_prompts = count, cache_prompts
         headers = {"anthropic-version": VERSION} | ({"x-api-key": api_key} if api_key else {})
         self._link = Link(
             info.name,
+            checked_url(base_url, "base_url").removesuffix("/v1") + "/v1/messages",
             headers,
             connect_s=self._timeouts.connect_s,
             keep_alive_s=keep_alive_s,
@@ -77,7 +77,7 @@ class AnthropicProvider:
         assembly = Assembly(self.info, self._api_key, by_tool=answers_by_tool(request))
         reply = Reply(self.info.name, assembly, self._timeouts, self._api_key)
         payload = body(request, self.info, self._served_name, cache_prompts=self._cache_prompts)
-        async with self._link.post(self._url, payload, reply.deadline()) as response:
+        with await self._link.post(payload, reply.deadline()) as response:
             async with aclosing(reply.texts(response)) as texts:
                 async for text in texts:
                     yield Delta(text)

@@ -42,7 +42,7 @@ class Assembly:
     def finished(self) -> bool:
         return self._stop is not None
 
-    def hear(self, data: str) -> str:
+    def hear(self, data: bytes) -> str:
         event = parse_event(self._info.name, data)
         if not isinstance(event, dict):
             raise UpstreamError(f"{self._info.name} sent an event that is not an object")

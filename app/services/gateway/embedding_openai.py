@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import orjson
 
+from app.services.gateway.connection import Deadline
 from app.services.gateway.embedding import Embeddings, Vectors, checked
-from app.services.gateway.link import Deadline, Link, checked_url, page, refusal
+from app.services.gateway.link import Link, checked_url, page, refusal
 from app.services.gateway.openai import bearer
 from app.services.gateway.provider import Embedded, Timeouts
 from app.services.gateway.tokens import estimate_tokens
@@ -39,11 +40,11 @@ class OpenAiEmbeddings(Embeddings):
         max_connections: int = 256,
     ) -> None:
         super().__init__(info)
-        self._url = checked_url(base_url, "base_url") + "/embeddings"
         self._api_key, self._served_name, self._dimensions = api_key, served_name or info.name, dimensions
         self._timeouts, self._count = timeouts or Timeouts(), count
         self._link = Link(
             info.name,
+            checked_url(base_url, "base_url") + "/embeddings",
             bearer(api_key),
             connect_s=self._timeouts.connect_s,
             keep_alive_s=keep_alive_s,
@@ -60,7 +61,7 @@ class OpenAiEmbeddings(Embeddings):
             return Deadline(until, f"{self.info.name} took too long for its vectors")
 
         payload = dump({"model": self._served_name, "input": list(texts), "dimensions": self._dimensions})
-        async with self._link.post(self._url, payload, deadline()) as response:
+        with await self._link.post(payload, deadline()) as response:
             if response.status != 200:
                 raise await refusal(
                     self.info.name, response, self._api_key, lambda: page(self.info.name, response, deadline)

@@ -1,4 +1,4 @@
-"""Speaks OpenAI's chat completions over aiohttp: OpenAI itself, vLLM, Ollama, llama.cpp and whatever imitates it.
+"""Speaks OpenAI's chat completions: OpenAI itself, vLLM, Ollama, llama.cpp and whatever imitates it.
 
 Always streams where we ask ourselves: the deadlines can only be kept where the answer is seen to grow. Never retries.
 """
@@ -29,7 +29,7 @@ class OpenAiProvider:
 
     An empty `info.version` takes the name under which the server answers, which vendors date. `served_name` is the
     server's name for the model where ours differs. `keep_alive_s` None opens a connection for each call. Made inside or
-    outside a loop; the session opens at the first call.
+    outside a loop.
     """
 
     def __init__(
@@ -47,7 +47,6 @@ class OpenAiProvider:
         max_connections: int = 256,
     ) -> None:
         self.info = info
-        self._url = checked_url(base_url, "openai_base_url") + "/chat/completions"
         self._api_key = api_key
         self._served_name = served_name
         self._timeouts = timeouts or Timeouts()
@@ -58,6 +57,7 @@ class OpenAiProvider:
         self._max_tokens_field = max_tokens_field or ("max_completion_tokens" if vendor else "max_tokens")
         self._link = Link(
             info.name,
+            checked_url(base_url, "openai_base_url") + "/chat/completions",
             bearer(api_key),
             connect_s=self._timeouts.connect_s,
             keep_alive_s=keep_alive_s,
@@ -71,7 +71,7 @@ class OpenAiProvider:
         assembly = Assembly(self.info, self._api_key)
         reply = Reply(self.info.name, assembly, self._timeouts, self._api_key)
         payload = body(request, self.info, self._sampling, self._max_tokens_field, self._served_name)
-        async with self._link.post(self._url, payload, reply.deadline()) as response:
+        with await self._link.post(payload, reply.deadline()) as response:
             async with aclosing(reply.texts(response)) as texts:
                 async for text in texts:
                     yield Delta(text)
@@ -89,10 +89,13 @@ class OpenAiProvider:
         if self._max_tokens_field == "max_completion_tokens" and (limit := said.pop("max_tokens", None)) is not None:
             said.setdefault("max_completion_tokens", limit)
         passage = Passage(self.info, timeouts, self._api_key)
-        async with self._link.post(self._url, orjson.dumps(said), passage.head()) as response:
-            async with aclosing(passage.events(response) if stream else passage.whole(response)) as events:
-                async for event in events:
-                    yield event
+        with await self._link.post(orjson.dumps(said), passage.head()) as response:
+            if stream:
+                async with aclosing(passage.events(response)) as events:
+                    async for event in events:
+                        yield event
+            else:
+                yield await passage.whole(response)
             yield passage.end()
 
     async def close(self) -> None:

@@ -4,20 +4,19 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
-import aiohttp
 import orjson
 
-from app.services.gateway.link import Deadline, drain, page, refusal
+from app.services.gateway.connection import Deadline, Response
+from app.services.gateway.link import drain, page, refusal
 from app.services.gateway.openai_wire import FINISH, read_usage
 from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
-from app.services.gateway.sse import SseParser
+from app.services.gateway.sse import Frames
 from app.services.gateway.upstream import failure
 from app.services.gateway.wire import parse_event
-from graphs.errors import UpstreamError, UpstreamTimeout
+from graphs.errors import UpstreamError
 from graphs.types import ModelInfo, Usage
 
 MAX_ANSWER_BYTES: Final = 64 << 20
-MAX_EVENT_BYTES: Final = 1 << 20
 _DONE: Final = b"[DONE]"
 
 
@@ -57,13 +56,13 @@ class Passage:
         usage = None if free else self._usage
         return WireEnd(usage, FINISH.get(self._finish, "unknown"), self._info.version or self._served)
 
-    async def whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[WireEvent, None]:
+    async def whole(self, response: Response) -> WireEvent:
         """The one event of a call that does not stream."""
         if response.status != 200:
             raise await refusal(self._info.name, response, self._secret, lambda: self._page(response))
-        yield self._event(await self._page(response))
+        return self._event(await self._page(response))
 
-    async def events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[WireEvent, None]:
+    async def events(self, response: Response) -> AsyncGenerator[WireEvent, None]:
         """The events of a stream but its [DONE]."""
         if response.status != 200:
             raise await refusal(self._info.name, response, self._secret, lambda: self._page(response))
@@ -75,9 +74,8 @@ class Passage:
         frames = Frames(self._info.name)
         while True:
             try:
-                async with self._next():
-                    chunk = await response.content.readany()
-            except (aiohttp.ClientError, UpstreamTimeout):
+                chunk = await response.read(self._next())
+            except UpstreamError:
                 if self._finish:
                     return  # only the usage that follows a finished answer did not come
                 raise
@@ -126,37 +124,8 @@ class Passage:
             self._spoke, self._heard = True, self._now()
         return WireEvent(data, parsed, text, spoke)
 
-    async def _page(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _page(self, response: Response) -> bytes:
         whole = self._timeouts.total_s
         return await page(
             self._info.name, response, lambda: self._within(whole, self._started, "the whole answer"), MAX_ANSWER_BYTES
         )
-
-
-class Frames:
-    """Cuts a byte stream into the data of its events. Plain frames are cut as bytes; for others the full parser."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._rest = b""
-        self._parser: SseParser | None = None
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        if self._parser is not None:
-            return [data.strip().encode("utf-8", "surrogatepass") for data in self._parser.feed(chunk)]
-        whole = self._rest + chunk
-        *frames, rest = whole.split(b"\n\n")
-        if b"\r" in whole or any(not frame.startswith(b"data: ") or b"\n" in frame for frame in frames):
-            self._parser, self._rest = SseParser(), b""
-            return self.feed(whole)
-        if len(rest) > MAX_EVENT_BYTES:
-            raise UpstreamError(f"{self._name} sent an event of more than {MAX_EVENT_BYTES} bytes")
-        self._rest = rest
-        return [frame[6:] for frame in frames]
-
-    def close(self) -> list[bytes]:
-        """What a stream without its last blank line still holds."""
-        found = self.feed(b"\n\n") if self._rest else []
-        if self._parser is not None:
-            found += [data.strip().encode("utf-8", "surrogatepass") for data in self._parser.close()]
-        return found

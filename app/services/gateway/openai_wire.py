@@ -13,7 +13,7 @@ from graphs.types import Completion, FinishReason, Message, ModelInfo, ModelRequ
 
 MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
 
-DONE: Final = "[DONE]"
+DONE: Final = b"[DONE]"
 FINISH: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
     "eos": "stop",
@@ -112,7 +112,7 @@ class Assembly:
     def finished(self) -> bool:
         return self._finish is not None
 
-    def hear(self, data: str) -> str:
+    def hear(self, data: bytes) -> str:
         if data.strip() == DONE:
             self.over = True
             return ""

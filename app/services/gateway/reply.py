@@ -1,16 +1,14 @@
 """One streamed answer as it is heard: our deadlines, whatever the wire, and what is no whole answer."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, Protocol
 
-import aiohttp
-
-from app.services.gateway.link import Deadline, page, refusal
+from app.services.gateway.connection import Deadline, Response
+from app.services.gateway.link import page, refusal
 from app.services.gateway.provider import Timeouts
-from app.services.gateway.sse import SseParser
-from graphs.errors import UpstreamError, UpstreamTimeout
+from app.services.gateway.sse import Frames
+from graphs.errors import UpstreamError
 from graphs.types import Completion, ModelRequest
 
 _CLOSING_S: Final = 5.0  # from the finish reason to the usage that follows it
@@ -34,7 +32,7 @@ class Assembly(Protocol):
         """Whether nothing follows any more."""
         ...
 
-    def hear(self, data: str) -> str:
+    def hear(self, data: bytes) -> str:
         """The text that an event adds, often empty. Raises the upstream's own error, UpstreamError for garbage."""
         ...
 
@@ -63,48 +61,55 @@ class Reply:
             waited, at = "the whole answer", whole
         return Deadline(at, f"{self._name} took too long for {waited}")
 
-    async def texts(self, response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:
-        """The texts of the answer's events, none empty. Ends only on a whole answer."""
+    async def texts(self, response: Response) -> AsyncGenerator[str, None]:
+        """The answer's text as it comes, none empty; what came together in one piece. Ends only on a whole answer."""
         if response.status != 200:
             raise await refusal(self._name, response, self._secret, lambda: self._page(response))
         if response.content_type.endswith("json"):
-            if text := self._hear((await self._page(response)).decode("utf-8", "replace")):
+            if text := self._hear(await self._page(response)):
                 yield text
         elif response.content_type != "text/event-stream":
             raise UpstreamError(f"{self._name} answered with {response.content_type}, not with events")
         else:
-            async with aclosing(self._events(response)) as events:
-                async for data in events:
-                    if text := self._hear(data):
-                        yield text
-                    if self._assembly.over:
-                        break
+            frames = Frames(self._name)
+            while not self._assembly.over:
+                chunk = await self._next(response)
+                said: list[str] = []
+                try:
+                    self._hear_all(frames.feed(chunk) if chunk else frames.close(), said)
+                except UpstreamError:
+                    if said:
+                        yield "".join(said)  # what came before the answer broke
+                    raise
+                if said:
+                    yield "".join(said)
+                if not chunk:
+                    break
         if not (self._assembly.finished or self._assembly.over):
             raise UpstreamError(f"{self._name} broke off before the end of its answer")
 
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[str, None]:
-        parser = SseParser()
-        chunk = b"."
-        while chunk:
-            chunk = await self._next(response)
-            for data in parser.feed(chunk) if chunk else parser.close():
-                yield data
-
-    async def _next(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _next(self, response: Response) -> bytes:
         """The next bytes; empty at the end, and where only the usage of a finished answer fails to come."""
         try:
-            async with self.deadline():
-                return await response.content.readany()
-        except (aiohttp.ClientError, UpstreamTimeout):
+            return await response.read(self.deadline())
+        except UpstreamError:
             if self._assembly.finished:
                 return b""
             raise
 
-    def _hear(self, data: str) -> str:
+    def _hear_all(self, events: Sequence[bytes], said: list[str]) -> None:
+        """Every token that came in one read passes the layers above as one: each of them costs them all."""
+        for data in events:
+            if text := self._hear(data):
+                said.append(text)
+            if self._assembly.over:
+                return
+
+    def _hear(self, data: bytes) -> str:
         text = self._assembly.hear(data)
         if self._assembly.pieces > self._pieces:  # a server that only pings has not moved on
             self._pieces, self._heard = self._assembly.pieces, asyncio.get_running_loop().time()
         return text
 
-    async def _page(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _page(self, response: Response) -> bytes:
         return await page(self._name, response, self.deadline)

@@ -9,11 +9,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
-from uuid import uuid4
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.ids import new_id
 from app.services.gateway.breaker import Breaker
 
 log = logging.getLogger("pilothouse.gateway")
@@ -51,7 +51,7 @@ class SharedHealth:
     ) -> None:
         self._breakers, self._monotonic = dict(breakers), monotonic
         self._every_s, self._wait_s = every_s, wait_s
-        self._process = uuid4().hex
+        self._process = new_id()
         self._script: Any = redis.register_script(_EXCHANGE)
         self._told: set[str] = set()
         self._task: asyncio.Task[None] | None = None

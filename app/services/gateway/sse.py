@@ -77,3 +77,36 @@ class SseParser:
     def _bound(self, size_bytes: int) -> None:
         if size_bytes > self._max_bytes:
             raise UpstreamError(f"the model server sent an event of more than {self._max_bytes} bytes")
+
+
+class Frames:
+    """Cuts a byte stream into the data of its events, as bytes.
+
+    What model servers send nearly always, a line of data and a blank one, is cut where it stands; for the rest there
+    is the full parser. `name` is the model's, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._rest = b""
+        self._parser: SseParser | None = None
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        if self._parser is not None:
+            return [data.strip().encode("utf-8", "surrogatepass") for data in self._parser.feed(chunk)]
+        whole = self._rest + chunk
+        *frames, rest = whole.split(b"\n\n")
+        if b"\r" in whole or any(not frame.startswith(b"data: ") or b"\n" in frame for frame in frames):
+            self._parser, self._rest = SseParser(), b""
+            return self.feed(whole)
+        if len(rest) > MAX_EVENT_BYTES:
+            raise UpstreamError(f"{self._name} sent an event of more than {MAX_EVENT_BYTES} bytes")
+        self._rest = rest
+        return [frame[6:] for frame in frames]
+
+    def close(self) -> list[bytes]:
+        """What a stream without its last blank line still holds."""
+        found = self.feed(b"\n\n") if self._rest else []
+        if self._parser is not None:
+            found += [data.strip().encode("utf-8", "surrogatepass") for data in self._parser.close()]
+        return found

@@ -13,15 +13,17 @@ from graphs.types import ToolProposal
 MAX_COUNT: Final = 1 << 31  # a count of tokens above it is garbage
 
 
-def parse(data: str) -> Any:
-    """One event's JSON. NaN and lone surrogates, which orjson refuses, are read; the latter become U+FFFD."""
+def parse(data: str | bytes) -> Any:
+    """One event's JSON. NaN and lone surrogates, which orjson refuses, are read, and so are bytes that are no UTF-8;
+    U+FFFD stands for what cannot be."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return readable(json.loads(data, strict=False))
+        text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+        return readable(json.loads(text, strict=False))
 
 
-def parse_event(model: str, data: str) -> Any:
+def parse_event(model: str, data: str | bytes) -> Any:
     """The same; raises UpstreamError for what is not JSON."""
     try:
         return parse(data)

@@ -9,10 +9,10 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from app.ids import new_id
 from app.services.quota.absence import MISSES, Absence
 
 LEASE_S: Final = 20.0
@@ -58,7 +58,7 @@ class Leases:
 
     async def take(self, rooms: Sequence[tuple[str, int]]) -> str | None:
         """A lease in each room (key, places), or None where one is full. While Redis is away, always a lease."""
-        lease, keys = uuid4().hex, tuple(PREFIX + key for key, _ in rooms)
+        lease, keys = new_id(), tuple(PREFIX + key for key, _ in rooms)
         if self._absence.lasts:
             return lease
         try:

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
-from uuid import uuid4
 
+from app.ids import new_id
 from app.records import Bill, Charge
 from app.services.quota import book
 from app.services.quota.book import Account, Scope, Settled, Settlement
@@ -145,7 +145,7 @@ class Ledger:
                 raise
             if process_id == self._life.process_id:
                 break  # else the credit went with the old name
-        call_id = uuid4().hex
+        call_id = new_id()
         least = min(reserved.values(), default=charge.wanted_micros)
         return Hold(self, call_id, process_id, reserved, opening(call_id, charge, now, period, least, process_id))
 

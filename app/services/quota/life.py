@@ -9,8 +9,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
-from uuid import uuid4
 
+from app.ids import new_id
 from app.services.quota import book
 from app.services.quota.book import Beat, Death
 from app.services.quota.committer import Committer, Kind
@@ -36,7 +36,7 @@ class Life:
 
     def __init__(self, committer: Committer, monotonic: Callable[[], float], reborn: Callable[[], None]) -> None:
         self._committer, self._monotonic, self._reborn = committer, monotonic, reborn
-        self.process_id = uuid4().hex
+        self.process_id = new_id()
         self._number = 0
         self._sure_until = self._watched_until = float("-inf")
         self._beats: dict[str, tuple[int, float]] = {}
@@ -67,7 +67,7 @@ class Life:
                 self._sure_until = at + SURE_FOR_S
                 return beats
             log.warning("this process was taken for dead; its credit is gone")
-            self.process_id, self._number = uuid4().hex, 0
+            self.process_id, self._number = new_id(), 0
             self._reborn()
 
     async def watch(self, beats: Mapping[str, int]) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import ColumnElement, or_, select, update
 
+from app.ids import new_id
 from app.records import ApprovalState
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
@@ -38,7 +38,7 @@ class Approvals:
     ) -> ApprovalRecord:
         """Ask once for each interrupt of a run: the same pair again gives the first record. Raises Missing."""
         row = {
-            "approval_id": uuid4().hex,
+            "approval_id": new_id(),
             "run_id": run_id,
             "interrupt_id": interrupt_id,
             "tenant_id": tenant_id,

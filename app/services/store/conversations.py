@@ -1,10 +1,10 @@
 """Conversations and their messages: the one place where a history is kept."""
 
 from typing import Any
-from uuid import uuid4
 
 from sqlalchemy import ColumnElement, delete, insert, literal, select
 
+from app.ids import new_id
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
 from app.services.store.records import ConversationRecord, MessageRecord, Page
@@ -23,7 +23,7 @@ class Conversations:
 
     async def create(self, tenant_id: str, user_id: str, title: str) -> ConversationRecord:
         row = {
-            "conversation_id": uuid4().hex,
+            "conversation_id": new_id(),
             "tenant_id": tenant_id,
             "user_id": user_id,
             "title": title,
@@ -57,7 +57,7 @@ class Conversations:
     ) -> MessageRecord:
         """Raises Missing if the tenant has no such conversation."""
         row = {
-            "message_id": uuid4().hex,
+            "message_id": new_id(),
             "conversation_id": conversation_id,
             "tenant_id": tenant_id,
             "run_id": run_id,

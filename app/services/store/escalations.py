@@ -1,9 +1,8 @@
 """Runs handed to a person, and why."""
 
-from uuid import uuid4
-
 from sqlalchemy import insert, select
 
+from app.ids import new_id
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
 from app.services.store.records import EscalationRecord, Page
@@ -22,7 +21,7 @@ class Escalations:
     async def create(self, run_id: str, tenant_id: str, reason: str, detail: str = "") -> EscalationRecord:
         """Raises Missing if the tenant has no such run."""
         row = {
-            "escalation_id": uuid4().hex,
+            "escalation_id": new_id(),
             "run_id": run_id,
             "tenant_id": tenant_id,
             "reason": reason,

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
-from uuid import uuid4
 
 from sqlalchemy import ColumnElement, or_, select, update
 
+from app.ids import new_id
 from app.records import SCOPES
 from app.services.store.database import Database
 from app.services.store.page import build, columns
@@ -46,7 +46,7 @@ class Keys:
         granted = frozenset(scopes)
         if not granted or not granted <= set(SCOPES):
             raise Invalid(f"scopes must be some of {', '.join(SCOPES)}", field="scopes")
-        key_id = uuid4().hex
+        key_id = new_id()
         secret = f"ph_{key_id}_{secrets.token_urlsafe(32)}"
         row = {
             "key_id": key_id,

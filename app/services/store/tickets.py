@@ -1,9 +1,8 @@
 """Tickets that the agent's tool wrote: one for each idempotency key."""
 
-from uuid import uuid4
-
 from sqlalchemy import select
 
+from app.ids import new_id
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
 from app.services.store.records import Page, TicketRecord
@@ -23,7 +22,7 @@ class Tickets:
     ) -> TicketRecord:
         """Write it, or give the one that this key wrote before, unchanged."""
         row = {
-            "ticket_id": uuid4().hex,
+            "ticket_id": new_id(),
             "tenant_id": tenant_id,
             "user_id": user_id,
             "run_id": run_id,

@@ -11,7 +11,7 @@ from app.config.schema import ModelConfig, ProviderConfig
 from app.services.gateway.anthropic import AnthropicProvider
 from app.services.gateway.provider import Timeouts
 from graphs.errors import Invalid, UpstreamError
-from graphs.types import Completion, Delta, Message, ModelInfo, ModelRequest, ToolProposal, ToolSpec, Usage
+from graphs.types import Completion, Message, ModelInfo, ModelRequest, ToolProposal, ToolSpec, Usage
 from tests.fake_anthropic import (
     GREETING,
     PING,
@@ -52,7 +52,7 @@ async def last(answer: Answer, request: ModelRequest = ASK) -> Completion:
 
 async def test_an_answer_comes_as_deltas_and_one_completion() -> None:
     *deltas, completion = await ask(sends(events(*GREETING)))
-    assert deltas == [Delta("Hello"), Delta(", "), Delta("world")]
+    assert "".join(delta.text for delta in deltas) == "Hello, world"
     assert completion.text == "Hello, world"
     assert completion.finish_reason == "stop"
     assert (completion.model, completion.model_version) == ("claude-test", "claude-test-20260101")
@@ -207,7 +207,7 @@ async def test_an_answer_to_a_schema_that_the_api_cannot_enforce_comes_through_a
     turn = (start(), block(), delta("Sure: "), ends(), *calls("give_answer", '{"days"', ": 90}", index=1))
     request = ModelRequest(ASK.messages, response_schema=OPEN)
     *deltas, completion = await ask(sends(events(*turn, *stops("tool_use"))), request)
-    assert deltas == [Delta('{"days"'), Delta(": 90}")]
+    assert "".join(delta.text for delta in deltas) == '{"days": 90}'
     assert (completion.text, completion.finish_reason) == ('{"days": 90}', "stop")
     assert completion.tool_calls == ()
 
@@ -244,7 +244,7 @@ async def test_calls_one_after_the_other_share_a_connection_and_carry_key_and_ve
     async with fake_anthropic(sends(events(*GREETING))) as fake:
         provider = fake.provider()
         for _ in range(3):
-            assert len([item async for item in provider.stream(ASK)]) == 4
+            assert [item async for item in provider.stream(ASK)][-1].text == "Hello, world"
         await provider.close()
         assert len(fake.connections) == 1
         assert fake.headers[0]["x-api-key"] == KEY
@@ -256,7 +256,7 @@ async def test_a_base_url_may_end_in_its_version(path: str) -> None:
     async with fake_anthropic(sends(events(*GREETING))) as fake:
         place = ProviderConfig(kind="anthropic", base_url=fake.url + path)
         provider = AnthropicProvider.configured(INFO, place, ModelConfig(provider="a", model="claude-x"), KEY)
-        assert len([item async for item in provider.stream(ASK)]) == 4
+        assert [item async for item in provider.stream(ASK)][-1].text == "Hello, world"
         await provider.close()
         assert fake.requests[0]["model"] == "claude-x"
 

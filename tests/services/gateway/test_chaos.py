@@ -306,7 +306,8 @@ async def test_u06_the_model_that_goes_on_is_shown_what_was_said() -> None:
     assert roles[:2] == [("user", "Say hello"), ("assistant", "".join(HALF))]
     assert roles[2][0] == "user"
     (mark,) = [item for item in items if isinstance(item, Continuation)]
-    assert (mark.text, mark.model) == ("Hello ", "b")
+    assert mark.model == "b"
+    assert "Hello you".startswith(mark.text)
     assert isinstance(items[-1], Completion)
     assert items[-1].text == "".join(HALF) + "Hello you"
 
