@@ -145,11 +145,14 @@ class Assembly:
         piece = choice.get("delta") or choice.get("message")
         if not isinstance(piece, dict):
             return ""
-        self._add_calls(piece.get("tool_calls"))
-        texts = [piece.get("content"), piece.get("refusal")]
-        text = "".join(text for text in texts if isinstance(text, str))
-        thought = piece.get("reasoning_content") or piece.get("reasoning")
-        self.pieces += bool(text or thought or piece.get("tool_calls"))
+        content, refusal, calls = piece.get("content"), piece.get("refusal"), piece.get("tool_calls")
+        text = content if isinstance(content, str) else ""
+        if isinstance(refusal, str):
+            text += refusal
+        if calls:
+            self._add_calls(calls)
+        if text or calls or piece.get("reasoning_content") or piece.get("reasoning"):
+            self.pieces += 1
         if text:
             self._texts.append(text)
         return text

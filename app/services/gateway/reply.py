@@ -66,7 +66,7 @@ class Reply:
         if response.status != 200:
             raise await refusal(self._name, response, self._secret, lambda: self._page(response))
         if response.content_type.endswith("json"):
-            if text := self._hear(await self._page(response)):
+            if text := self._assembly.hear(await self._page(response)):
                 yield text
         elif response.content_type != "text/event-stream":
             raise UpstreamError(f"{self._name} answered with {response.content_type}, not with events")
@@ -99,17 +99,14 @@ class Reply:
 
     def _hear_all(self, events: Sequence[bytes], said: list[str]) -> None:
         """Every token that came in one read passes the layers above as one: each of them costs them all."""
+        assembly = self._assembly
         for data in events:
-            if text := self._hear(data):
+            if text := assembly.hear(data):
                 said.append(text)
-            if self._assembly.over:
-                return
-
-    def _hear(self, data: bytes) -> str:
-        text = self._assembly.hear(data)
-        if self._assembly.pieces > self._pieces:  # a server that only pings has not moved on
-            self._pieces, self._heard = self._assembly.pieces, asyncio.get_running_loop().time()
-        return text
+            if assembly.over:
+                break
+        if assembly.pieces > self._pieces:  # a server that only pings has not moved on
+            self._pieces, self._heard = assembly.pieces, asyncio.get_running_loop().time()
 
     async def _page(self, response: Response) -> bytes:
         return await page(self._name, response, self.deadline)

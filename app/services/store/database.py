@@ -6,7 +6,6 @@ processes wait in SQLite's own busy time-out. PostgreSQL needs none of this.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.services.store.migrate import migrate
+from app.services.store.text import json_text
 from app.services.store.together import Together
 from graphs.errors import UpstreamError
 
@@ -66,7 +66,7 @@ class Database:
             raise StoreUnavailable("the database could not be opened") from error
         engine = create_async_engine(
             parsed,
-            json_serializer=_json,
+            json_serializer=json_text,
             pool_size=POOL_SIZE,
             max_overflow=0,
             pool_timeout=BUSY_TIMEOUT_S,
@@ -115,7 +115,7 @@ def _one_writer(url: URL) -> Engine:
     """A connection of SQLite's own driver, for one thread."""
     engine = create_engine(
         url.set(drivername="sqlite"),
-        json_serializer=_json,
+        json_serializer=json_text,
         pool_size=1,
         max_overflow=0,
         connect_args={"check_same_thread": False},
@@ -131,10 +131,6 @@ async def _translated() -> AsyncIterator[None]:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise StoreUnavailable("the database does not answer", retry_after_s=1) from error
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

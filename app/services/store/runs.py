@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
-from sqlalchemy import ColumnElement, Connection, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,6 +25,12 @@ from graphs.errors import Conflict, Missing
 TERMINAL: Final[frozenset[RunStatus]] = frozenset({"completed", "blocked", "failed", "cancelled"})
 _COLUMNS = columns(runs, RunRecord)
 _SPAN_COLUMNS = columns(spans, SpanRecord)
+# Made once: putting a statement together costs as much as executing it.
+_FINISH = (
+    update(runs)
+    .where(runs.c.run_id == bindparam("of_run"), runs.c.ended_at.is_(None))
+    .returning(runs.c.conversation_id, runs.c.tenant_id)
+)
 
 
 class Runs:
@@ -95,12 +101,10 @@ class Runs:
         the run had already ended or went with its deleted conversation.
         """
         now = self._db.clock()
-        ended = {"ended_at": now} if card.status in TERMINAL else {}
-        outcome = _outcome(card) | ended
+        outcome = _outcome(card) | {"of_run": run_id, "ended_at": now if card.status in TERMINAL else None}
 
         def write(connection: Connection) -> bool:
-            change = update(runs).where(runs.c.run_id == run_id, runs.c.ended_at.is_(None)).values(outcome)
-            run = connection.execute(change.returning(runs.c.conversation_id, runs.c.tenant_id)).first()
+            run = connection.execute(_FINISH, outcome).first()
             if run is None:
                 return False
             self._append_events(connection, run_id, events)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 
 from app.records import AnswerCard
-from app.services.store.text import clean, clean_json
+from app.services.store.text import clean
 
 
 class Utc(TypeDecorator[datetime]):
@@ -60,16 +60,6 @@ class Clean(TypeDecorator[str]):
         return None if value is None else clean(value)
 
 
-class CleanJson(TypeDecorator[Any]):
-    """A JSON value, cleaned on the way in; None is SQL NULL."""
-
-    impl = JSON(none_as_null=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return clean_json(value)
-
-
 class Strings(TypeDecorator[tuple[str, ...]]):
     """A tuple of texts, kept as a JSON list."""
 
@@ -77,7 +67,7 @@ class Strings(TypeDecorator[tuple[str, ...]]):
     cache_ok = True
 
     def process_bind_param(self, value: Sequence[str] | None, dialect: Dialect) -> list[str]:
-        return [clean(item) for item in value or ()]
+        return list(value or ())
 
     def process_result_value(self, value: list[str] | None, dialect: Dialect) -> tuple[str, ...]:
         return tuple(value or ())
@@ -91,7 +81,7 @@ class Card(TypeDecorator[AnswerCard]):
 
     def process_bind_param(self, value: AnswerCard | None, dialect: Dialect) -> Any:
         # Not mode="json": pydantic's writer refuses lone surrogates before they could be cleaned.
-        return None if value is None else clean_json(_card_dict(value))
+        return None if value is None else _card_dict(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> AnswerCard | None:
         return None if value is None else AnswerCard.model_validate(value)
@@ -100,6 +90,9 @@ class Card(TypeDecorator[AnswerCard]):
 def _card_dict(card: AnswerCard) -> dict[str, Any]:
     return card.model_dump(by_alias=True) | {"createdAt": card.created_at.isoformat()}
 
+
+# A JSON value; None is SQL NULL. It is cleaned where the engine writes it as text (`text.json_text`).
+JSON_VALUE = JSON(none_as_null=True)
 
 metadata = MetaData(
     naming_convention={
@@ -164,7 +157,7 @@ runs = Table(
     Column("feature", Clean, nullable=False),
     Column("status", Clean, nullable=False),
     Column("message", Clean, nullable=False),
-    Column("asked", CleanJson, nullable=False, default=dict),
+    Column("asked", JSON_VALUE, nullable=False, default=dict),
     Column("answer", Clean, nullable=False, default=""),
     Column("prompt_version", Clean, nullable=False, default=""),
     Column("model", Clean, nullable=False, default=""),
@@ -174,8 +167,8 @@ runs = Table(
     Column("index_version", Clean, nullable=False, default=""),
     Column("embedder", Clean, nullable=False, default=""),
     Column("retrieved_chunk_ids", Strings, nullable=False, default=()),
-    Column("tool_calls", CleanJson, nullable=False, default=list),
-    Column("stations", CleanJson, nullable=False, default=dict),
+    Column("tool_calls", JSON_VALUE, nullable=False, default=list),
+    Column("stations", JSON_VALUE, nullable=False, default=dict),
     Column("latency_ms", Float, nullable=False, default=0.0),
     Column("input_tokens", BigInteger, nullable=False, default=0),
     Column("output_tokens", BigInteger, nullable=False, default=0),
@@ -213,7 +206,7 @@ events = Table(
     _run_id(primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("type", Clean, nullable=False),
-    Column("data", CleanJson, nullable=False),
+    Column("data", JSON_VALUE, nullable=False),
 )
 
 spans = Table(
@@ -227,7 +220,7 @@ spans = Table(
     Column("started_at", Utc, nullable=False),
     Column("ended_at", Utc, nullable=False),
     Column("status", Clean, nullable=False),
-    Column("attributes", CleanJson, nullable=False),
+    Column("attributes", JSON_VALUE, nullable=False),
 )
 
 approvals = Table(
@@ -239,14 +232,14 @@ approvals = Table(
     Column("tenant_id", Clean, nullable=False),
     Column("user_id", Clean, nullable=False),
     Column("tool", Clean, nullable=False),
-    Column("arguments", CleanJson, nullable=False),
+    Column("arguments", JSON_VALUE, nullable=False),
     Column("risk", Clean, nullable=False),
     Column("state", Clean, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("expires_at", Utc, nullable=False),
     Column("decided_by", Clean),
     Column("decided_at", Utc),
-    Column("decided_arguments", CleanJson),
+    Column("decided_arguments", JSON_VALUE),
     Column("comment", Clean, nullable=False, default=""),
     UniqueConstraint("run_id", "interrupt_id"),
     Index(None, "tenant_id", "state", "created_at"),
@@ -292,7 +285,7 @@ documents = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("sha256", Clean, nullable=False),
     Column("chunks", Integer, nullable=False),
-    Column("metadata", CleanJson, nullable=False),
+    Column("metadata", JSON_VALUE, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("updated_at", Utc, nullable=False),
     # Last, so that SQLite reads the columns before it without walking the text's overflow pages.
