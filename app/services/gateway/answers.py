@@ -8,7 +8,6 @@ Redis that is away, is a miss.
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -17,18 +16,15 @@ from typing import Any, Final, Protocol
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from app.services.absence import MISSES, Absence
 from graphs.errors import UpstreamError
 from graphs.types import Usage
-
-log = logging.getLogger("pilothouse.cache")
 
 FORM: Final = 1  # of kept answers; one more whenever what is in them changes
 MAX_ANSWER_BYTES: Final = 256 << 10
 MAX_BYTES: Final = 64 << 20  # of one process
 WAIT_S: Final = 0.25  # a client's own tries with their pauses took 3 s on a server that was gone
-AWAY_S: Final = 1.0  # how long a Redis that failed is left alone
 PREFIX: Final = "pilothouse:answer:"
 
 
@@ -181,17 +177,16 @@ class RedisAnswers:
 
     def __init__(self, redis: Redis, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._redis: Any = redis
-        self._monotonic = monotonic
-        self._away_until = 0.0
+        self._absence = Absence("answers are not looked up", monotonic)
 
     async def get(self, asked: Asked) -> Answer | None:
-        if self._monotonic() < self._away_until:
+        if self._absence.lasts:
             return None
         try:
             async with asyncio.timeout(WAIT_S):
                 data = await self._redis.get(_place(asked))
-        except (RedisError, OSError, TimeoutError) as error:
-            self._miss(error)
+        except MISSES as error:
+            self._absence.note(error)
             return None
         if isinstance(data, str):  # a client that decodes
             data = data.encode()
@@ -199,24 +194,20 @@ class RedisAnswers:
 
     async def put(self, asked: Asked, answer: Answer, keep_s: float) -> None:
         data = packed(asked, answer)
-        if len(data) > MAX_ANSWER_BYTES or self._monotonic() < self._away_until:
+        if len(data) > MAX_ANSWER_BYTES or self._absence.lasts:
             return
         try:
             async with asyncio.timeout(WAIT_S):
                 await self._redis.set(_place(asked), data, px=max(1, round(keep_s * 1_000)))
-        except (RedisError, OSError, TimeoutError) as error:
-            self._miss(error)
+        except MISSES as error:
+            self._absence.note(error)
 
     async def forget(self, tenant: str) -> None:
         try:
             async for key in self._redis.scan_iter(match=f"{PREFIX}{tenant}:*", count=1_000):
                 await self._redis.unlink(key)
-        except (RedisError, OSError, TimeoutError) as error:
+        except MISSES as error:
             raise ForgetFailed("kept answers could not be dropped; they go when their time is over") from error
-
-    def _miss(self, error: Exception) -> None:
-        self._away_until = self._monotonic() + AWAY_S
-        log.warning("answers are not looked up: Redis does not answer", exc_info=error)
 
 
 def _place(asked: Asked) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from app.ids import new_id
+from app.services.absence import MISSES, cancelled
 from app.services.gateway.breaker import Breaker
 
 log = logging.getLogger("pilothouse.gateway")
@@ -85,7 +85,7 @@ class SharedHealth:
         try:
             async with asyncio.timeout(self._wait_s):
                 found = await self._script(keys=[KEY], args=[word for pair in sent.items() for word in pair])
-        except (RedisError, OSError, TimeoutError) as error:
+        except MISSES as error:
             self._miss(error)
             return
         if self.away:
@@ -95,10 +95,7 @@ class SharedHealth:
         self._hear(found)
 
     async def _keep(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        # Asked of the task itself: asyncio.wait_for of Python 3.11, inside the client, can swallow a cancellation.
-        while not task.cancelling():
+        while not cancelled():
             await self.exchange()
             await asyncio.sleep(self._every_s)
 

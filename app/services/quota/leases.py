@@ -13,7 +13,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from app.ids import new_id
-from app.services.quota.absence import MISSES, Absence
+from app.services.absence import MISSES, Absence, cancelled
 
 LEASE_S: Final = 20.0
 RENEW_S: Final = 5.0
@@ -91,10 +91,7 @@ class Leases:
 
     async def keep(self) -> None:
         """Until it is cancelled: renew what is held."""
-        task = asyncio.current_task()
-        assert task is not None
-        # Asked of the task itself: asyncio.wait_for of Python 3.11, inside the client, can swallow a cancellation.
-        while not task.cancelling():
+        while not cancelled():
             await asyncio.sleep(RENEW_S)
             for lease, keys in list(self._held.items()):
                 if lease not in self._held:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from app.services.quota.absence import MISSES, Absence
+from app.services.absence import MISSES, Absence
 from app.services.quota.window import SLOT_MS, SLOTS, LocalWindows, Taken, Use
 
 PREFIX: Final = "pilothouse:window:"
