@@ -482,6 +482,21 @@ class TestTheRest:
             await store.documents.get("a", "c", "d/1 ü")
         assert [kept.collection for kept in (await store.documents.list("a")).items] == ["other"]
 
+    async def test_documents_are_found_by_a_part_of_title_or_id_and_collections_say_what_they_hold(
+        self, store: Store, clock: Clock
+    ) -> None:
+        for document_id, title, size in (("plan.md", "Voyage Plan", 10), ("100%.txt", "", 20), ("x_1", "Log", 30)):
+            clock.move(seconds=1)
+            await store.documents.upsert("a", "c", document_id, title, "text/plain", size, "", 1, {}, "text")
+
+        async def found(text: str) -> list[str]:
+            return [kept.document_id for kept in (await store.documents.list("a", "c", text=text)).items]
+
+        assert await found("voyage") == await found("PLAN.") == ["plan.md"]
+        assert (await found("%"), await found("_"), await found("a\0b")) == (["100%.txt"], ["x_1"], [])
+        (kept,) = await store.documents.collections("a")
+        assert (kept.size_bytes, kept.updated_at) == (60, clock.now)
+
     async def test_the_longest_document_id_fits_and_a_longer_one_is_refused(self, store: Store) -> None:
         longest = "\U0001f6a2" * 512
         await store.documents.upsert("a", "\U0001f6a2" * 128, longest, "", "text/plain", 0, "", 0, {}, "")

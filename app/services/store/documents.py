@@ -101,24 +101,40 @@ class Documents:
     async def collections(self, tenant_id: str) -> list[CollectionRecord]:
         """The collections that hold documents, by name."""
         query = (
-            select(documents.c.collection, func.count(), func.coalesce(func.sum(documents.c.chunks), 0))
+            select(
+                documents.c.collection,
+                func.count(),
+                func.coalesce(func.sum(documents.c.chunks), 0),
+                func.coalesce(func.sum(documents.c.size_bytes), 0),
+                func.max(documents.c.updated_at),
+            )
             .where(documents.c.tenant_id == tenant_id)
             .group_by(documents.c.collection)
             .order_by(documents.c.collection)
         )
         async with self._db.read() as connection:
             return [
-                CollectionRecord(name, count, int(chunks)) for name, count, chunks in await connection.execute(query)
+                CollectionRecord(name, count, int(chunks), int(size_bytes), updated_at)
+                for name, count, chunks, size_bytes, updated_at in await connection.execute(query)
             ]
 
     # Last: from here on `list` is this method.
     async def list(
-        self, tenant_id: str, collection: str | None = None, limit: int = 50, cursor: str | None = None
+        self,
+        tenant_id: str,
+        collection: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+        *,
+        text: str | None = None,
     ) -> Page[DocumentRecord]:
-        """Newest first. Raises Invalid for limit or cursor."""
+        """Newest first; `text` is a part of the title or the id, in any case. Raises Invalid for limit or cursor."""
         query = select(*_COLUMNS).where(documents.c.tenant_id == tenant_id)
         if collection is not None:
             query = query.where(documents.c.collection == collection)
+        if text is not None:
+            title, name = documents.c.title, documents.c.document_id
+            query = query.where(title.icontains(text, autoescape=True) | name.icontains(text, autoescape=True))
         position = (documents.c.created_at, documents.c.document_key)
         async with self._db.read() as connection:
             return await page(connection, query, DocumentRecord, position, limit, cursor)

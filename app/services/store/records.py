@@ -181,9 +181,13 @@ class DocumentRecord:
 
 @dataclass(frozen=True, slots=True)
 class CollectionRecord:
+    """`updated_at` is when the last of its documents was written."""
+
     name: str
     documents: int
     chunks: int
+    size_bytes: int
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
