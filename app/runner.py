@@ -25,7 +25,6 @@ from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.ports import FreeTicket, OpenDesk, Ticket
 from app.services.store.records import ApprovalRecord, MessageRecord, RunRecord
 from app.services.store.store import Store
-from app.silent import SILENT
 from app.telemetry.logs import log_run
 from app.telemetry.spans import RunTrace
 from graphs.catalog import fingerprint
@@ -429,7 +428,7 @@ class Runner:
     async def _step_through(self, leg: _Leg, context: RunContext, graph_input: Any) -> None:
         mode = leg.job.request.mode
         graph = self._graphs[mode]
-        config: Any = {"recursion_limit": 60, "callbacks": SILENT}
+        config: Any = {"recursion_limit": 60}
         if graph.checkpointer is not None:
             config["configurable"] = {"thread_id": _thread(context.tenant_id, context.run_id)}
             if isinstance(graph_input, Command):
