@@ -1,12 +1,13 @@
 """A completion put together from the events of Anthropic's Messages API."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
+from app.services.gateway import openai_wire
 from app.services.gateway.anthropic_wire import ANSWER_TOOL
-from app.services.gateway.tokens import estimated_usage
 from app.services.gateway.upstream import failure
 from app.services.gateway.wire import PartialCall, count_of, parse_event
 from graphs.errors import UpstreamError
@@ -23,24 +24,18 @@ FINISH: Final[Mapping[str, FinishReason]] = {
 _COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
-class Assembly:
-    """Implements `app.services.gateway.reply.Assembly`. With `by_tool` the answer is the input of ANSWER_TOOL."""
+class Assembly(openai_wire.Assembly):
+    """Hears this wire's events and puts together what they bring as OpenAI's does.
+
+    With `by_tool` the answer is the input of ANSWER_TOOL.
+    """
 
     def __init__(self, info: ModelInfo, secret: str = "", *, by_tool: bool = False) -> None:
-        self._info, self._secret, self._by_tool = info, secret, by_tool
-        self._texts: list[str] = []
-        self._calls: list[PartialCall] = []
-        self._by_index: dict[int, PartialCall | None] = {}  # None for the tool through which the answer comes
-        self._stop: str | None = None
+        super().__init__(info, secret)
+        self._by_tool = by_tool
+        self._blocks: dict[int, PartialCall | None] = {}  # None for the tool through which the answer comes
         self._counts: dict[str, int | None] = {}
         self._counted = self._answered = False
-        self._served = ""
-        self.pieces = 0
-        self.over = False
-
-    @property
-    def finished(self) -> bool:
-        return self._stop is not None
 
     def hear(self, data: bytes) -> str:
         event = parse_event(self._info.name, data)
@@ -73,11 +68,11 @@ class Assembly:
             self.pieces += 1
             given = orjson.dumps(block["input"]).decode() if block.get("input") else ""
             if self._by_tool and block.get("name") == ANSWER_TOOL:
-                self._by_index[index] = None
+                self._blocks[index] = None
                 self._answered = True
                 return self._say(given)
             call_id, name = (value if isinstance(value := block.get(key), str) else "" for key in ("id", "name"))
-            call = self._by_index[index] = PartialCall(call_id, name, [given])
+            call = self._blocks[index] = PartialCall(call_id, name, [given])
             self._calls.append(call)
         text = block.get("text")
         return self._say(text) if isinstance(text, str) and not self._by_tool else ""
@@ -86,8 +81,8 @@ class Assembly:
         text, arguments = delta.get("text"), delta.get("partial_json")
         if isinstance(text, str):
             return "" if self._by_tool else self._say(text)
-        if isinstance(arguments, str) and index in self._by_index:
-            call = self._by_index[index]
+        if isinstance(arguments, str) and index in self._blocks:
+            call = self._blocks[index]
             if call is None:
                 return self._say(arguments)
             call.arguments.append(arguments)
@@ -102,7 +97,7 @@ class Assembly:
 
     def _end(self, delta: Mapping[str, Any], usage: Any) -> None:
         if isinstance(stop := delta.get("stop_reason"), str):
-            self._stop = stop
+            self._finish = stop
             self.pieces += 1
         # What a message starts with is no count of what it will say.
         self._counted = self._counted or (isinstance(usage, dict) and "output_tokens" in usage)
@@ -124,7 +119,7 @@ class Assembly:
             said = {name: usage[name] for name in _COUNTS if usage.get(name) is not None}
             self._counts |= {name: count_of(value) for name, value in said.items()}
 
-    def _usage(self) -> Usage | None:
+    def _told_usage(self) -> Usage | None:
         """Input tokens as ours count them: the vendor's leaves out what came from the cache or went into it."""
         if not self._counted or not {"input_tokens", "output_tokens"} <= self._counts.keys():
             return None
@@ -135,29 +130,16 @@ class Assembly:
         return Usage(fresh + cached + stored, written, cached_input_tokens=cached, cache_write_tokens=stored)
 
     def completion(self, request: ModelRequest, count: Callable[[str], int]) -> Completion:
-        """Raises UpstreamError for a tool call without a name or whose arguments are not a JSON object, and for an
-        answer in another form than was asked for."""
-        text = "".join(self._texts)
-        calls = tuple(call.proposal(self._info.name, number) for number, call in enumerate(self._calls))
-        finish = self._finish(calls)
+        """Raises UpstreamError as OpenAI's does, and for an answer in another form than was asked for."""
+        self._usage = self._told_usage()
+        completion = super().completion(request, count)
+        finish = self._reason(completion.tool_calls)
         if self._by_tool and finish == "stop" and not self._answered:
             raise UpstreamError(f"{self._info.name} did not answer in the form that it was asked for")
-        usage = self._usage()
-        if usage is None or (usage.output_tokens == 0 and (text or calls)):
-            written = text + "".join(call.text for call in self._calls)
-            usage = estimated_usage(request.messages, written, count)
-        return Completion(
-            text=text,
-            model=self._info.name,
-            model_version=self._info.version or self._served,
-            provider=self._info.provider,
-            usage=usage,
-            finish_reason=finish,
-            tool_calls=calls,
-        )
+        return replace(completion, finish_reason=finish)
 
-    def _finish(self, calls: tuple[ToolProposal, ...]) -> FinishReason:
-        finish = FINISH.get(self._stop or "", "unknown")
+    def _reason(self, calls: Sequence[ToolProposal]) -> FinishReason:
+        finish = FINISH.get(self._finish or "", "unknown")
         if calls and finish in {"stop", "unknown"}:
             return "tool_calls"
         return "stop" if finish == "tool_calls" and not calls else finish  # the answer's own tool is none
