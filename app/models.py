@@ -29,11 +29,12 @@ from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.llamacpp import LlamaCppEmbeddings, LlamaCppProvider
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.ports import Desk
-from app.services.gateway.provider import Provider, Timeouts
+from app.services.gateway.provider import Provider
 from app.services.gateway.recover import Recovery
 from app.services.gateway.routes import Router, Target
 from app.services.gateway.scripted import ScriptedProvider
 from app.services.gateway.semantic import SemanticAnswers
+from app.services.gateway.server import ModelServer
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.settings import Settings
 from graphs.errors import Invalid
@@ -168,7 +169,8 @@ async def _own(settings: Settings, embedder: MiniLmEmbedder) -> dict[str, Provid
             max_output_tokens=settings.openai_context_tokens // 4,
             native_tools=settings.openai_native_tools,
         )
-        found.append(OpenAiProvider(info, base_url=settings.openai_base_url, api_key=key))
+        server = ModelServer(settings.openai_base_url, key, named="openai_base_url")
+        found.append(OpenAiProvider(info, server))
     found.append(
         await LlamaCppProvider.open(
             gguf=settings.gguf_path, context_tokens=settings.gguf_context_tokens, threads=settings.model_threads
@@ -179,10 +181,39 @@ async def _own(settings: Settings, embedder: MiniLmEmbedder) -> dict[str, Provid
 
 
 async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedder: MiniLmEmbedder) -> Provider:
+    """Raises Invalid, Missing where it cannot be opened."""
     key = os.environ.get(place.api_key_env, "") if place.api_key_env is not None else ""
+    info = _info(name, model)
+    gguf = None if place.path is None else Path(place.path)
+    dimensions, window = model.dimensions, model.context_tokens
+    match model.kind, place.kind:
+        case "chat", "openai":
+            return OpenAiProvider(info, ModelServer.configured(place, key), served_name=model.model)
+        case "chat", "llamacpp":
+            return await LlamaCppProvider.open(gguf=gguf, name=name, context_tokens=window)
+        case "chat", "extractive":
+            return ExtractiveAnswerer(embedder)
+        case "chat", "scripted":
+            return ScriptedProvider(lambda _: str(place.arguments.get("answer", "This is scripted.")), info)
+        case "chat", "anthropic":
+            return _vendor("anthropic", "AnthropicProvider", place, info, model, key)
+        case "chat", "langchain":
+            return _vendor("langchain", "LangChainProvider", place, info, model, key)
+        case "embedding", "openai":
+            server = ModelServer.configured(place, key)
+            return OpenAiEmbeddings(info, server, served_name=model.model, dimensions=dimensions)
+        case "embedding", "llamacpp":
+            return await LlamaCppEmbeddings.open(gguf=gguf, name=name, context_tokens=window, dimensions=dimensions)
+        case "embedding", "langchain":
+            return _vendor("embedding_langchain", "LangChainEmbeddings", place, info, model, key)
+        case _:
+            raise Invalid(f"a provider of kind {place.kind} embeds nothing", field=f"models.{name}.kind")
+
+
+def _info(name: str, model: ModelConfig) -> ModelInfo:
     if model.kind == "embedding":
-        return await _embeddings(place, name, model, key)
-    info = ModelInfo(
+        return embedding_info(name, model.provider, model.context_tokens)
+    return ModelInfo(
         name=name,
         version="",
         provider=model.provider,
@@ -190,56 +221,6 @@ async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedd
         max_output_tokens=model.max_output_tokens or model.context_tokens // 4,
         native_tools=model.native_tools,
     )
-    match place.kind:
-        case "openai":
-            return OpenAiProvider(
-                info,
-                base_url=str(place.base_url),
-                api_key=key,
-                served_name=model.model,
-                timeouts=Timeouts.of_routes(place.connect_timeout_s),
-                max_connections=place.max_connections,
-            )
-        case "llamacpp":
-            return await LlamaCppProvider.open(
-                gguf=None if place.path is None else Path(place.path),
-                name=name,
-                context_tokens=model.context_tokens,
-            )
-        case "extractive":
-            return ExtractiveAnswerer(embedder)
-        case "scripted":
-            return ScriptedProvider(lambda _: str(place.arguments.get("answer", "This is scripted.")), info)
-        case "anthropic":
-            return _vendor("anthropic", "AnthropicProvider", place, info, model, key)
-        case "langchain":
-            return _vendor("langchain", "LangChainProvider", place, info, model, key)
-
-
-async def _embeddings(place: ProviderConfig, name: str, model: ModelConfig, key: str) -> Provider:
-    info = embedding_info(name, model.provider, model.context_tokens)
-    match place.kind:
-        case "openai":
-            return OpenAiEmbeddings(
-                info,
-                base_url=str(place.base_url),
-                api_key=key,
-                served_name=model.model,
-                dimensions=model.dimensions,
-                timeouts=Timeouts.of_routes(place.connect_timeout_s),
-                max_connections=place.max_connections,
-            )
-        case "llamacpp":
-            return await LlamaCppEmbeddings.open(
-                gguf=None if place.path is None else Path(place.path),
-                name=name,
-                context_tokens=model.context_tokens,
-                dimensions=model.dimensions,
-            )
-        case "langchain":
-            return _vendor("embedding_langchain", "LangChainEmbeddings", place, info, model, key)
-        case _:
-            raise Invalid(f"a provider of kind {place.kind} embeds nothing", field=f"models.{name}.kind")
 
 
 def _vendor(module: str, maker: str, place: ProviderConfig, info: ModelInfo, model: ModelConfig, key: str) -> Provider:

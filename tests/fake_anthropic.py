@@ -8,6 +8,7 @@ import orjson
 
 from app.services.gateway.anthropic import AnthropicProvider
 from app.services.gateway.provider import Timeouts
+from app.services.gateway.server import ModelServer
 from graphs.types import ModelInfo
 from tests.fake_openai import KEY, Answer, FakeServer, serving
 
@@ -31,7 +32,7 @@ class FakeAnthropic(FakeServer):
             max_output_tokens=512,
             native_tools=True,
         )
-        return AnthropicProvider(info, base_url=self.url, api_key=KEY, timeouts=timeouts, **given)
+        return AnthropicProvider(info, ModelServer(self.url, KEY, timeouts or Timeouts()), **given)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from app.services.gateway.embedding import embedding_info
 from app.services.gateway.embedding_openai import OpenAiEmbeddings
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.provider import Timeouts
+from app.services.gateway.server import ModelServer
 from graphs.types import ModelInfo
 
 Answer = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
@@ -56,11 +57,12 @@ class FakeOpenAi(FakeServer):
             max_output_tokens=512,
             native_tools=True,
         )
-        return OpenAiProvider(info, base_url=f"{self.url}/v1", api_key=KEY, timeouts=timeouts, **given)
+        return OpenAiProvider(info, ModelServer(f"{self.url}/v1", KEY, timeouts or Timeouts()), **given)
 
     def embeddings(self, **given: Any) -> OpenAiEmbeddings:
         info = embedding_info(given.pop("name", "embed-test"), "openai", 8_192)
-        return OpenAiEmbeddings(info, base_url=f"{self.url}/v1", api_key=KEY, **given)
+        server = ModelServer(f"{self.url}/v1", KEY, given.pop("timeouts", None) or Timeouts())
+        return OpenAiEmbeddings(info, server, **given)
 
 
 @asynccontextmanager

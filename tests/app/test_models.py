@@ -110,6 +110,6 @@ async def test_a_configured_model_has_no_deadline_nearer_than_its_routes_may_giv
     async with opened(MODELS.format(openai=nowhere, anthropic=nowhere), embedder, tmp_path, monkeypatch) as gateway:
         for name in ("big", "wise", "vectors"):
             provider: Any = gateway.router.targets[name].provider
-            kept = provider._timeouts
+            kept = provider._server.timeouts
             assert min(kept.first_token_s, kept.between_tokens_s, kept.total_s) == 3_600  # the most that a route takes
             assert kept.connect_s == 5

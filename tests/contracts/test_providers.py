@@ -19,6 +19,7 @@ from app.services.gateway.langchain import LangChainProvider
 from app.services.gateway.llamacpp import LlamaCppProvider, Loaded
 from app.services.gateway.provider import Provider
 from app.services.gateway.scripted import Say, ScriptedProvider
+from app.services.gateway.server import ModelServer
 from app.services.retrieval.embedder import MiniLmEmbedder
 from graphs.errors import (
     UpstreamError,
@@ -208,7 +209,7 @@ async def llamacpp(_: MiniLmEmbedder) -> AsyncIterator[Case]:
 async def llamacpp_by_anthropics_wire(_: MiniLmEmbedder) -> AsyncIterator[Case]:
     """By Anthropic's, where it takes no schema."""
     url, key = LlamaCppProvider(loaded()).address
-    provider = AnthropicProvider(loaded().info, base_url=url, api_key=key, keep_alive_s=None)
+    provider = AnthropicProvider(loaded().info, ModelServer(url, key, keep_alive_s=None))
     yield Case(provider, busy, failures=[TOO_LONG])
 
 

@@ -10,9 +10,9 @@ from typing import Final, Self
 from app.config.schema import ModelConfig, ProviderConfig
 from app.services.gateway.anthropic_answer import Assembly
 from app.services.gateway.anthropic_wire import answers_by_tool, body
-from app.services.gateway.link import Link, checked_url, drain
-from app.services.gateway.provider import Timeouts
+from app.services.gateway.link import drain
 from app.services.gateway.reply import Reply
+from app.services.gateway.server import ModelServer
 from app.services.gateway.tokens import estimate_tokens
 from graphs.errors import Invalid
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
@@ -22,38 +22,26 @@ VERSION: Final = "2023-06-01"  # of the API; the header is mandatory and this it
 
 
 class AnthropicProvider:
-    """One model of a server that speaks the Messages API. `base_url` may end in /v1 or leave it out.
+    """One model of a server that speaks the Messages API. Its base URL may end in /v1 or leave it out.
 
     An empty `info.version` takes the name under which the server answers. `served_name` is the server's name for the
-    model where ours differs. `keep_alive_s` None opens a connection for each call.
+    model where ours differs.
     """
 
     def __init__(
         self,
         info: ModelInfo,
+        server: ModelServer,
         *,
-        base_url: str = BASE_URL,
-        api_key: str = "",
         served_name: str | None = None,
-        timeouts: Timeouts | None = None,
         count: Callable[[str], int] = estimate_tokens,
         cache_prompts: bool = True,
-        keep_alive_s: float | None = 15.0,
-        max_connections: int = 256,
     ) -> None:
         self.info = info
-        self._api_key, self._served_name = api_key, served_name or info.name
-        self._timeouts = timeouts or Timeouts()
+        self._server, self._served_name = server, served_name or info.name
         self._count, self._cache_prompts = count, cache_prompts
-        headers = {"anthropic-version": VERSION} | ({"x-api-key": api_key} if api_key else {})
-        self._link = Link(
-            info.name,
-            checked_url(base_url, "base_url").removesuffix("/v1") + "/v1/messages",
-            headers,
-            connect_s=self._timeouts.connect_s,
-            keep_alive_s=keep_alive_s,
-            max_connections=max_connections,
-        )
+        headers = {"anthropic-version": VERSION} | ({"x-api-key": server.api_key} if server.api_key else {})
+        self._link = server.link(info.name, server.url.removesuffix("/v1") + "/v1/messages", headers)
 
     @classmethod
     def configured(cls, info: ModelInfo, place: ProviderConfig, model: ModelConfig, key: str) -> Self:
@@ -62,20 +50,18 @@ class AnthropicProvider:
             raise Invalid(f"a provider of kind anthropic has no argument {min(unknown)!r}", field="arguments")
         return cls(
             info,
-            base_url=place.base_url or BASE_URL,
-            api_key=key,
+            ModelServer.configured(place, key, BASE_URL),
             served_name=model.model,
-            timeouts=Timeouts.of_routes(place.connect_timeout_s),
             cache_prompts=bool(place.arguments.get("cache_prompts", True)),
-            max_connections=place.max_connections,
         )
 
     def count_tokens(self, text: str) -> int:
         return self._count(text)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Completion, None]:
-        assembly = Assembly(self.info, self._api_key, by_tool=answers_by_tool(request))
-        reply = Reply(self.info.name, assembly, self._timeouts, self._api_key)
+        server = self._server
+        assembly = Assembly(self.info, server.api_key, by_tool=answers_by_tool(request))
+        reply = Reply(self.info.name, assembly, server.timeouts, server.api_key)
         payload = body(request, self.info, self._served_name, cache_prompts=self._cache_prompts)
         with await self._link.post(payload, reply.deadline()) as response:
             async with aclosing(reply.texts(response)) as texts:

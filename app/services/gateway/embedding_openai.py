@@ -8,9 +8,10 @@ import orjson
 
 from app.services.gateway.connection import Deadline
 from app.services.gateway.embedding import Embeddings, Vectors, checked
-from app.services.gateway.link import Link, checked_url, page, refusal
+from app.services.gateway.link import page, refusal
 from app.services.gateway.openai import bearer
-from app.services.gateway.provider import Embedded, Timeouts
+from app.services.gateway.provider import Embedded
+from app.services.gateway.server import ModelServer
 from app.services.gateway.tokens import estimate_tokens
 from app.services.gateway.upstream import failure
 from app.services.gateway.wire import count_of, dump
@@ -21,7 +22,7 @@ _MAX_VECTOR_BYTES: Final = 8_192 * 24  # the largest models have 8,192 dimension
 
 
 class OpenAiEmbeddings(Embeddings):
-    """One embedding model of an OpenAI-compatible server. `base_url` includes its /v1.
+    """One embedding model of an OpenAI-compatible server, whose base URL includes its /v1.
 
     `dimensions` are asked of the server, which may not know the parameter, and held against what comes.
     """
@@ -29,33 +30,22 @@ class OpenAiEmbeddings(Embeddings):
     def __init__(
         self,
         info: ModelInfo,
+        server: ModelServer,
         *,
-        base_url: str,
-        api_key: str = "",
         served_name: str | None = None,
         dimensions: int | None = None,
-        timeouts: Timeouts | None = None,
         count: Callable[[str], int] = estimate_tokens,
-        keep_alive_s: float | None = 15.0,
-        max_connections: int = 256,
     ) -> None:
         super().__init__(info)
-        self._api_key, self._served_name, self._dimensions = api_key, served_name or info.name, dimensions
-        self._timeouts, self._count = timeouts or Timeouts(), count
-        self._link = Link(
-            info.name,
-            checked_url(base_url, "base_url") + "/embeddings",
-            bearer(api_key),
-            connect_s=self._timeouts.connect_s,
-            keep_alive_s=keep_alive_s,
-            max_connections=max_connections,
-        )
+        self._server, self._served_name, self._dimensions = server, served_name or info.name, dimensions
+        self._count = count
+        self._link = server.link(info.name, server.url + "/embeddings", bearer(server.api_key))
 
     def count_tokens(self, text: str) -> int:
         return self._count(text)
 
     async def embed(self, texts: Sequence[str]) -> Embedded:
-        until = asyncio.get_running_loop().time() + self._timeouts.total_s
+        until = asyncio.get_running_loop().time() + self._server.timeouts.total_s
 
         def deadline() -> Deadline:
             return Deadline(until, f"{self.info.name} took too long for its vectors")
@@ -64,7 +54,7 @@ class OpenAiEmbeddings(Embeddings):
         with await self._link.post(payload, deadline()) as response:
             if response.status != 200:
                 raise await refusal(
-                    self.info.name, response, self._api_key, lambda: page(self.info.name, response, deadline)
+                    self.info.name, response, self._server.api_key, lambda: page(self.info.name, response, deadline)
                 )
             whole = await page(self.info.name, response, deadline, (1 << 20) + len(texts) * _MAX_VECTOR_BYTES)
         # In a thread: the vectors of a large batch are tens of megabytes of JSON.
@@ -77,7 +67,7 @@ class OpenAiEmbeddings(Embeddings):
             raise UpstreamError(f"{self.info.name} answered with something that is not JSON") from error
         said = said if isinstance(said, dict) else {}
         if (failed := said.get("error")) is not None:
-            raise failure(self.info.name, 200, failed, secret=self._api_key)
+            raise failure(self.info.name, 200, failed, secret=self._server.api_key)
         vectors = self._vectors(said.get("data"), len(texts))
         usage = said.get("usage")
         read = count_of(usage.get("prompt_tokens")) if isinstance(usage, dict) else None

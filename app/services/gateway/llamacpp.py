@@ -20,6 +20,7 @@ from app.services.gateway.gguf import embedded_gguf, read_metadata, short_digest
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.openai_wire import Sampling
 from app.services.gateway.provider import Timeouts
+from app.services.gateway.server import ModelServer
 from graphs.errors import Invalid, Missing, UpstreamError
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
 
@@ -74,6 +75,10 @@ class Loaded:
     def url(self) -> str:
         return str(self.server.listening_address)
 
+    def reached(self, timeouts: Timeouts) -> ModelServer:
+        # Without keep-alive: its header promises 5 s, but it closes after a stream: the next call would fail.
+        return ModelServer(f"{self.url}/v1", self.key, timeouts, keep_alive_s=None)
+
 
 class LlamaCppProvider:
     """Made with `open`. Several may live in one process, each with its own copy of the weights' working memory."""
@@ -84,13 +89,10 @@ class LlamaCppProvider:
         self._served: Loaded | None = served
         self._wire = OpenAiProvider(
             served.info,
-            base_url=f"{served.url}/v1",
-            api_key=served.key,
-            timeouts=timeouts,
+            served.reached(timeouts),
             sampling=sampling,
             count=served.count,
             max_tokens_field="max_tokens",
-            keep_alive_s=None,  # its header promises 5 s, but it closes after a stream: the next call would fail
         )
 
     @classmethod
@@ -173,15 +175,7 @@ class LlamaCppEmbeddings(OpenAiEmbeddings):
         served = await asyncio.to_thread(
             Loaded.load, gguf, name, context_tokens=context_tokens, threads=threads, slots=1, embeds=True
         )
-        opened = cls(
-            served.info,
-            base_url=f"{served.url}/v1",
-            api_key=served.key,
-            dimensions=dimensions,
-            timeouts=timeouts,
-            count=served.count,
-            keep_alive_s=None,
-        )
+        opened = cls(served.info, served.reached(timeouts), dimensions=dimensions, count=served.count)
         opened._served = served
         return opened
 

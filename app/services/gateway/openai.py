@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from app.services.gateway.link import Link, checked_url, drain
+from app.services.gateway.link import drain
 from app.services.gateway.openai_forward import Passage
 from app.services.gateway.openai_wire import Assembly, MaxTokensField, Sampling, body
 from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
 from app.services.gateway.reply import Reply
+from app.services.gateway.server import ModelServer
 from app.services.gateway.tokens import estimate_tokens
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
 
@@ -25,51 +26,39 @@ def bearer(api_key: str) -> dict[str, str]:
 
 
 class OpenAiProvider:
-    """One model of an OpenAI-compatible server. `base_url` includes its /v1.
+    """One model of an OpenAI-compatible server, whose base URL includes its /v1.
 
     An empty `info.version` takes the name under which the server answers, which vendors date. `served_name` is the
-    server's name for the model where ours differs. `keep_alive_s` None opens a connection for each call. Made inside or
-    outside a loop.
+    server's name for the model where ours differs. Made inside or outside a loop.
     """
 
     def __init__(
         self,
         info: ModelInfo,
+        server: ModelServer,
         *,
-        base_url: str,
-        api_key: str = "",
         served_name: str | None = None,
-        timeouts: Timeouts | None = None,
         sampling: Sampling | None = None,
         count: Callable[[str], int] = estimate_tokens,
         max_tokens_field: MaxTokensField | None = None,
-        keep_alive_s: float | None = 15.0,
-        max_connections: int = 256,
     ) -> None:
         self.info = info
-        self._api_key = api_key
+        self._server = server
         self._served_name = served_name
-        self._timeouts = timeouts or Timeouts()
         self._sampling = sampling or Sampling()
         self._count = count
         # OpenAI's reasoning models refuse the old name; most of its imitators know no other.
-        vendor = urlsplit(base_url).hostname == "api.openai.com"
+        vendor = urlsplit(server.base_url).hostname == "api.openai.com"
         self._max_tokens_field = max_tokens_field or ("max_completion_tokens" if vendor else "max_tokens")
-        self._link = Link(
-            info.name,
-            checked_url(base_url, "openai_base_url") + "/chat/completions",
-            bearer(api_key),
-            connect_s=self._timeouts.connect_s,
-            keep_alive_s=keep_alive_s,
-            max_connections=max_connections,
-        )
+        self._link = server.link(info.name, server.url + "/chat/completions", bearer(server.api_key))
 
     def count_tokens(self, text: str) -> int:
         return self._count(text)
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Delta | Completion, None]:
-        assembly = Assembly(self.info, self._api_key)
-        reply = Reply(self.info.name, assembly, self._timeouts, self._api_key)
+        server = self._server
+        assembly = Assembly(self.info, server.api_key)
+        reply = Reply(self.info.name, assembly, server.timeouts, server.api_key)
         payload = body(request, self.info, self._sampling, self._max_tokens_field, self._served_name)
         with await self._link.post(payload, reply.deadline()) as response:
             async with aclosing(reply.texts(response)) as texts:
@@ -88,7 +77,7 @@ class OpenAiProvider:
             said["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
         if self._max_tokens_field == "max_completion_tokens" and (limit := said.pop("max_tokens", None)) is not None:
             said.setdefault("max_completion_tokens", limit)
-        passage = Passage(self.info, timeouts, self._api_key)
+        passage = Passage(self.info, timeouts, self._server.api_key)
         with await self._link.post(orjson.dumps(said), passage.head()) as response:
             if stream:
                 async with aclosing(passage.events(response)) as events:

@@ -24,6 +24,7 @@ from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.provider import Timeouts
 from app.services.gateway.recover import AllUnavailable, BrokenOff
 from app.services.gateway.scripted import SCRIPTED
+from app.services.gateway.server import ModelServer
 from graphs.errors import UpstreamError, UpstreamRejected, UpstreamTimeout
 from graphs.types import Completion, Continuation
 from tests.services.gateway import chaos
@@ -83,7 +84,7 @@ class Faults:
 
 def provider(name: str, url: str) -> OpenAiProvider:
     info = replace(SCRIPTED, name=name, provider="openai", version="")
-    return OpenAiProvider(info, base_url=f"{url}/v1", timeouts=Timeouts(connect_s=0.5))
+    return OpenAiProvider(info, ModelServer(f"{url}/v1", timeouts=Timeouts(connect_s=0.5)))
 
 
 @asynccontextmanager

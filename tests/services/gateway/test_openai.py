@@ -8,6 +8,7 @@ import pytest
 
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.provider import Timeouts
+from app.services.gateway.server import ModelServer
 from graphs.errors import Invalid, UpstreamError
 from graphs.types import Completion, Delta, Message, ModelRequest
 from tests.fake_openai import (
@@ -236,5 +237,5 @@ async def test_proxy_variables_are_not_for_models(monkeypatch: pytest.MonkeyPatc
 def test_a_base_url_must_be_one(url: str) -> None:
     info = FakeOpenAi(never, url="http://127.0.0.1").provider().info
     with pytest.raises(Invalid) as raised:
-        OpenAiProvider(info, base_url=url)
+        OpenAiProvider(info, ModelServer(url, named="openai_base_url"))
     assert raised.value.field == "openai_base_url"

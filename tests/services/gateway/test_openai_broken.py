@@ -7,6 +7,7 @@ import pytest
 
 from app.services.gateway.anthropic import AnthropicProvider
 from app.services.gateway.openai import OpenAiProvider
+from app.services.gateway.server import ModelServer
 from graphs.errors import (
     UpstreamError,
     UpstreamNotFound,
@@ -146,7 +147,7 @@ async def test_u01_a_server_that_cannot_be_reached_is_an_error_without_its_addre
 async def test_u01_a_way_that_breaks_before_the_call_is_an_error(speaks: Any, way: str) -> None:
     async with fake_openai(never) as fake:
         port = fake.url.rsplit(":", 1)[1]
-        provider = speaks(fake.provider().info, base_url=way.format(port=port), timeouts=SHORT)
+        provider = speaks(fake.provider().info, ModelServer(way.format(port=port), timeouts=SHORT))
         with pytest.raises(UpstreamError) as raised:
             await anext(provider.stream(ASK))
         await provider.close()
