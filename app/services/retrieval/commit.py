@@ -1,0 +1,42 @@
+"""Reads and commits of LanceDB, with what it raises turned into errors of ours."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from graphs.errors import UpstreamError
+
+COMMIT_TRIES = 8
+
+
+class IndexFailed(UpstreamError):
+    """The index could not be read or written."""
+
+    code = "index_failed"
+
+
+class IndexDamaged(IndexFailed):
+    """A collection's files are broken; other collections are not touched by it."""
+
+    code = "index_damaged"
+
+
+async def guarded(work: Awaitable[Any]) -> Any:
+    """LanceDB raises plain RuntimeError, ValueError and OSError for what its files or its store did to it."""
+    try:
+        return await work
+    except (RuntimeError, ValueError, OSError) as error:
+        raise IndexFailed("the index could not be read or written") from error
+
+
+async def committed(commit: Callable[[], Awaitable[Any]]) -> Any:
+    """Commit, and again when another process's commit came between. Raises IndexFailed."""
+    for attempt in range(COMMIT_TRIES):
+        try:
+            return await commit()
+        except (RuntimeError, ValueError, OSError) as error:
+            if "commit conflict" not in str(error).lower() or attempt == COMMIT_TRIES - 1:
+                raise IndexFailed("the index could not be written") from error
+        await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)  # noqa: S311 (jitter, no secret)
+    raise AssertionError("unreachable")
