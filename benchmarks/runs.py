@@ -5,7 +5,8 @@
 `runner` calls the runner in this process; `http` sends `POST /api/ai/chat` to a served instance. Every run goes through
 screen, prompt, model call (the zero-delay upstream of fake_upstream.py, on the other core), validation, the ledger, and
 leaves its row, events, spans and messages in SQLite before its answer is given. Figures are medians over the rounds
-with the smallest and largest; CPU is that of the process under test.
+with the smallest and largest; CPU is that of the process under test. `runner` also drives, turn by turn with the runs,
+the chat graph's three stations with nothing in them: what LangGraph takes by itself on this machine.
 """
 
 import argparse
@@ -15,8 +16,11 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -27,13 +31,52 @@ import uvloop
 QUESTION = "Say a few words about the harbour."
 
 
-async def in_process(home: Path, rounds: int, seconds: float, at_once: int) -> tuple[list[float], list[float], int]:
+@dataclass
+class Rounds:
+    """Runs a second and milliseconds of CPU a run, of each round; `count` runs in all."""
+
+    rates: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+    count: int = 0
+
+    async def measure(self, caller: Callable[[float], Awaitable[int]], at_once: int, seconds: float) -> None:
+        began, used = time.perf_counter(), time.process_time()
+        done = sum(await asyncio.gather(*(caller(began + seconds) for _ in range(at_once))))
+        self.rates.append(done / (time.perf_counter() - began))
+        self.cpu_ms.append((time.process_time() - used) / done * 1e3)
+        self.count += done
+
+    def told(self, name: str, at_once: int) -> str:
+        rate, cpu = gateway.spread(self.rates, 0), gateway.spread(self.cpu_ms)
+        return f"{name}, {at_once} at once, n = {self.count}: {rate} runs/s, {cpu} ms of CPU a run"
+
+
+def bare_graph() -> Any:
+    """Three stations in a row that do nothing, of the chat graph's state."""
+    from langgraph.graph import END, START, StateGraph
+
+    from graphs.chat.state import ChatState
+
+    async def station(state: ChatState) -> dict[str, Any]:
+        return {"answer": "word"}
+
+    graph = StateGraph(ChatState)
+    for name in ("screen", "complete", "validate"):
+        graph.add_node(name, station)
+    graph.add_edge(START, "screen")
+    graph.add_edge("screen", "complete")
+    graph.add_edge("complete", "validate")
+    graph.add_edge("validate", END)
+    return graph.compile()
+
+
+async def in_process(home: Path, rounds: int, seconds: float, at_once: int) -> tuple[Rounds, Rounds]:
     from app.records import Principal, RunRequest
     from app.settings import Settings
     from app.workbench import open_workbench
 
     who = Principal("acme", "ann", frozenset({"chat"}), "k1")
-    rates, cpu, count = [], [], 0
+    ours, alone, graph = Rounds(), Rounds(), bare_graph()
     async with open_workbench(Settings.offline(home, export_traces=False)) as bench:
         await bench.until_ready()
 
@@ -46,23 +89,28 @@ async def in_process(home: Path, rounds: int, seconds: float, at_once: int) -> t
                 done += 1
             return done
 
+        async def bare(until: float) -> int:
+            done = 0
+            while time.perf_counter() < until:
+                async for _ in graph.astream({"question": QUESTION}, stream_mode=["custom", "values"]):
+                    pass
+                done += 1
+            return done
+
         await asyncio.gather(*(caller(time.perf_counter() + 2) for _ in range(at_once)))
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         for _ in range(rounds):
-            began, used = time.perf_counter(), time.process_time()
-            done = sum(await asyncio.gather(*(caller(began + seconds) for _ in range(at_once))))
-            rates.append(done / (time.perf_counter() - began))
-            cpu.append((time.process_time() - used) / done * 1e3)
-            count += done
-    return rates, cpu, count
+            await ours.measure(caller, at_once, seconds)
+            await alone.measure(bare, at_once, seconds / 2)
+    return ours, alone
 
 
-async def over_http(rounds: int, seconds: float, at_once: int, pid: int) -> tuple[list[float], list[float], int]:
+async def over_http(rounds: int, seconds: float, at_once: int, pid: int) -> Rounds:
     target = loader.Target("pilothouse", gateway.PILOTHOUSE, "/api/ai/chat", key=gateway.OWNER_KEY)
     body = {"message": QUESTION, "mode": "chat"}
-    rates, cpu, count = [], [], 0
+    result = Rounds()
     await loader.load(target, at_once=at_once, seconds=2, stream=False, body=body)
     for _ in range(rounds):
         used, began = gateway.cpu_s(pid), time.perf_counter()
@@ -70,10 +118,10 @@ async def over_http(rounds: int, seconds: float, at_once: int, pid: int) -> tupl
         done = got.rate * (time.perf_counter() - began)
         if got.failed:
             raise SystemExit(f"{got.failed} runs failed")
-        rates.append(got.rate)
-        cpu.append((gateway.cpu_s(pid) - used) / done * 1e3)
-        count += round(done)
-    return rates, cpu, count
+        result.rates.append(got.rate)
+        result.cpu_ms.append((gateway.cpu_s(pid) - used) / done * 1e3)
+        result.count += round(done)
+    return result
 
 
 def main() -> None:
@@ -90,14 +138,15 @@ def main() -> None:
             os.sched_setaffinity(0, {1})
             process = gateway.open_pilothouse(stack, home, limits=False)
             result = asyncio.run(over_http(chosen.rounds, chosen.seconds, chosen.at_once, process.pid))
+            print(result.told("http", chosen.at_once))
         else:
             os.sched_setaffinity(0, {0})
             home.mkdir()
             (home / "pilothouse.yaml").write_text(gateway.CONFIG)
-            result = uvloop.run(in_process(home, chosen.rounds, chosen.seconds, chosen.at_once))
-    rates, cpu, count = result
-    print(f"{chosen.door}, {chosen.at_once} at once, n = {count}: {gateway.spread(rates, 0)} runs/s,", end=" ")
-    print(f"{gateway.spread(cpu)} ms of CPU a run; median [min, max] of {chosen.rounds} rounds")
+            ours, alone = uvloop.run(in_process(home, chosen.rounds, chosen.seconds, chosen.at_once))
+            print(ours.told("runner", chosen.at_once))
+            print(alone.told("LangGraph alone, three empty stations", chosen.at_once))
+    print(f"median [min, max] of {chosen.rounds} rounds")
 
 
 if __name__ == "__main__":
