@@ -1,11 +1,11 @@
 """What a job is, to who asks for one, to who does it, and to what carries it from the one to the other.
 
-A job is written down before it is handed to the engine, with the rights of who asked; large inputs are its items, which
-the engine never sees. A kind of job is done at least once from the start, so what it does has to bear repetition: items
-that are settled are not given out again, and `JobWork` refuses the words of a worker that was overtaken.
+A job is written down before an engine carries it, with the rights of who asked; large inputs are its items. It may be
+attempted more than once, so what a kind does has to bear repetition: items that are settled are not given out again,
+and `JobWork` refuses the words of a worker that was overtaken.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
@@ -62,7 +62,8 @@ class JobFailure:
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """A job as it stands. `attempt` counts from 0; `result` is there once it has succeeded."""
+    """A job as it stands. `attempt` counts from 0; `result` is there once it has succeeded, `error` once it has failed
+    or while it waits for another attempt."""
 
     job_id: str
     principal: Principal
@@ -94,8 +95,17 @@ class ItemState:
     error: JobFailure | None
 
 
+@dataclass(frozen=True, slots=True)
+class ItemEnd:
+    """What became of an item: it failed where there is an `error`."""
+
+    number: int
+    result: Mapping[str, Any] | None = None
+    error: JobFailure | None = None
+
+
 class JobWork(Protocol):
-    """A job in the hands of the worker that does it. Every method raises Overtaken once the job is not its any more."""
+    """A job in the hands of the worker that does it. What writes raises Overtaken once the job is not its any more."""
 
     @property
     def state(self) -> JobState: ...
@@ -108,15 +118,17 @@ class JobWork(Protocol):
         """Write down what is about to be done for an item, so that a second attempt can look what became of it."""
         ...
 
-    async def settle(
-        self, number: int, *, result: Mapping[str, Any] | None = None, error: JobFailure | None = None
-    ) -> None:
-        """Write an item's end down, once; its content is dropped, and the job's progress is one further."""
+    async def settle(self, ends: Sequence[ItemEnd]) -> None:
+        """Write the ends of items down, once: their contents are dropped, and the job is that much further."""
         ...
 
-    async def progress(self, progress: JobProgress) -> None: ...
+    async def progress(self, progress: JobProgress) -> None:
+        """Say how far it is, for a kind that works without items, or the stage of one with them."""
+        ...
 
-    async def counts(self) -> Mapping[ItemStatus, int]: ...
+    async def counts(self) -> Mapping[ItemStatus, int]:
+        """How many items there are of each status; those that are none are left out."""
+        ...
 
 
 class JobKind(Protocol):
@@ -139,18 +151,45 @@ class JobKind(Protocol):
         ...
 
 
+Perform = Callable[[str, int], Awaitable[None]]
+"""Does an attempt of a job, by the job's id and the attempt's number, and keeps what becomes of it to itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """An attempt of a job on its way to a worker: all that the engine ever knows of it."""
+
+    job_id: str
+    attempt: int
+    tenant_id: str
+    priority: int
+
+
+Carriage = Literal["carried", "ended", "given_up"]
+
+
 class JobEngine(Protocol):
-    """Carries jobs to workers, in a fair order, and back from workers that died."""
+    """Brings attempts to the `Perform` of some process: in a fair order, again after a crash, each by one at a time.
 
-    async def submit(self, request: JobRequest) -> JobState:
-        """Raises Invalid for an unknown kind and Forbidden where the principal may not; Conflict for an idempotency
-        key that stands for another request."""
+    It holds ids alone. What a job is and what became of it is in our own tables, so that an engine can be replaced.
+    """
+
+    async def carry(self, tickets: Sequence[Ticket]) -> None:
+        """Take these on. The same ticket again changes nothing."""
         ...
 
-    async def state(self, tenant_id: str, job_id: str) -> JobState:
-        """Raises Missing, also for another tenant's."""
+    async def look(self, tickets: Sequence[Ticket]) -> list[Carriage | None]:
+        """Of each: on its way or being done, over, given up after too many crashes; None for one never taken on."""
         ...
 
-    async def cancel(self, tenant_id: str, job_id: str) -> JobState:
-        """Raises Missing, and Conflict for a job that has ended."""
+    async def holders(self) -> frozenset[str]:
+        """The executors that have attempts in their hands, dead ones too."""
+        ...
+
+    async def recover(self, executor_id: str) -> int:
+        """Bring what a dead process had in its hands to others; how many attempts that were."""
+        ...
+
+    async def forget(self, tickets: Sequence[Ticket]) -> None:
+        """Drop what is kept of these; one that waits is not brought to anybody any more."""
         ...

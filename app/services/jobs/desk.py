@@ -1,0 +1,157 @@
+"""Where jobs are asked for, looked at and called off: by the API, in any process, whether it performs jobs or not."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, insert, null, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.ids import new_id
+from app.services.database import Database, to_us
+from app.services.jobs.ports import ItemState, JobKind, JobRequest, JobState, JobStatus
+from app.services.jobs.rows import fingerprint, item_rows, item_state, job_row, job_state
+from app.services.jobs.tables import job_items, jobs
+from graphs.errors import Conflict, Forbidden, Invalid, Missing
+
+MAX_LISTED: Final = 200
+INSERTED_AT_ONCE: Final = 200  # items; a statement holds some thousand values on either database
+_ID = re.compile(r"[0-9a-f]{32}")
+_CURSOR = re.compile(r"(\d{1,18})-([0-9a-f]{32})")
+
+
+class JobDesk:
+    """The jobs of every tenant, each seen by its own alone. A `user_id` None sees those of all users of the tenant."""
+
+    def __init__(
+        self, database: Database, kinds: Iterable[JobKind], nudge: Callable[[], object] = lambda: None
+    ) -> None:
+        """`nudge` hears of each new job, so that a worker of this process need not wait for its next look."""
+        self.kinds: Mapping[str, JobKind] = {kind.name: kind for kind in kinds}
+        self.nudge = nudge
+        self._database = database
+
+    async def submit(self, request: JobRequest) -> JobState:
+        """Write a job down. The same idempotency key of a user gives the job that there is.
+
+        Raises Invalid for an unknown kind, Forbidden without the right that the kind needs, Conflict for a key that
+        stands for another request.
+        """
+        kind = self.kinds.get(request.kind)
+        if kind is None:
+            raise Invalid(f"kind must be one of {', '.join(sorted(self.kinds))}", field="kind")
+        if not request.principal.may(kind.scope):
+            raise Forbidden(f"a job of the kind {kind.name} needs the scope {kind.scope}")
+        row = job_row(request, new_id(), to_us(self._database.clock()))
+        async with self._database.write() as connection:
+            written = await connection.execute(self._database.insert(jobs).values(row).on_conflict_do_nothing())
+            if written.rowcount:
+                for some in _in_parts(item_rows(request, row["job_id"])):
+                    await connection.execute(insert(job_items), some)
+                mine: ColumnElement[bool] = jobs.c.job_id == row["job_id"]
+            else:
+                mine = and_(
+                    jobs.c.tenant_id == request.principal.tenant_id,
+                    jobs.c.user_id == request.principal.user_id,
+                    jobs.c.idempotency_key == request.idempotency_key,
+                )
+            found = (await connection.execute(select(jobs).where(mine))).one()
+        if found.fingerprint != fingerprint(request):
+            raise Conflict("this idempotency key stands for another request", field="idempotencyKey")
+        self.nudge()
+        return job_state(found)
+
+    async def state(self, tenant_id: str, user_id: str | None, job_id: str) -> JobState:
+        """Raises Missing, for what is not an id as well as for somebody else's."""
+        async with self._database.read() as connection:
+            return await _one(connection, _of(tenant_id, user_id, job_id))
+
+    async def cancel(self, tenant_id: str, user_id: str | None, job_id: str) -> JobState:
+        """A job that waits will not begin; the worker of one that runs is told. Raises Missing, Conflict if ended."""
+        mine = _of(tenant_id, user_id, job_id)
+        end = {"status": "cancelled", "ended_us": to_us(self._database.clock()), "fence": jobs.c.fence + 1}
+        async with self._database.write() as connection:
+            done = await connection.execute(update(jobs).where(mine, jobs.c.ended_us.is_(None)).values(end))
+            state = await _one(connection, mine)
+            if not done.rowcount:
+                raise Conflict(f"the job has ended as {state.status}")
+            # What it would still have done is not kept: it may be long, and nobody will read it.
+            left = and_(job_items.c.job_id == job_id, job_items.c.content.is_not(None))
+            await connection.execute(update(job_items).where(left).values(content=None))
+        self.nudge()
+        return state
+
+    async def page(
+        self,
+        tenant_id: str,
+        user_id: str | None,
+        limit: int,
+        cursor: str | None,
+        *,
+        kind: str | None = None,
+        status: JobStatus | None = None,
+    ) -> tuple[list[JobState], str | None]:
+        """Newest first, and the next page's cursor. Raises Invalid."""
+        query = select(jobs).where(jobs.c.tenant_id == tenant_id, _user(user_id), _after(cursor))
+        if kind is not None:
+            query = query.where(jobs.c.kind == kind)
+        if status is not None:
+            query = query.where(jobs.c.status == status)
+        query = query.order_by(jobs.c.created_us.desc(), jobs.c.job_id.desc()).limit(_checked(limit) + 1)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        last = rows[limit - 1] if len(rows) > limit else None
+        return [job_state(row) for row in rows[:limit]], None if last is None else f"{last.created_us}-{last.job_id}"
+
+    async def items(self, job_id: str, limit: int, after: int = 0) -> list[ItemState]:
+        """Items numbered above `after`, in order, without their contents. The caller has looked whose job it is."""
+        columns = [column for column in job_items.c if column is not job_items.c.content]
+        query = select(*columns, null().label("content")).where(
+            job_items.c.job_id == job_id, job_items.c.number > after
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.order_by(job_items.c.number).limit(_checked(limit)))).all()
+        return [item_state(row) for row in rows]
+
+    async def begun(self) -> frozenset[str]:
+        """What was begun for items of jobs that have not ended: a worker goes on with it, and nobody else may."""
+        query = select(job_items.c.ref).join(jobs, jobs.c.job_id == job_items.c.job_id)
+        async with self._database.read() as connection:
+            rows = await connection.execute(query.where(jobs.c.ended_us.is_(None), job_items.c.status == "begun"))
+            return frozenset(rows.scalars())
+
+
+async def _one(connection: AsyncConnection, mine: ColumnElement[bool]) -> JobState:
+    row = (await connection.execute(select(jobs).where(mine))).one_or_none()
+    if row is None:
+        raise Missing("no such job")
+    return job_state(row)
+
+
+def _of(tenant_id: str, user_id: str | None, job_id: str) -> ColumnElement[bool]:
+    if _ID.fullmatch(job_id) is None:
+        raise Missing("no such job")
+    return and_(jobs.c.job_id == job_id, jobs.c.tenant_id == tenant_id, _user(user_id))
+
+
+def _user(user_id: str | None) -> ColumnElement[bool]:
+    return true() if user_id is None else jobs.c.user_id == user_id
+
+
+def _checked(limit: int) -> int:
+    if not 1 <= limit <= MAX_LISTED:
+        raise Invalid(f"limit must be between 1 and {MAX_LISTED}, not {limit}", field="limit")
+    return limit
+
+
+def _after(cursor: str | None) -> ColumnElement[bool]:
+    if cursor is None:
+        return true()
+    if (last := _CURSOR.fullmatch(cursor)) is None:
+        raise Invalid("the cursor is not one that this list gave", field="cursor")
+    at, key = int(last[1]), last[2]
+    return (jobs.c.created_us < at) | and_(jobs.c.created_us == at, jobs.c.job_id < key)
+
+
+def _in_parts(rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+    return (rows[at : at + INSERTED_AT_ONCE] for at in range(0, len(rows), INSERTED_AT_ONCE))

@@ -1,0 +1,84 @@
+"""A job in the hands of a worker: its items, and words that count only as long as the job is that worker's."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from sqlalchemy import Update, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.services.database import Database
+from app.services.jobs.ports import ItemEnd, ItemState, ItemStatus, JobProgress, JobState
+from app.services.jobs.rows import failure_row, item_state
+from app.services.jobs.tables import job_items, jobs
+from graphs.errors import Conflict
+
+_UNSETTLED = job_items.c.status.in_(("waiting", "begun"))
+
+
+class Overtaken(Conflict):
+    """The job was called off, or another worker has it: this one was thought dead."""
+
+    code = "overtaken"
+
+
+class Work:
+    """What a kind of job is handed; see the port JobWork."""
+
+    def __init__(self, database: Database, state: JobState, fence: int) -> None:
+        self.state = state
+        self._database, self._fence = database, fence
+
+    async def open_items(self) -> AsyncIterator[ItemState]:
+        mine, last = job_items.c.job_id == self.state.job_id, 0
+        query = select(job_items).where(mine, _UNSETTLED).order_by(job_items.c.number).limit(1)
+        while True:
+            async with self._database.read() as connection:
+                row = (await connection.execute(query.where(job_items.c.number > last))).one_or_none()
+            if row is None:
+                return
+            last = row.number
+            yield item_state(row)
+
+    async def begin(self, number: int, ref: str) -> None:
+        async with self._database.write() as connection:
+            await self._hold(connection)
+            await connection.execute(self._item(number).values(status="begun", ref=ref))
+
+    async def settle(self, ends: Sequence[ItemEnd]) -> None:
+        async with self._database.write() as connection:
+            await self._hold(connection)
+            settled = 0
+            for end in ends:
+                last = {
+                    "status": "succeeded" if end.error is None else "failed",
+                    "result": end.result,
+                    "error": failure_row(end.error),
+                    "content": None,
+                }
+                settled += (await connection.execute(self._item(end.number).values(last))).rowcount
+            mine = jobs.c.job_id == self.state.job_id
+            await connection.execute(update(jobs).where(mine).values(done=jobs.c.done + settled))
+
+    async def progress(self, progress: JobProgress) -> None:
+        async with self._database.write() as connection:
+            await self._hold(connection)
+            mine = jobs.c.job_id == self.state.job_id
+            told = {"done": progress.done, "total": progress.total, "stage": progress.stage}
+            await connection.execute(update(jobs).where(mine).values(told))
+
+    async def counts(self) -> Mapping[ItemStatus, int]:
+        query = select(job_items.c.status, func.count().label("number")).where(job_items.c.job_id == self.state.job_id)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query.group_by(job_items.c.status))).all()
+        return {row.status: row.number for row in rows}
+
+    async def _hold(self, connection: AsyncConnection) -> None:
+        """Lock the job's row for this transaction, if it is still ours."""
+        mine = (jobs.c.job_id == self.state.job_id, jobs.c.fence == self._fence, jobs.c.ended_us.is_(None))
+        held = await connection.execute(update(jobs).where(*mine).values(fence=self._fence))
+        if not held.rowcount:
+            raise Overtaken(f"the job {self.state.job_id} is not this worker's any more")
+
+    def _item(self, number: int) -> Update:
+        return update(job_items).where(
+            job_items.c.job_id == self.state.job_id, job_items.c.number == number, _UNSETTLED
+        )
