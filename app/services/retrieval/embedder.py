@@ -103,6 +103,21 @@ class MiniLmEmbedder:
                 self._remembered.popitem(last=False)
         return vectors
 
+    async def token_vectors(self, texts: Sequence[str]) -> list[Vectors]:
+        """For each text its tokens' vectors, unit rows, the two markers left out: what a late interaction compares.
+
+        A pass of the model for every text each time: nothing of it is remembered.
+        """
+        loop = asyncio.get_running_loop()
+        tokens = await loop.run_in_executor(self._workers, self._tokenize, texts)
+        found: list[Vectors] = [np.empty((0, self.dimensions), np.float32)] * len(texts)
+        for rows in _batches(tokens):
+            hidden, _ = await loop.run_in_executor(self._workers, self._hidden, [tokens[row] for row in rows])
+            for place, row in enumerate(rows):
+                inner = hidden[place, 1 : len(tokens[row]) - 1]
+                found[row] = inner / np.linalg.norm(inner, axis=1, keepdims=True)
+        return found
+
     def embed_now(self, texts: Sequence[str]) -> Vectors:
         """The same in the calling thread, for scripts."""
         tokens = self._tokenize(texts)
@@ -125,16 +140,20 @@ class MiniLmEmbedder:
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> Vectors:
         """Mean of the last hidden states over the real tokens, scaled to length 1."""
+        hidden, mask = self._hidden(tokens)
+        pooled = (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+        unit: Vectors = (pooled / np.linalg.norm(pooled, axis=1, keepdims=True)).astype(np.float32)
+        return unit
+
+    def _hidden(self, tokens: Sequence[Sequence[int]]) -> tuple[Vectors, NDArray[np.int64]]:
+        """The last hidden states, shape (texts, longest, dimensions), and 1 where a real token stands."""
         shape = (len(tokens), max(map(len, tokens)))
         ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for row, sequence in enumerate(tokens):
             ids[row, : len(sequence)] = sequence
             mask[row, : len(sequence)] = 1
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
-        hidden = self._session.run(None, feeds)[0]
-        pooled = (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-        unit: Vectors = (pooled / np.linalg.norm(pooled, axis=1, keepdims=True)).astype(np.float32)
-        return unit
+        return self._session.run(None, feeds)[0], mask
 
 
 def _batches(tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
