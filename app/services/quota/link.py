@@ -5,7 +5,7 @@ waits for two. Statements are written once for both databases, with `?` for a va
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
@@ -54,14 +54,10 @@ class Link:
         """All or nothing. Raises Away, Unwritable, and what its block raises."""
         self._connected_before, begun = self._connection is not None, False
         try:
-            with self._translated():
-                if self._connection is None:
-                    self._connection = self._connect()
-                self._connection.execute(self._begin)
+            self._asked(self._start)
             begun = True
             yield
-            with self._translated():
-                self._connection.execute("COMMIT")
+            self._asked(self._connection.execute, "COMMIT")
         except Busy:
             if begun:
                 self._roll_back()
@@ -74,21 +70,18 @@ class Link:
             raise
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._translated():
-            found: list[tuple[Any, ...]] = self._connection.execute(self._spelled(statement), values).fetchall()
+        found: list[tuple[Any, ...]] = self._asked(self._fetch, self._spelled(statement), values)
         return found
 
     def write(self, statement: str, *values: Any) -> int:
         """Gives how many rows it changed."""
-        with self._translated():
-            return int(self._connection.execute(self._spelled(statement), values).rowcount)
+        return int(self._asked(self._connection.execute, self._spelled(statement), values).rowcount)
 
     def write_many(self, statement: str, values: Sequence[Sequence[Any]]) -> int:
         """Gives how many rows it changed in all."""
-        with self._translated():
-            cursor = self._connection.cursor()
-            cursor.executemany(self._spelled(statement), values)
-            return int(cursor.rowcount)
+        cursor = self._asked(self._connection.cursor)
+        self._asked(cursor.executemany, self._spelled(statement), values)
+        return int(cursor.rowcount)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -100,8 +93,7 @@ class Link:
 
     def _roll_back(self) -> None:
         try:
-            with self._translated():
-                self._connection.execute("ROLLBACK")
+            self._asked(self._connection.execute, "ROLLBACK")
         except Away:
             self.close()
 
@@ -111,10 +103,18 @@ class Link:
     def _spelled(self, statement: str) -> str:
         return statement
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _start(self) -> None:
+        if self._connection is None:
+            self._connection = self._connect()
+        self._connection.execute(self._begin)
+
+    def _fetch(self, statement: str, values: Sequence[Any]) -> Any:
+        return self._connection.execute(statement, values).fetchall()
+
+    def _asked(self, ask: Callable[..., Any], *what: Any) -> Any:
+        """What the driver answers, its errors in our words."""
         try:
-            yield
+            return ask(*what)
         except self._unwritable as error:
             raise Unwritable(str(error)) from error
         except self._again as error:
@@ -139,10 +139,12 @@ class SqliteLink(Link):
         self._waits = waits
 
     def checkpoint(self) -> None:
-        with self._translated():
-            if self._connection is None:
-                self._connection = self._connect()
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._asked(self._fold_in)
+
+    def _fold_in(self) -> None:
+        if self._connection is None:
+            self._connection = self._connect()
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _connect(self) -> Any:
         connection = sqlite3.connect(
