@@ -24,7 +24,8 @@ from tests.fake_openai import (
     sends,
     sends_json,
 )
-from tests.services.gateway.test_openai_broken import BROKEN
+from tests.services.gateway.test_broken import broken
+from tests.services.gateway.wires import OPENAI
 
 ASK: Mapping[str, Any] = {"messages": [{"role": "user", "content": "Say hello"}], "seed": 7}
 # A forwarded tool call is the client's to read; one that was cut passes as it was sent.
@@ -72,7 +73,7 @@ async def test_a_whole_answer_is_one_event() -> None:
     assert told == WireEnd(Usage(19, 3), "length", "gpt-test-2026-01-01")
 
 
-BROKEN_HERE = {name: case for name, case in BROKEN.items() if name not in UNREAD}
+BROKEN_HERE = {name: case for name, case in broken(OPENAI).items() if name not in UNREAD}
 
 
 async def test_u03_comments_do_not_keep_a_silent_answer_alive() -> None:
