@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from app.config.schema import AlertConfig
+from app.outbound.signature import Secrets
+from app.outbound.webhooks import Endpoint
 from app.records import Payer
 from app.services.alerts.alerts import Alerts
 from app.services.alerts.webhook import Webhook
@@ -37,7 +39,7 @@ class Watch:
         self.loop = LoopWatch(self._late)
         self.tasks: set[asyncio.Task[None]] = set()
         self._stops: list[Stop] = []
-        self._asking: Callable[[str], frozenset[str]] = lambda _: frozenset()
+        self._stop_model: Callable[[str, PilothouseError], None] = lambda _model, _error: None
         switches.on_change(self._changed)
 
     def begin(self) -> None:
@@ -55,8 +57,8 @@ class Watch:
         self._stops.append(stop)
 
     def follow(self, gateway: ModelGateway) -> None:
-        """Hear of every attempt, breaker and look into the caches, and know who is calling which model."""
-        self._asking = gateway.recovery.asking
+        """Hear of every attempt, breaker and look into the caches, and be able to stop the calls of a model."""
+        self._stop_model = gateway.recovery.stop
         self.metrics.know_models(gateway.router.targets)
         gateway.recovery.observe(self.metrics.attempt)
         gateway.recovery.observe(self.recent.hear)
@@ -71,9 +73,11 @@ class Watch:
     def _changed(self, switch: Switch, is_off: bool) -> None:
         if not is_off:
             return
-        asking = self._asking(switch.name) if switch.kind == "model" else frozenset()
+        if switch.kind == "model":
+            self._stop_model(switch.name, _error(switch))
+            return
         for stop in self._stops:
-            stop(partial(_is_meant, switch, asking), _error(switch))
+            stop(partial(_is_meant, switch), _error(switch))
 
     def _late(self, late_s: float) -> None:
         self.metrics.late(late_s)
@@ -85,10 +89,9 @@ class Watch:
 async def open_watch(database: Database, config: AlertConfig) -> AsyncIterator[Watch]:
     """Look at the switches and keep looking; tell what is noticed.
 
-    Raises Invalid for a webhook that is no URL, StoreUnavailable.
+    Raises Invalid for a webhook that is no URL or has no usable secret, StoreUnavailable.
     """
-    webhook = Webhook(os.environ.get(config.webhook_url_env, "")) if config.webhook_url_env is not None else None
-    alerts = Alerts(database, shares=config.budget_shares, courier=webhook)
+    alerts = Alerts(database, shares=config.budget_shares, courier=_webhook(config))
     watch = Watch(Switches(database), alerts, Metrics(), Recent(now=database.clock))
     await watch.switches.refresh()
     watch.tasks |= {
@@ -105,14 +108,18 @@ async def open_watch(database: Database, config: AlertConfig) -> AsyncIterator[W
             await alerts.tell()
         except PilothouseError:
             log.exception("the last alerts could not be written down")
-        if webhook is not None:
-            await webhook.close()
 
 
-def _is_meant(switch: Switch, asking: frozenset[str], payer: Payer) -> bool:
-    """Whether a request is to end; `asking` are those that call the model which is switched off."""
-    if switch.kind == "model":
-        return payer.request_id in asking
+def _webhook(config: AlertConfig) -> Webhook | None:
+    if config.webhook_url_env is None:
+        return None
+    secret = config.webhook_secret_env
+    secrets = Secrets() if secret is None else Secrets.read(os.environ.get(secret, ""))
+    return Webhook(Endpoint.of(os.environ.get(config.webhook_url_env, ""), secrets))
+
+
+def _is_meant(switch: Switch, payer: Payer) -> bool:
+    """Whether a request is to end where a tenant or a key is switched off."""
     return switch.name == (payer.tenant_id if switch.kind == "tenant" else payer.key_id)
 
 

@@ -134,8 +134,9 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
     for name, provider in config.providers.items():
         if provider.api_key_env is not None and not environment.get(provider.api_key_env):
             yield ("providers", name, "api_key_env"), f"the environment has no {provider.api_key_env}"
-    if (webhook := config.alerts.webhook_url_env) is not None and not environment.get(webhook):
-        yield ("alerts", "webhook_url_env"), f"the environment has no {webhook}"
+    for field in ("webhook_url_env", "webhook_secret_env"):
+        if (variable := getattr(config.alerts, field)) is not None and not environment.get(variable):
+            yield ("alerts", field), f"the environment has no {variable}"
     for name, model in config.models.items():
         if model.provider not in config.providers:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"

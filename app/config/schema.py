@@ -5,6 +5,7 @@ Money is written in US dollars and tokens a month or minute, as people think of 
 
 from collections.abc import Iterator
 from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -17,6 +18,7 @@ BrokenStream = Literal["fail", "continue"]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")]
 Environment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+Host = Annotated[str, StringConstraints(pattern=r"^[^\s/@:%\\\[\]]{1,253}$")]
 Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
@@ -164,7 +166,26 @@ class AlertConfig(_Part):
     """Who is told of spent budgets and open breakers."""
 
     webhook_url_env: Environment | None = None
+    webhook_secret_env: Environment | None = Field(
+        default=None, description="Holds whsec_..., or a new and an old one with a space between; signs each alert."
+    )
     budget_shares: tuple[Share, ...] = (0.5, 0.8, 1.0)
+
+
+class ReachConfig(_Part):
+    """Where requests of one use may go beside the internet: hosts and networks of one's own."""
+
+    hosts: tuple[Host, ...] = ()
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    public: bool = Field(default=True, description="False leaves only what is listed.")
+
+
+class OutboundConfig(_Part):
+    """Where requests may go whose URLs others than the operator name."""
+
+    documents: ReachConfig = ReachConfig()
+    webhooks: ReachConfig = ReachConfig()
+    oidc: ReachConfig = ReachConfig()
 
 
 class LimitsConfig(_Part):
@@ -215,6 +236,7 @@ class Config(_Part):
     limits: LimitsConfig = LimitsConfig()
     breaker: BreakerConfig = BreakerConfig()
     alerts: AlertConfig = AlertConfig()
+    outbound: OutboundConfig = OutboundConfig()
     safe_answer: str = Field(
         default="I cannot answer just now. Please try again in a moment.", min_length=1, max_length=2_000
     )

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from app.outbound.webhooks import Receipt
 from app.services.alerts.marks import Account, Marks
 from app.services.alerts.shelf import Alert, AlertKind, News, Shelf
 from app.services.database import Database
@@ -24,8 +25,8 @@ MAX_UNTOLD: Final = 1_000  # while the database is away
 class Courier(Protocol):
     """Where alerts are sent."""
 
-    async def send(self, alert: Alert) -> bool:
-        """Whether it was taken."""
+    async def send(self, alert: Alert) -> Receipt:
+        """One try, and how it ended."""
         ...
 
 
@@ -123,10 +124,13 @@ class Alerts:
             last = alert.tries == len(self._pauses_s)
             if not await self._shelf.claim(alert, self._pauses_s[-1 if last else alert.tries]):
                 continue
-            if await self._courier.send(alert):
+            receipt = await self._courier.send(alert)
+            if receipt.taken:
                 await self._shelf.close(alert, "sent")
-            elif last:
+            elif last or receipt.final:
                 await self._give_up(alert)
+            elif receipt.retry_after_s is not None and receipt.retry_after_s > self._pauses_s[alert.tries]:
+                await self._shelf.postpone(alert, receipt.retry_after_s)
 
     async def _give_up(self, alert: Alert) -> None:
         await self._shelf.close(alert, "failed")

@@ -93,6 +93,13 @@ class Shelf:
             taken = await connection.execute(update(alerts).where(*mine).values(tries=alert.tries + 1, due_us=due_us))
             return bool(taken.rowcount)
 
+    async def postpone(self, alert: Alert, pause_s: float) -> None:
+        """Its next try comes `pause_s` from now: its receiver asked for that."""
+        due_us = to_us(self._database.clock()) + round(pause_s * 1e6)
+        mine = (alerts.c.alert_id == alert.alert_id, alerts.c.delivery == "waiting")
+        async with self._database.write() as connection:
+            await connection.execute(update(alerts).where(*mine).values(due_us=due_us))
+
     async def close(self, alert: Alert, delivery: Delivery) -> None:
         """It will not be tried again."""
         mine = alerts.c.alert_id == alert.alert_id

@@ -16,6 +16,7 @@ class Receiver:
     answer: Callable[[], web.StreamResponse] = web.Response
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    raw: list[bytes] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
 
 
@@ -26,6 +27,7 @@ async def receiver() -> AsyncIterator[Receiver]:
     async def take(request: web.Request) -> web.StreamResponse:
         got.paths.append(request.path)
         got.headers.append(dict(request.headers))
+        got.raw.append(await request.read())
         got.bodies.append(await request.json())
         return got.answer()
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.outbound.webhooks import Receipt
 from app.services.alerts.alerts import PAUSES_S, Alerts
 from app.services.alerts.marks import Marks
 from app.services.alerts.shelf import Alert
@@ -17,6 +18,7 @@ from graphs.errors import Invalid, Missing
 ACME = Account(Scope("tenant", "acme"), "2026-11")
 LIMIT = 50_000_000
 SHARES = (0.5, 0.8, 1.0)
+TAKEN, REFUSED = Receipt(204, "taken"), Receipt(503, "refused")
 
 
 class Clock:
@@ -37,11 +39,12 @@ class Courier:
     """Takes what it is sent if `takes`."""
 
     takes: bool = True
+    refusal: Receipt = REFUSED
     sent: list[Alert] = field(default_factory=list)
 
-    async def send(self, alert: Alert) -> bool:
+    async def send(self, alert: Alert) -> Receipt:
         self.sent.append(alert)
-        return self.takes
+        return TAKEN if self.takes else self.refusal
 
 
 @pytest.fixture
@@ -141,6 +144,24 @@ async def test_what_is_refused_is_tried_again_later_and_given_up_after_five_trie
     assert alert.delivery == "failed"
 
 
+async def test_a_receiver_that_asks_for_time_gets_it_and_one_that_is_gone_is_left_at_once(
+    store: Store, clock: Clock
+) -> None:
+    courier = Courier(takes=False, refusal=Receipt(429, "busy", retry_after_s=300.0))
+    alerts = Alerts(store.database, courier=courier)
+    alerts.note_breaker("big", "open")
+    await alerts.tell()
+    for move_s, tries in ((0, 1), (299, 1), (2, 2)):
+        clock.move(seconds=move_s)
+        await alerts.deliver()
+        assert len(courier.sent) == tries
+    courier.refusal = Receipt(410, "gone", final=True)
+    clock.move(seconds=301)
+    await alerts.deliver()
+    ((alert,), _) = await alerts.page()
+    assert (len(courier.sent), alert.delivery) == (3, "failed")
+
+
 async def test_a_restart_sends_what_was_not_delivered(store: Store, clock: Clock) -> None:
     before = Alerts(store.database, courier=Courier(takes=False))
     before.note_breaker("big", "open")
@@ -158,7 +179,7 @@ async def test_a_restart_sends_what_was_not_delivered(store: Store, clock: Clock
 
 async def test_a_last_try_that_died_with_its_process_is_not_repeated_for_ever(store: Store, clock: Clock) -> None:
     class Dies(Courier):
-        async def send(self, alert: Alert) -> bool:
+        async def send(self, alert: Alert) -> Receipt:
             self.sent.append(alert)
             raise KeyboardInterrupt
 

@@ -1,0 +1,54 @@
+"""What requests of one use may do: where they may go, and how much of an answer is taken."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from app.config.schema import ReachConfig
+from app.outbound.addresses import Address, Network, is_inside, is_public, unwrapped
+from app.outbound.url import host_name, read
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where requests may go.
+
+    `hosts` are names that the operator vouches for: they may have addresses inside, link-local ones excepted. What lies
+    in `networks` may be reached by any name. `public` False leaves only what these two list.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    networks: tuple[Network, ...] = ()
+    public: bool = True
+
+    @classmethod
+    def of(cls, config: ReachConfig, *hosts: str) -> Self:
+        """What the operator's file allows, and `hosts` that the operator named elsewhere. Raises UrlInvalid."""
+        return cls(frozenset(map(host_name, (*config.hosts, *hosts))), config.networks, config.public)
+
+    @classmethod
+    def to(cls, url: str) -> Self:
+        """Only the host of a URL that the operator chose, be it inside. Raises UrlInvalid."""
+        return cls(frozenset({(read(url).raw_host or "").rstrip(".")}), public=False)
+
+    def admits(self, host: str, address: Address) -> bool:
+        """Whether a request to this host may go to this address of it."""
+        plain = unwrapped(address)
+        if any(plain in network for network in self.networks):
+            return True
+        vouched = host.rstrip(".") in self.hosts
+        return (is_public(plain) and (self.public or vouched)) or (is_inside(plain) and vouched)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long all of it may take, redirects included, and how much an answer may weigh, unpacked.
+
+    `max_bytes` 0 leaves the body unread. `content_types` None takes every type. `made_by_model` refuses URLs that look
+    as if they carried something away.
+    """
+
+    total_s: float = 10.0
+    max_bytes: int = 1 << 20
+    redirects: int = 0
+    content_types: frozenset[str] | None = None
+    made_by_model: bool = False

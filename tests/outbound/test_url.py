@@ -1,0 +1,96 @@
+"""One reader of URLs, which refuses what another might read differently."""
+
+import pytest
+
+from app.outbound.errors import UrlInvalid
+from app.outbound.leaking import leaks
+from app.outbound.url import host_name, read, without_credentials
+
+AMBIGUOUS = [
+    *("http://127.1/", "http://2130706433/", "http://0x7f.1/", "http://0x7f000001/", "http://0/", "http://017700000001/"),
+    *("http://0177.0.0.1/", "http://127.0.0.01/", "http://1.2.3.4.5/", "http://127.0.0.1./x", "http://256.1.1.1.1./"),
+    *("http://a@127.0.0.1/", "http://good.test:80@127.0.0.1/", "http://good.test%40127.0.0.1/", "http://u:p@good.test/"),
+    *("http://good.test\\@127.0.0.1/", "http://127.0.0.1\\@good.test/", "http://good.test/\\..\\x", "http:\\\\127.1/"),
+    *("http://good.test \t.evil/", "http://go\nod.test/", "http://good.test\r\nHost: evil/", "http://good\u200b.test/"),
+    *("http:///127.0.0.1", "http:127.0.0.1", "//127.0.0.1/", "127.0.0.1", "", "http://", "http://:80/", "http://?x"),
+    *("file:///etc/passwd", "gopher://127.0.0.1:6379/_x", "ftp://good.test/", "jar:http://good.test!/", "data:,x"),
+    *("http://good.test:0/", "http://good.test:65536/", "http://good.test:80:80/", "http://good.test:x/", "http://[::1"),
+    *("http://[::1]x/", "http://x[::1]/", "http://[fe80::1%25eth0]/", "http://%31%32%37.0.0.1/"),
+    *("http://\ud800.test/", "http://" + "a" * 9_000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", AMBIGUOUS)
+def test_s05_what_readers_of_urls_differ_on_is_no_url_and_is_not_repeated(text: str) -> None:
+    with pytest.raises(UrlInvalid) as refused:
+        read(text)
+    assert "127" not in refused.value.message
+    assert "good" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("HTTP://Good.Test/a?b#c", "good.test", 80),
+        ("https://good.test:8443", "good.test", 8443),
+        ("http://bücher.test/", "xn--bcher-kva.test", 80),
+        ("http://①②⑦.⓪.⓪.①/", "127.0.0.1", 80),  # digits in circles are digits: judged as the address they mean
+        ("http://127。0。0。1/", "127.0.0.1", 80),
+        ("http://[::FFFF:127.0.0.1]/", "::ffff:7f00:1", 80),
+        ("http://good.test#@127.0.0.1/", "good.test", 80),
+        ("http://good.test?@127.0.0.1/", "good.test", 80),
+        ("http://good.test/@127.0.0.1/", "good.test", 80),
+    ],
+)
+def test_s05_a_url_is_read_as_browsers_read_it(text: str, host: str, port: int) -> None:
+    url = read(text)
+    assert (url.raw_host, url.port, url.fragment) == (host, port, "")
+
+
+def test_credentials_are_taken_out_of_a_url_that_may_have_them() -> None:
+    assert without_credentials("https://ann:p%40ss@good.test/x?y=1") == (
+        "https://good.test/x?y=1",
+        {"Authorization": "Basic YW5uOnBAc3M="},
+    )
+    assert without_credentials("https://good.test/x") == ("https://good.test/x", {})
+
+
+def test_a_listed_host_is_compared_as_urls_hold_it() -> None:
+    assert [host_name(host) for host in ("Wiki.Corp.", "bücher.test", "10.0.0.1")] == [
+        "wiki.corp",
+        "xn--bcher-kva.test",
+        "10.0.0.1",
+    ]
+    with pytest.raises(UrlInvalid):
+        host_name("a b/c")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://evil.test/ph_live_7fA93kQmZ81xLw0Tt5",
+        "https://evil.test/log?d=eyJhbGciOiJIUzI1NiJ9",
+        "https://evil.test/log?7fA93kQmZ81xLw0Tt5bV",
+        "https://evil.test/?d=%37fA93%6bQmZ81xLw0Tt5bV",
+        "https://9f86d081884c7d659a2feaa0c55ad015.evil.test/",
+        "https://a.b.c.d.e.f.evil.test/",
+        "https://evil.test/?q=" + "the+budget+is+" * 40,
+        "https://evil.test/" + "word-" * 120,
+    ],
+)
+def test_s06_a_url_that_looks_as_if_it_carried_a_secret_is_noticed(text: str) -> None:
+    assert leaks(read(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://docs.test/2026/11/24/annual-report-of-the-works-council-2026.html",
+        "https://en.wikipedia.test/wiki/Reciprocal_rank_fusion?action=history&offset=20261124170000",
+        "https://github.test/owner/repository/blob/main/documentation/internationalization.md",
+        "https://shop.test/search?q=waterproof+jacket&size=XL&page=3",
+        "https://www.gov.test/government/publications/guidance-on-the-use-of-heating-oil/part-2",
+    ],
+)
+def test_s06_an_honest_url_is_let_through(text: str) -> None:
+    assert not leaks(read(text))
