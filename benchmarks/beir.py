@@ -41,22 +41,23 @@ class Set:
     grades: Mapping[str, Mapping[str, int]]
 
 
-async def read(folder: Path, *, limit: int) -> Set:
-    """At most `limit` documents, those that some judgement names first: fewer distractors flatter every leg alike."""
-    grades = _grades(folder / "qrels.tsv")
+async def read(folder: Path, *, documents: int, queries: int) -> Set:
+    """At most so many of each, documents that a judgement names first: fewer distractors flatter every leg alike."""
+    judged_queries = _grades(folder / "qrels.tsv")
+    grades = {key: judged_queries[key] for key in sorted(judged_queries, key=_shuffled)[:queries]}
     judged = {document for found in grades.values() for document in found}
     rows = [row for row in _lines(folder / "corpus.jsonl") if row["text"].strip()]
     rows.sort(key=lambda row: row["_id"] not in judged)
-    documents = [
+    taken = [
         Document(row["_id"], row.get("title", ""), chunk(await parse(row["text"], media_type="text/markdown")))
-        for row in rows[:limit]
+        for row in rows[:documents]
     ]
-    queries = {
+    asked = {
         row["_id"]: checked_query(row["text"][:LIMIT_QUERY_CHARS])
         for row in _lines(folder / "queries.jsonl")
         if row["_id"] in grades
     }
-    return Set(folder.name, documents, queries, grades)
+    return Set(folder.name, taken, asked, grades)
 
 
 class Cache:
@@ -86,6 +87,11 @@ class Cache:
         part = self._path.with_suffix(".part.npz")
         np.savez(part, keys=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
         part.replace(self._path)
+
+
+def _shuffled(key: str) -> str:
+    """An order that no file has, the same in every run."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _grades(path: Path) -> dict[str, dict[str, int]]:

@@ -1,6 +1,6 @@
 """What comes in over HTTP: closed and bounded, in camelCase. What goes out is in `views.py`."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,13 +14,16 @@ from pydantic import (
 )
 
 from app.records import Camel, Mode, Scope
+from app.services.retrieval.filters import parse_filter
 from app.services.store.records import Rating
 from app.services.store.text import clean
+from graphs.errors import Invalid
 from graphs.types import Decision
 
 MAX_QUERY_CHARS = 8_000
 MAX_COMMENT_CHARS = 4_000
 MAX_RESULTS = 50
+MAX_NEIGHBOURS = 3
 MAX_DOCUMENTS = 10_000
 MAX_METADATA = 32
 MAX_METADATA_CHARS = 2_000
@@ -43,6 +46,15 @@ def _scalar(value: Any) -> str | bool | int | float | None:
     raise ValueError("must be text, a number, a boolean or null")
 
 
+def _filter(where: dict[str, Any]) -> dict[str, Any]:
+    """The JSON as it came, which the search parses again: it is what a run's record keeps."""
+    try:
+        parse_filter(where)
+    except Invalid as error:
+        raise ValueError(str(error)) from error
+    return where
+
+
 # The hard ceiling of a message; `max_message_chars` in the settings is the one that callers meet.
 Message = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1_000_000), AfterValidator(clean)
@@ -59,6 +71,7 @@ Scalar = Annotated[
     WithJsonSchema({"type": ["string", "number", "boolean", "null"]}),
 ]
 Metadata = Annotated[dict[MetadataKey, Scalar], Field(max_length=MAX_METADATA)]
+Filter = Annotated[dict[str, Any], AfterValidator(_filter)]
 Comment = Annotated[str, StringConstraints(max_length=MAX_COMMENT_CHARS)]
 
 
@@ -70,16 +83,22 @@ class ChatIn(Camel):
     conversation_id: Id | None = None
     collection: Collection | None = None
     model: Name | None = None
-    filter: Metadata | None = None
+    filter: Filter | None = None
     feature: Name = "api"
     stream: StrictBool = False
 
 
 class SearchIn(Camel):
+    """`diversity` weighs against passages that say the same; `neighbours` brings the chunks beside each passage."""
+
     query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUERY_CHARS)]
     collection: Collection | None = None
     k: Annotated[StrictInt, Field(ge=1, le=MAX_RESULTS)] = 6
-    filter: Metadata | None = None
+    filter: Filter | None = None
+    rerank: Literal["none", "maxsim"] = "none"
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    neighbours: Annotated[StrictInt, Field(ge=0, le=MAX_NEIGHBOURS)] = 0
+    explain: StrictBool = False
 
 
 class KeyIn(Camel):

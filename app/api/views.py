@@ -20,7 +20,7 @@ from app.services.store.records import (
     RunRecord,
     TicketRecord,
 )
-from graphs.types import Decision, Passage, Retrieval
+from graphs.types import Decision, Passage
 
 if TYPE_CHECKING:
     from app.services.alerts.shelf import Alert
@@ -157,17 +157,6 @@ class ResultOut(Camel):
     @classmethod
     def of(cls, passage: Passage) -> Self:
         return cls.model_validate(passage, from_attributes=True)
-
-
-class SearchOut(Camel):
-    results: list[ResultOut]
-    index_version: str
-    embedder: str
-
-    @classmethod
-    def of(cls, found: Retrieval) -> Self:
-        results = [ResultOut.of(passage) for passage in found.passages]
-        return cls(results=results, index_version=found.index_version, embedder=found.embedder)
 
 
 class ApprovalOut(Camel):

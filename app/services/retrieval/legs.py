@@ -5,39 +5,84 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from app.services.retrieval.embedder import Vectors
-from app.services.retrieval.table import COLUMNS, facet_lines, words
+from app.services.retrieval.filters import Filter
+from app.services.retrieval.predicate import predicate
+from app.services.retrieval.table import COLUMNS, words
+
+SELECTED = (*COLUMNS, "ordinal", "vector")
 
 
 @dataclass(frozen=True, slots=True)
 class Legs:
-    """Candidates by chunk id: the row and the cosine of each, the BM25 score of those that share a word."""
+    """Candidates by chunk id: the cosine of each, the BM25 score of those that share a word.
 
-    rows: Mapping[str, Mapping[str, Any]]
+    `ranks` holds the place of a chunk in each leg that found it, from 1: (in the vector leg, in the text leg).
+    """
+
     cosines: Mapping[str, float]
     bm25: Mapping[str, float]
+    ranks: Mapping[str, tuple[int | None, int | None]]
+    _tables: tuple[Any, Any]
+
+    def row(self, chunk_id: str) -> Mapping[str, Any]:
+        """The columns of a passage; read when asked for, since most candidates are never shown."""
+        table, index = self._place(chunk_id)
+        row: Mapping[str, Any] = table.select(COLUMNS).slice(index, 1).to_pylist()[0]
+        return row
+
+    def text(self, chunk_id: str) -> str:
+        table, index = self._place(chunk_id)
+        return str(table["text"][index].as_py())
+
+    def ordinal(self, chunk_id: str) -> int:
+        """Its place in its document, from 0."""
+        table, index = self._place(chunk_id)
+        return int(table["ordinal"][index].as_py())
+
+    def vectors(self, chunk_ids: Sequence[str]) -> Vectors:
+        """Shape (len(chunk_ids), dimensions)."""
+        matrices = [_matrix(table) for table in self._tables]
+        places = [self.ranks[chunk_id] for chunk_id in chunk_ids]
+        return np.stack([matrices[0][near - 1] if near else matrices[1][(match or 0) - 1] for near, match in places])
+
+    def _place(self, chunk_id: str) -> tuple[Any, int]:
+        near, match = self.ranks[chunk_id]
+        return (self._tables[0], near - 1) if near else (self._tables[1], (match or 0) - 1)
 
 
-async def search_legs(table: Any, question: str, vector: Vectors, filters: Sequence[str], limit: int) -> Legs:
-    """Up to `limit` rows of each leg that have all of `filters`; both read `table` at the same time."""
-    from lancedb.expr import col, lit
+async def search_legs(table: Any, question: str, vector: Vectors, only: Filter | None, limit: int) -> Legs:
+    """Up to `limit` rows of each leg that pass the filter; both read `table` at the same time."""
     from lancedb.query import MatchQuery
 
-    near = table.query().nearest_to(vector).distance_type("dot").select([*COLUMNS, "_distance"]).limit(limit)
+    near = table.query().nearest_to(vector).distance_type("dot").select([*SELECTED, "_distance"]).limit(limit)
     matching = table.query().nearest_to_text(MatchQuery(words(question), "words"))
-    matching = matching.select([*COLUMNS, "vector", "_score"]).limit(limit)
-    for line in filters:
-        equal = col("facets").contains(lit(facet_lines([line])))
-        near, matching = near.where(equal), matching.where(equal)
+    matching = matching.select([*SELECTED, "_score"]).limit(limit)
+    if only is not None:
+        line = predicate(only)
+        near, matching = near.where(line), matching.where(line)
     nearest, matched = await asyncio.gather(near.to_arrow(), matching.to_arrow())
+    return _legs(nearest, matched, vector)
 
-    near_rows, matched_rows = nearest.to_pylist(), matched.drop(["vector"]).to_pylist()
-    vectors = matched["vector"].combine_chunks().flatten().to_numpy().reshape(-1, len(vector))
+
+def _legs(nearest: Any, matched: Any, vector: Vectors) -> Legs:
+    near_ids, match_ids = nearest["chunk_id"].to_pylist(), matched["chunk_id"].to_pylist()
     # The text leg's rows get their cosine too: leaving it at 0 would push down a passage that only just missed the cut.
-    cosines = {row["chunk_id"]: cosine for row, cosine in zip(matched_rows, (vectors @ vector).tolist(), strict=True)}
-    cosines |= {row["chunk_id"]: 1 - row["_distance"] for row in near_rows}
+    cosines = dict(zip(match_ids, (_matrix(matched) @ vector).tolist(), strict=True))
+    cosines |= zip(near_ids, (1 - nearest["_distance"].to_numpy()).tolist(), strict=True)
+    near_ranks = {chunk_id: rank for rank, chunk_id in enumerate(near_ids, 1)}
+    match_ranks = {chunk_id: rank for rank, chunk_id in enumerate(match_ids, 1)}
     return Legs(
-        rows={row["chunk_id"]: row for row in (*matched_rows, *near_rows)},
         cosines=cosines,
-        bm25={row["chunk_id"]: row["_score"] for row in matched_rows},
+        bm25=dict(zip(match_ids, matched["_score"].to_pylist(), strict=True)),
+        ranks={chunk_id: (near_ranks.get(chunk_id), match_ranks.get(chunk_id)) for chunk_id in cosines},
+        _tables=(nearest, matched),
     )
+
+
+def _matrix(table: Any) -> Vectors:
+    column = table["vector"].combine_chunks()
+    matrix: Vectors = column.flatten().to_numpy().reshape(-1, column.type.list_size)
+    return matrix

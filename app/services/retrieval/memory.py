@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from app.names import HANDBOOK, checked_collection
-from app.services.retrieval.query import checked_limit, checked_query, checked_where, facets
+from app.services.retrieval.filters import holds, parse_filter
+from app.services.retrieval.query import checked_limit, checked_query
 from graphs.errors import Missing
 from graphs.types import Passage, Retrieval
 
@@ -22,13 +23,13 @@ class MemoryRetriever:
     ) -> Retrieval:
         """Passages without a word of the query are left out."""
         name = checked_collection(HANDBOOK if collection is None else collection)
-        wanted, limit, filters = _words(checked_query(query)), checked_limit(limit), set(checked_where(where))
+        wanted, limit, only = _words(checked_query(query)), checked_limit(limit), parse_filter(where)
         if name not in self._collections:
             raise Missing(f"no collection {name}")
         scored = [
             replace(passage, score=len(wanted & _words(f"{passage.title} {passage.text}")) / max(len(wanted), 1))
             for passage in self._collections[name]
-            if filters <= set(facets(passage.metadata))
+            if only is None or holds(only, passage.metadata)
         ]
         best = sorted((found for found in scored if found.score > 0), key=lambda found: (-found.score, found.chunk_id))
         return Retrieval(passages=tuple(best[:limit]), index_version=f"{name}@memory", embedder="none")

@@ -5,6 +5,8 @@ from typing import Any
 
 from app.names import HANDBOOK, SHARED_TENANT, checked_collection
 from app.services.retrieval.library import Library
+from app.services.retrieval.look import Found
+from app.services.retrieval.query import Query
 from graphs.context import Trace
 from graphs.types import Retrieval
 
@@ -24,10 +26,14 @@ class TenantRetriever:
         self, query: str, *, collection: str | None = None, limit: int = 6, where: Mapping[str, Any] | None = None
     ) -> Retrieval:
         """Raises Missing for a collection that this tenant does not have, Invalid, IndexFailed."""
+        return (await self.look(Query.checked(query, limit, where), collection=collection)).retrieval
+
+    async def look(self, query: Query, *, collection: str | None = None) -> Found:
+        """The same with all that was found on the way."""
         name = checked_collection(HANDBOOK if collection is None else collection)
         owner = SHARED_TENANT if name == HANDBOOK else self._tenant_id
-        with self._trace.span("search", "search", query=query, collection=name, k=limit) as span:
-            found = await self._library.search(owner, name, query, limit, where)
+        with self._trace.span("search", "search", query=query.text, collection=name, k=query.limit) as span:
+            found = await self._library.look(owner, name, query)
             span.set(
                 index_version=found.index_version,
                 embedder=found.embedder,
