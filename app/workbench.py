@@ -20,9 +20,10 @@ from redis.backoff import NoBackoff
 
 from app.checkpoints import checkpointer
 from app.config.price import usd_to_micros
-from app.config.schema import Config
+from app.config.schema import Config, ReachConfig
 from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
+from app.outbound.policy import Reach
 from app.records import CardUsage, Payer, Principal
 from app.runner import Job, MakeContext, Runner
 from app.services.access.access import Access
@@ -158,7 +159,7 @@ async def open_workbench(
         watch = await stack.enter_async_context(open_watch(store.database, config.alerts))
         owner = await store.keys.import_owner(owner_key)
         secret = session_secret(home)
-        verifier, oidc_login = _oidc(settings, secret)
+        verifier, oidc_login = _oidc(settings, config.outbound.oidc, secret)
         embedder = await MiniLmEmbedder.open(threads=settings.model_threads)
         stack.callback(embedder.close)
         library = await Library.open(home / "lance", embedder)
@@ -370,10 +371,10 @@ def _context_maker(
     return make
 
 
-def _oidc(settings: Settings, secret: str) -> tuple[OidcVerifier | None, OidcLogin | None]:
+def _oidc(settings: Settings, reach: ReachConfig, secret: str) -> tuple[OidcVerifier | None, OidcLogin | None]:
     if settings.oidc_issuer is None or settings.oidc_audience is None:
         return None, None
-    issuer = Issuer(settings.oidc_issuer)
+    issuer = Issuer(settings.oidc_issuer, reach=Reach.of(reach))
     verifier = OidcVerifier(
         issuer,
         settings.oidc_audience,

@@ -1,10 +1,13 @@
 """Keys stay at hand: few requests, one at a time, and the last good ones while the issuer is away."""
 
 import asyncio
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
+from app.outbound.errors import OutboundRefused
+from app.outbound.policy import Reach
 from app.services.access.issuer import Issuer
 from app.services.access.jwks import JwksCache
 from graphs.errors import UpstreamError
@@ -135,3 +138,23 @@ async def test_a_discovery_document_that_points_away_is_refused(issuer: FakeIssu
     issuer.discovery = discovery
     with pytest.raises(UpstreamError):
         await Issuer(issuer.url).jwks()
+
+
+@pytest.mark.parametrize("uri", ["https://169.254.169.254/jwks", "https://10.0.0.1/jwks", "http://127.0.0.2:1/jwks"])
+async def test_s07_keys_are_not_fetched_inside_because_a_document_says_so(issuer: FakeIssuer, uri: str) -> None:
+    issuer.discovery = {"jwks_uri": uri}
+    with pytest.raises(UpstreamError) as refused:
+        await Issuer(issuer.url).jwks()
+    assert isinstance(refused.value.__cause__, OutboundRefused)
+
+
+async def test_keys_are_fetched_inside_where_the_operator_lists_the_network(issuer: FakeIssuer) -> None:
+    issuer.discovery = {"jwks_uri": "http://127.0.0.2:1/jwks"}
+    with pytest.raises(UpstreamError) as gone:
+        await Issuer(issuer.url, reach=Reach(networks=(ip_network("127.0.0.0/8"),))).jwks()
+    assert isinstance(gone.value.__cause__, UpstreamError)  # it went there, and nobody listens
+
+
+async def test_an_issuer_may_name_its_endpoints_by_the_machine_s_other_name(issuer: FakeIssuer) -> None:
+    issuer.discovery = {"jwks_uri": f"{issuer.url.replace('127.0.0.1', 'localhost')}/jwks"}
+    assert (await Issuer(issuer.url).jwks())["keys"]
