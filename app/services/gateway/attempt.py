@@ -140,8 +140,11 @@ class Trial(Generic[T]):
         "_blamable",
         "_books",
         "_call",
+        "_cancels",
         "_done",
+        "_hearing",
         "_hold",
+        "_interrupted",
         "_number",
         "_prompt_tokens",
         "_started",
@@ -151,6 +154,7 @@ class Trial(Generic[T]):
         "head",
         "items",
         "prefix",
+        "stopped",
         "target",
         "texts",
         "wordless",
@@ -166,7 +170,11 @@ class Trial(Generic[T]):
         self._beginning: asyncio.Task[None] | None = None
         self.texts: list[str] = []
         self._prompt_tokens = call.prompt_tokens
-        self._blamable = self._done = False
+        self._blamable = self._done = self._interrupted = False
+        self._hearing: asyncio.Task[Any] | None = None
+        self._cancels = 0
+        self.stopped: PilothouseError | None = None
+        """Why an operator ended it; None where none did."""
         self.items: AsyncGenerator[T, None] | None = None
         self.head: list[T] = []
         self.first: float | None = None
@@ -184,10 +192,6 @@ class Trial(Generic[T]):
         return self._call.streamed and (bool(self.texts) or self.wordless)
 
     @property
-    def payer(self) -> Payer:
-        return self._call.payer
-
-    @property
     def blamable(self) -> bool:
         """Whether an error that ended it was the model's or its server's, and not one of our own books."""
         return self._blamable
@@ -195,12 +199,22 @@ class Trial(Generic[T]):
     async def begin(self) -> None:
         """Reserve, open, and wait until the model speaks, or to the end where the call is not streamed.
 
-        Raises UpstreamError, QuotaExhausted, and what the books raise.
+        Raises UpstreamError, QuotaExhausted, what it was stopped with, and what the books raise.
         """
+        self.attend()
+        try:
+            await self._begin()
+        except BaseException as error:
+            if (cause := self.cause(error)) is error:
+                raise
+            raise cause from error
+
+    async def _begin(self) -> None:
         call, target = self._call, self.target
         self._books.running.add(self)
         charge, tokens, most = self._charge()
         hold = self._hold = await self._books.desk.reserve(call.payer, charge, tokens)
+        self.refuse_stopped()
         cap = self._cap(charge, hold, most)
         if self.prefix:
             assert call.resume is not None  # only then is a broken answer gone on with
@@ -229,6 +243,34 @@ class Trial(Generic[T]):
         """`begin` in a task of its own, which `end` stops."""
         self._beginning = asyncio.create_task(self.begin())
         return self._beginning
+
+    def attend(self) -> None:
+        """This task hears the answer from here on."""
+        self._hearing = task = asyncio.current_task()
+        assert task is not None
+        self._cancels = task.cancelling()
+
+    def stop(self, error: PilothouseError) -> None:
+        """End it with `error` unless it has its answer: at once where it waits for the model, else at its next item."""
+        if self.ended is not None or self.stopped is not None:
+            return
+        self.stopped = error
+        if self._hearing is not None and self.items is not None and self.items.ag_running:
+            self._interrupted = True
+            self._hearing.cancel()
+
+    def refuse_stopped(self) -> None:
+        """Raises what it was stopped with."""
+        if self.stopped is not None and self.ended is None:
+            raise self.stopped
+
+    def cause(self, error: BaseException) -> BaseException:
+        """What `error` comes from: `stopped`, where it is a cancellation and that alone has cancelled."""
+        if not self._interrupted or self._hearing is None:
+            return error
+        self._interrupted = False
+        ours = self._hearing.uncancel() <= self._cancels and isinstance(error, asyncio.CancelledError)
+        return self.stopped if ours and self.stopped is not None else error
 
     def require_end(self) -> None:
         """Raises UpstreamError for an answer that stopped without its last item."""
@@ -359,12 +401,12 @@ class Trial(Generic[T]):
         """What the provider says, else an estimate: once a model reads the prompt, vendors bill it.
 
         A refusal or a broken connection before the first token is taken for a call that no model read; one that was
-        given up, by a deadline or by its caller, for one that was being read.
+        given up, by a deadline, its caller or an operator, for one that was being read.
         """
         call, ended = self._call, self.ended
         if ended is not None and ended.usage is not None:
             return ended.usage
-        given_up = isinstance(error, UpstreamTimeout) or not isinstance(error, Exception)
+        given_up = isinstance(error, UpstreamTimeout) or not isinstance(error, Exception) or error is self.stopped
         if self.items is None or (ended is None and self.first is None and not given_up):
             return Usage()
         return Usage(self._prompt_tokens, call.count(self.target, self.text), estimated=True)

@@ -17,6 +17,7 @@ from app.services.gateway.breaker import RetryBudget
 from app.services.gateway.ports import Desk
 from app.services.gateway.routes import Target
 from graphs.errors import (
+    Forbidden,
     PilothouseError,
     PromptTooLong,
     QuotaExhausted,
@@ -85,9 +86,12 @@ class Recovery:
         """Book an answer for which no model was asked, and tell the observers. Nothing of it may leave before."""
         await self._books.book(served)
 
-    def asking(self, model: str) -> frozenset[str]:
-        """The ids of the requests and runs that are calling that model now."""
-        return frozenset(trial.payer.request_id for trial in self._books.running if trial.target.name == model)
+    def stop(self, model: str, error: PilothouseError) -> None:
+        """End the attempts that run at that model with `error`; their calls go on with the next candidates, as far as a
+        broken answer may."""
+        for trial in tuple(self._books.running):
+            if trial.target.name == model:
+                trial.stop(error)
 
     async def close(self) -> None:
         """Wait until what was cancelled is booked."""
@@ -96,7 +100,7 @@ class Recovery:
 
     async def stream(self, call: Call[T]) -> AsyncGenerator[T, None]:
         """The items of the first attempt that answers. Raises the last attempt's error, AllUnavailable where none could
-        be tried, BrokenOff for an answer that broke off half-way, QuotaExhausted, PromptTooLong."""
+        be tried, BrokenOff for an answer that broke off half-way, Forbidden, QuotaExhausted, PromptTooLong."""
         self._retries.note_call()
         targets, config = call.plan.targets, call.plan.config
         way = _Way()
@@ -112,6 +116,7 @@ class Recovery:
                         await trial.begin()
                     else:
                         trial = await self._race(call, way, trial, others)
+                    trial.attend()
                     for item in trial.head:
                         yield item
                     # Flat on purpose: every generator inside a generator costs each token of each answer.
@@ -126,8 +131,11 @@ class Recovery:
                             if ended is not None:
                                 await trial.settle(ended)
                             yield item
+                            if trial.stopped is not None:
+                                trial.refuse_stopped()
                         trial.require_end()
-                except BaseException as error:
+                except BaseException as raised:
+                    error = trial.cause(raised)
                     await trial.end(error)
                     wait_s = self._after(error, call, way, trial, others)
                 else:
@@ -142,8 +150,13 @@ class Recovery:
         self, error: BaseException, call: Call[T], way: _Way, trial: Trial[T], others: Sequence[Target]
     ) -> float | None:
         """How long to wait before the same model is tried again; None to go on to the next. Raises what is final."""
-        if isinstance(error, QuotaExhausted):
-            way.last = way.last or error  # a cheaper candidate may still fit the budget
+        if trial.ended is None and trial.stopped is not None and error is trial.stopped:
+            if trial.said and not _may_continue(call, trial, error):
+                raise error
+            way.prefix, way.last = way.prefix + (trial.text if trial.said else ""), error
+            return None
+        if isinstance(error, QuotaExhausted | Forbidden):
+            way.last = way.last or error  # a cheaper candidate may still fit the budget, another one be switched on
             way.attempts -= 1  # nothing was asked or booked: the ledger counts calls by their first attempts
             return None
         if not isinstance(error, UpstreamError) or trial.ended is not None or not trial.blamable:
@@ -227,13 +240,13 @@ class Recovery:
         return None
 
 
-def _is_final(error: UpstreamError) -> bool:
+def _is_final(error: PilothouseError) -> bool:
     """Whether the call itself is wrong, so that no other model would take it either."""
     mendable = isinstance(error, UpstreamUnauthorized | UpstreamTooLong | UpstreamNotFound)
     return isinstance(error, UpstreamRejected) and not mendable
 
 
-def _may_continue(call: Call[Any], trial: Trial[Any], error: UpstreamError) -> bool:
+def _may_continue(call: Call[Any], trial: Trial[Any], error: PilothouseError) -> bool:
     """Whether another model may go on with what has left: only one text can be, no tool call and no two choices."""
     asked = call.plan.config.on_broken_stream == "continue" and call.resume is not None
     return asked and call.choices == 1 and not trial.wordless and not _is_final(error)
