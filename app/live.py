@@ -4,7 +4,7 @@ Bounded by the run itself, whose answer length and steps are limited; dropped wh
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
 from app.records import AnswerCard, RunEvent
@@ -14,9 +14,17 @@ LAST_EVENTS: Final = frozenset({"run.completed", "run.failed", "approval.require
 
 
 class LiveRun:
-    """An append-only log with waiting readers."""
+    """An append-only log with waiting readers. `tell` hears of each event but the last, which the store has first."""
 
-    def __init__(self, run_id: str, *, tenant_id: str = "", user_id: str = "", first_number: int = 1) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        tenant_id: str = "",
+        user_id: str = "",
+        first_number: int = 1,
+        tell: Callable[[str, RunEvent], None] | None = None,
+    ) -> None:
         self.run_id, self.tenant_id, self.user_id = run_id, tenant_id, user_id
         self.card: AnswerCard | None = None
         """How the run ended, once that is stored."""
@@ -26,7 +34,7 @@ class LiveRun:
         self.attached = asyncio.Event()
         self.unread = asyncio.Event()
         self.unread.set()
-        self._next = first_number
+        self._next, self._tell = first_number, tell
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -34,6 +42,8 @@ class LiveRun:
         event = RunEvent(self._next, type_, data)
         self._next += 1
         self.events.append(event)
+        if self._tell is not None and type_ not in LAST_EVENTS:
+            self._tell(self.run_id, event)
         self._wake()
         return event
 

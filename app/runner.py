@@ -18,11 +18,13 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
 from app.card import RunFacts, card, card_error, event
+from app.fleet import Alone, Fleet
 from app.ids import new_id
 from app.live import LAST_EVENTS, LiveRun
 from app.records import AnswerCard, CardUsage, Payer, Principal, RunEvent, RunRequest, RunStatus
 from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.ports import FreeTicket, OpenDesk, Ticket
+from app.services.store.database import StoreUnavailable
 from app.services.store.records import ApprovalRecord, MessageRecord, RunRecord
 from app.services.store.store import Store
 from app.telemetry.logs import log_run
@@ -68,6 +70,7 @@ class _Leg:
     live: LiveRun
     trace: RunTrace
     gateway: MeteredGateway
+    process_id: str
     state: Mapping[str, Any] = field(default_factory=dict)
     error: PilothouseError | None = None
     stopped: PilothouseError | None = None
@@ -96,16 +99,20 @@ class Runner:
         admit: Callable[[Payer], Awaitable[Ticket]] | None = None,
         barred: Callable[[Payer], PilothouseError | None] = lambda _: None,
         ended: Callable[[AnswerCard], None] = lambda _: None,
+        fleet: Fleet | None = None,
     ) -> None:
         """`admit` lets a new run in and holds its place; `barred` says why somebody's runs may not go on just now.
 
-        `ended` hears of each run that has been written down, ended or waiting.
+        `ended` hears of each run that has been written down, ended or waiting. Without a `fleet` this is the only
+        process.
         """
         self._store, self._graphs, self._make_context, self._clock = store, graphs, make_context, clock
         self._run_timeout_s, self._grace_s = run_timeout_s, reattach_grace_s
         self._approval_ttl = timedelta(seconds=approval_ttl_s)
         self._history_messages, self._max_message_chars = history_messages, max_message_chars
         self._admit, self._barred, self._ended = admit or OpenDesk().admit, barred, ended
+        self._fleet = fleet or Fleet(store, Alone(), bound_s=run_timeout_s, grace_s=reattach_grace_s)
+        self._driving: set[str] = set()  # from before the row says so until after it says otherwise
         self._legs: dict[str, _Leg] = {}
         self._live: dict[str, LiveRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -121,18 +128,20 @@ class Runner:
         watched: bool = True,
         admitted: bool = False,
         told: Callable[[Mapping[str, str]], object] | None = None,
+        run_id: str | None = None,
     ) -> str:
         """Begin a run and give its id; the answer comes through `events` or `card`.
 
         A run that is not `watched` goes on without readers; one that is `admitted` has passed the desk at another door.
-        `told` gets the headers that say how the caller's limits stand. Raises Invalid, Missing (conversation,
-        collection or model), Forbidden, QuotaExhausted.
+        `told` gets the headers that say how the caller's limits stand. A `run_id` of the caller's own, a fresh one of
+        `new_id`, is for who has to know it before there is a run. Raises Invalid, Missing (conversation, collection or
+        model), Forbidden, QuotaExhausted.
         """
         if not principal.may("chat"):
             raise Forbidden("this key may not run graphs; it needs the scope chat")
         message = self._checked(request)
         tenant, user = principal.tenant_id, principal.user_id
-        run_id, now = new_id(), self._clock()
+        run_id, now = run_id or new_id(), self._clock()
         history: tuple[Message, ...] = ()
         conversation_id = request.conversation_id
         if conversation_id is not None:
@@ -173,23 +182,30 @@ class Runner:
         if not conversation_id:
             title, conversation_id = " ".join(message.split())[:TITLE_CHARS], new_id()
             job = replace(job, conversation_id=conversation_id)
-        # Last of what can be refused, so that a refusal leaves nothing behind.
-        await self._store.runs.start(
-            run_id=run_id,
-            tenant_id=tenant,
-            user_id=user,
-            conversation_id=conversation_id,
-            mode=request.mode,
-            message=message,
-            feature=request.feature,
-            key_id=job.principal.key_id,
-            created_at=job.created_at,
-            asked={"collection": request.collection, "model": request.model, "where": request.where},
-            opens=title,
-        )
+        process_id = self._fleet.process_id
+        self._driving.add(run_id)
+        try:
+            # Last of what can be refused, so that a refusal leaves nothing behind.
+            await self._store.runs.start(
+                run_id=run_id,
+                tenant_id=tenant,
+                user_id=user,
+                conversation_id=conversation_id,
+                mode=request.mode,
+                message=message,
+                feature=request.feature,
+                key_id=job.principal.key_id,
+                created_at=job.created_at,
+                asked={"collection": request.collection, "model": request.model, "where": request.where},
+                opens=title,
+                process_id=process_id,
+            )
+        except BaseException:
+            self._driving.discard(run_id)
+            raise
         live = self._open(job)
         live.emit("run.started", {"requestId": run_id, "conversationId": conversation_id, "mode": request.mode})
-        leg = _Leg(job, live, trace, gateway)
+        leg = _Leg(job, live, trace, gateway, process_id)
         await self._spawn(leg, context, {"question": message, "history": history}, watched=watched)
         self._tasks[run_id].add_done_callback(lambda _: ticket.release())
         return run_id
@@ -207,7 +223,8 @@ class Runner:
         return live.card if live is not None and live.card is not None else await self.card(principal, run_id)
 
     async def events(self, principal: Principal, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
-        """The run's events numbered above `after`: stored ones, then those of the part in flight as they come."""
+        """The run's events numbered above `after`: stored ones, then those of the part in flight as they come, from
+        whatever process drives it."""
         live = self._live_for(principal, run_id)
         if live is not None and live.from_the_start:
             async with aclosing(live.read(after)) as whole:
@@ -215,15 +232,15 @@ class Runner:
                     yield item
             return
         record = await self._record(principal, run_id)
-        live = self._live.get(run_id)
+        live = live or self._live.get(run_id)
         stored = await self._store.runs.events(run_id, record.tenant_id, after)
         last = after
         for item in stored:
             last = item.number
             yield item
-        if live is None:
+        if live is None and not record.process_id:
             return
-        async with aclosing(live.read(last)) as fresh:
+        async with aclosing(self._fleet.events(record, last) if live is None else live.read(last)) as fresh:
             async for item in fresh:
                 yield item
 
@@ -232,7 +249,7 @@ class Runner:
         record = await self._record(principal, run_id)
         if record.card is None:
             return card(_bare_facts(record), {}, status="running")
-        if record.status == "waiting" and run_id in self._live:
+        if record.status == "waiting" and record.process_id:
             return record.card.model_copy(update={"status": "running", "pending_approval": None})
         return record.card
 
@@ -244,7 +261,8 @@ class Runner:
             task.cancel()
             await asyncio.wait({task})
             return
-        if not await self._store.runs.set_status(run_id, "cancelled", "waiting"):
+        was_driven = await self._fleet.cancel(run_id)
+        if not await self._store.runs.set_status(run_id, "cancelled", "waiting") and not was_driven:
             raise Conflict(f"run {run_id} has ended as {record.status}")
 
     def stop(self, whose: Callable[[Payer], bool], error: PilothouseError) -> int:
@@ -289,18 +307,33 @@ class Runner:
         return decided
 
     async def recover(self) -> None:
-        """After a start: end the runs that a dead process left in flight, and go on with decided ones."""
-        for run_id in await self._store.runs.orphans():
-            await self._bury(run_id)
+        """After a start: take over what dead processes left in flight, and go on with decided runs."""
+        await self.take_over()
         await self.go_on()
+
+    async def take_over(self) -> None:
+        """End the runs whose process has died, but go on with those that had come to an approval."""
+        for record in await self._fleet.abandoned(self._driving):
+            if record.cancel_asked:
+                await self._bury(record, Cancelled("the run was cancelled"))
+            elif record.status == "running":
+                await self._bury(record, Interrupted("the server stopped while this run was in flight"))
+            else:
+                await self._resume_decided(record)
 
     async def go_on(self) -> None:
         """Resume waiting runs whose approval is decided or past its time."""
         await self._store.approvals.expire(self._clock())
         for run_id in await self._store.runs.resumable():
-            record = await self._store.runs.load(run_id)
-            approvals = await self._store.approvals.of_run(run_id, record.tenant_id)
-            await self._resume(record, approvals[-1])
+            await self._resume_decided(await self._store.runs.load(run_id))
+
+    async def heed(self) -> None:
+        """Cancel those of the runs in flight that were cancelled at another process."""
+        if not self._tasks:
+            return
+        for run_id in await self._store.leases.cancels_asked():
+            if (task := self._tasks.get(run_id)) is not None:
+                task.cancel()
 
     async def close(self) -> None:
         """Cancel what is in flight and wait until it is written down."""
@@ -331,7 +364,14 @@ class Runner:
 
     def _open(self, job: Job, first_number: int = 1) -> LiveRun:
         who = job.principal
-        live = LiveRun(job.run_id, tenant_id=who.tenant_id, user_id=who.user_id, first_number=first_number)
+        relay = self._fleet.relay
+        live = LiveRun(
+            job.run_id,
+            tenant_id=who.tenant_id,
+            user_id=who.user_id,
+            first_number=first_number,
+            tell=None if relay is None else relay.tell,
+        )
         self._live[job.run_id] = live
         return live
 
@@ -352,15 +392,20 @@ class Runner:
             task.cancel()
 
     async def _watch(self, live: LiveRun, task: asyncio.Task[None]) -> None:
-        """Cancel a run that nobody has read for the grace period."""
+        """Cancel a run that nobody has read for the grace period, here or at another process."""
+        reads = 0
         while True:
             await live.unread.wait()
             try:
                 async with asyncio.timeout(self._grace_s):
                     await live.attached.wait()
             except TimeoutError:
-                task.cancel()
-                return
+                before = reads
+                with suppress(StoreUnavailable):  # who cannot ask lets it go on
+                    reads = await self._fleet.reads(live.run_id)
+                    if reads == before:
+                        task.cancel()
+                        return
 
     def _check_arguments(self, record: RunRecord, pending: ApprovalRecord, arguments: Mapping[str, Any]) -> None:
         """Arguments that a person changed have to fit the tool as much as a model's."""
@@ -377,16 +422,30 @@ class Runner:
         )
         return Job(record.run_id, _conversation(record), principal, request, record.created_at, record.card)
 
+    async def _resume_decided(self, record: RunRecord) -> None:
+        approvals = await self._store.approvals.of_run(record.run_id, record.tenant_id)
+        await self._resume(record, approvals[-1])
+
     async def _resume(self, record: RunRecord, decided: ApprovalRecord) -> None:
-        if record.run_id in self._live:
+        """Go on with a waiting run, unless another does: of all processes the one that gets the lease."""
+        run_id, process_id = record.run_id, self._fleet.process_id
+        if run_id in self._driving:
             return
         job = self._job(record)
         if self._barred(_payer(job)) is not None:
             return  # its tool may not act now; the next sweep asks again
-        trace = RunTrace(record.run_id, clock=self._clock)
+        trace = RunTrace(run_id, clock=self._clock)
         context, gateway = self._make_context(job, trace)
-        live = self._open(job, await self._store.runs.next_event_number(record.run_id))
-        leg = _Leg(job, live, trace, gateway)
+        self._driving.add(run_id)
+        try:
+            if not await self._store.leases.take(run_id, process_id, after=record.process_id):
+                self._driving.discard(run_id)
+                return
+            live = self._open(job, await self._store.runs.next_event_number(run_id))
+        except BaseException:
+            self._driving.discard(run_id)
+            raise
+        leg = _Leg(job, live, trace, gateway, process_id)
         resume = {
             "decision": decided.decision,
             "arguments": decided.decided_arguments,
@@ -417,12 +476,13 @@ class Runner:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({settling})
         if failure := settling.exception():
-            # The row stays as it was, so the next start finds the run and ends it; its readers learn it now.
+            # The row stays as it was, so that it is found abandoned and ended; the run's readers learn it now.
             log.error("run could not be stored", extra={"run_id": job.run_id}, exc_info=failure)
             unstored = PilothouseError("the run could not be stored")
             leg.live.emit("run.failed", {"error": card_error(unstored).model_dump(by_alias=True)})
         for known in (self._live, self._tasks, self._legs):
             known.pop(job.run_id, None)
+        self._driving.discard(job.run_id)
         leg.live.close()
 
     async def _step_through(self, leg: _Leg, context: RunContext, graph_input: Any) -> None:
@@ -515,7 +575,10 @@ class Runner:
             events=[*live.events, closing],
             spans=leg.trace.records,
             message_appends=[("user", job.request.message.strip()), *says] if job.earlier is None else says,
+            held_by=leg.process_id,
         )
+        if self._fleet.relay is not None:
+            self._fleet.relay.end(job.run_id, closing.number)
         if status != "waiting":
             await self._forget(job)
         log_run(finished, tenant_id=job.principal.tenant_id, user_id=job.principal.user_id)
@@ -560,19 +623,23 @@ class Runner:
             latency_ms=round((earlier.latency_ms if earlier else 0.0) + leg.trace.elapsed_ms, 3),
         )
 
-    async def _bury(self, run_id: str) -> None:
-        """Write down that a run died with its process."""
-        record = await self._store.runs.load(run_id)
-        error = Interrupted("the server stopped while this run was in flight")
-        finished = card(_bare_facts(record), {}, status="failed", error=error)
+    async def _bury(self, record: RunRecord, error: PilothouseError) -> None:
+        """Write down how a run ended whose process died."""
+        run_id, shown = record.run_id, card_error(error)
+        status: RunStatus = "cancelled" if isinstance(error, Cancelled) else "failed"
+        if record.card is None:
+            finished = card(_bare_facts(record), {}, status=status, error=error)
+        else:
+            finished = record.card.model_copy(update={"status": status, "error": shown, "pending_approval": None})
         number = await self._store.runs.next_event_number(run_id)
-        data = {"error": {"kind": error.kind, "code": error.code, "message": error.message}}
+        data = {"error": shown.model_dump(by_alias=True), "card": finished.model_dump(mode="json", by_alias=True)}
         await self._store.runs.finish(
             run_id,
             finished,
-            events=[RunEvent(number, "run.failed", data | {"card": finished.model_dump(mode="json", by_alias=True)})],
+            events=[RunEvent(number, "run.failed", data)],
             spans=(),
             message_appends=[("user", record.message)],
+            held_by=record.process_id,
         )
 
     def _live_for(self, principal: Principal, run_id: str) -> LiveRun | None:

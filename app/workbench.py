@@ -7,7 +7,7 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from app.checkpoints import checkpointer
 from app.config.price import usd_to_micros
 from app.config.schema import Config, ReachConfig
+from app.fleet import HEED_S, TAKE_OVER_S, Fleet
 from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
 from app.outbound.policy import Reach
@@ -48,6 +49,7 @@ from app.services.quota.ledger import Ledger
 from app.services.quota.places import Places
 from app.services.quota.shared_window import SharedWindows
 from app.services.quota.window import LocalWindows
+from app.services.relay.relay import EventRelay
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
 from app.services.retrieval.retriever import TenantRetriever
@@ -70,6 +72,7 @@ log = logging.getLogger("pilothouse.workbench")
 
 PAGES: Final = Path(__file__).with_name("handbook")
 SWEEP_S: Final = 60.0  # how often expired approvals are looked for; they live for days
+INHERITED_S: Final = 60.0  # how long after its process's death a run is written down at the latest
 ENOUGH_DISK_BYTES: Final = 1 << 30
 REDIS_TIMEOUT_S: Final = 0.25  # a call waits no longer for what Redis shares; each use has a way to do without
 
@@ -164,7 +167,7 @@ async def open_workbench(
         stack.callback(embedder.close)
         library = await Library.open(home / "lance", embedder)
         stack.push_async_callback(library.close)
-        desk = await stack.enter_async_context(_open_desk(settings, config, redis, clock, watch))
+        desk, ledger = await stack.enter_async_context(_open_desk(settings, config, redis, clock, watch))
         gateway = await open_gateway(
             settings,
             config,
@@ -185,6 +188,9 @@ async def open_workbench(
         picker = ToolPicker(embedder, fallback=SearchDocuments.spec.name)
         guard = PatternGuard(embedder, settings.image_hosts)
         saver = await stack.enter_async_context(checkpointer(home / "checkpoints.db"))
+        relay = None if redis is None else EventRelay(redis)
+        if relay is not None:
+            stack.push_async_callback(relay.close)
         runner = Runner(
             store=store,
             graphs={
@@ -200,6 +206,13 @@ async def open_workbench(
             admit=desk.admit,
             barred=watch.barred,
             ended=watch.metrics.run,
+            fleet=Fleet(
+                store,
+                ledger,
+                relay,
+                bound_s=settings.run_timeout_s + INHERITED_S,
+                grace_s=settings.reattach_grace_s,
+            ),
         )
         watch.stops(runner.stop)
         bench = Workbench(
@@ -231,9 +244,12 @@ async def open_workbench(
             await runner.recover()
         stack.push_async_callback(runner.close)
         bench.preparing = asyncio.create_task(_prepare(bench), name="ingest handbook")
-        behind = {bench.preparing}
+        behind = {bench.preparing, asyncio.create_task(_every(HEED_S, runner.heed), name="heed cancels")}
         if serving:
-            behind.add(asyncio.create_task(_sweep(runner), name="sweep approvals"))
+            behind |= {
+                asyncio.create_task(_every(SWEEP_S, runner.go_on), name="sweep approvals"),
+                asyncio.create_task(_every(TAKE_OVER_S, runner.take_over), name="take over runs"),
+            }
         try:
             yield bench
         finally:
@@ -261,7 +277,7 @@ async def _open_redis(settings: Settings) -> AsyncIterator[Redis | None]:
 @asynccontextmanager
 async def _open_desk(
     settings: Settings, config: Config, redis: Redis | None, clock: Callable[[], datetime], watch: Watch
-) -> AsyncIterator[QuotaDesk]:
+) -> AsyncIterator[tuple[QuotaDesk, Ledger]]:
     """Limits, places and books, and what keeps them behind the calls."""
     limits = config.limits
     leases = None if redis is None else Leases(redis)
@@ -284,7 +300,7 @@ async def _open_desk(
     if leases is not None:
         keeping.add(asyncio.create_task(leases.keep(), name="renew leases"))
     try:
-        yield desk
+        yield desk, ledger
     finally:
         for task in keeping:
             task.cancel()
@@ -309,15 +325,15 @@ async def _prepare(bench: Workbench) -> None:
     log.info("ready", extra={"handbook_pages": len(pages)})
 
 
-async def _sweep(runner: Runner) -> None:
-    """Go on with runs whose approval has expired; one failing round is logged and the next one tries again."""
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do it again and again; one failing round is logged and the next one tries again."""
     while True:
-        await asyncio.sleep(SWEEP_S)
+        await asyncio.sleep(seconds)
         try:
-            await runner.go_on()
+            await work()
         except Exception:
             # The loop of a worker: a store that is away for a minute must not end it.
-            log.exception("sweeping approvals failed")
+            log.exception("sweeping runs failed", extra={"work": getattr(work, "__name__", "")})
 
 
 def _context_maker(

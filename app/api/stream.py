@@ -35,8 +35,12 @@ def dumps(data: Any) -> bytes:
 
 
 def encode(event: RunEvent) -> bytes:
-    """The event as a frame. JSON escapes every line end, so no text can begin a field or an event of its own."""
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.number, event.type.encode(), dumps(dict(event.data)))
+    """The event as a frame. JSON escapes every line end, so no text can begin a field or an event of its own.
+
+    What is numbered 0 is no event of the run and has no id: a reader comes back behind the last one that has.
+    """
+    id_line = b"id: %d\n" % event.number if event.number else b""
+    return b"%sevent: %s\ndata: %s\n\n" % (id_line, event.type.encode(), dumps(dict(event.data)))
 
 
 def failure(error: PilothouseError) -> Mapping[str, Any]:

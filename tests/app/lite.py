@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.checkpoints import checkpointer
+from app.fleet import Fleet
 from app.records import Payer, Principal, RunEvent, RunRequest
 from app.runner import Job, Runner
 from app.services.escalation.store import StoreEscalation
@@ -85,7 +86,9 @@ async def lite(
     run_timeout_s: float = 60,
     native_tools: bool = True,
     barred: Callable[[Payer], PilothouseError | None] = lambda _: None,
+    fleet: Callable[[Store], Fleet] | None = None,
 ) -> AsyncIterator[Lite]:
+    """Two at once on one `home` are two processes, each with a `fleet`."""
     store = await Store.open(f"sqlite+aiosqlite:///{home / 'lite.db'}", clock)
     gateway = script if isinstance(script, ModelGateway) else ScriptedGateway(script)
     guard, prompts = PatternGuard(embedder), PromptBook.packaged()
@@ -125,6 +128,7 @@ async def lite(
             reattach_grace_s=reattach_grace_s,
             approval_ttl_s=3600,
             barred=barred,
+            fleet=None if fleet is None else fleet(store),
         )
         await runner.recover()
         try:

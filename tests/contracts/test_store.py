@@ -338,7 +338,7 @@ class TestRuns:
         conversation_id = await begin(store, "done")
         await store.runs.finish("done", card("done", conversation_id))
         await begin(store, "left")
-        assert await store.runs.orphans() == ["left"]
+        assert [lease.run_id for lease in await store.leases.held()] == ["left"]
 
     async def test_a_waiting_run_is_resumable_once_all_it_asked_is_decided(self, store: Store, clock: Clock) -> None:
         conversation_id = await begin(store, "r1")

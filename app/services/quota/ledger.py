@@ -112,6 +112,10 @@ class Ledger:
     def process_id(self) -> str:
         return self._life.process_id
 
+    async def living(self) -> frozenset[str]:
+        """The processes that nobody has found dead yet, this one among them. Raises LedgerUnavailable."""
+        return frozenset(await self._life.sign())
+
     async def reserve(self, charge: Charge, limits: Sequence[Budget] = ()) -> Hold:
         """Set the call's worst case aside in every budget. Raises QuotaExhausted, LedgerUnavailable.
 

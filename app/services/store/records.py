@@ -59,7 +59,8 @@ class RunRecord:
 
     `asked` is what the caller chose beside the message: collection, model, where; a resumed run needs it again.
     `stations` is wall time in ms by station, summed where one was passed twice. `exported_at` and `trace_id` are set
-    once the run's trace has left the outbox; an opinion puts it back.
+    once the run's trace has left the outbox; an opinion puts it back. `process_id` is of the process that drives it
+    now; empty for one that waits or has ended.
     """
 
     run_id: str
@@ -97,6 +98,8 @@ class RunRecord:
     ended_at: datetime | None
     exported_at: datetime | None
     trace_id: str | None
+    process_id: str
+    cancel_asked: bool
 
 
 @dataclass(frozen=True, slots=True)

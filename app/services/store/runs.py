@@ -28,7 +28,7 @@ _SPAN_COLUMNS = columns(spans, SpanRecord)
 # Made once: putting a statement together costs as much as executing it.
 _FINISH = (
     update(runs)
-    .where(runs.c.run_id == bindparam("of_run"), runs.c.ended_at.is_(None))
+    .where(runs.c.run_id == bindparam("of_run"), runs.c.ended_at.is_(None), runs.c.process_id == bindparam("held_by"))
     .returning(runs.c.conversation_id, runs.c.tenant_id)
 )
 
@@ -52,8 +52,10 @@ class Runs:
         created_at: datetime,
         asked: Mapping[str, Any] | None = None,
         opens: str | None = None,
+        process_id: str = "",
     ) -> None:
-        """Write the row, status running; with `opens`, the title of a new conversation, that one too.
+        """Write the row, status running; with `opens`, the title of a new conversation, that one too. `process_id` is
+        of the process that drives the run.
 
         Raises Missing for a conversation of someone else, Conflict for a used id.
         """
@@ -69,6 +71,7 @@ class Runs:
             "feature": feature,
             "key_id": key_id,
             "created_at": created_at,
+            "process_id": process_id,
         }
         opened = {name: row[name] for name in ("conversation_id", "tenant_id", "user_id", "created_at")}
 
@@ -93,15 +96,22 @@ class Runs:
         events: Sequence[RunEvent] = (),
         spans: Sequence[SpanRecord] = (),
         message_appends: Sequence[tuple[str, str]] = (),
+        held_by: str = "",
     ) -> bool:
         """Write all that a run, or its part up to an approval, left behind: one transaction, all or nothing.
 
-        A terminal status ends the run and puts it into the outbox. The same call again changes nothing: events and
-        spans are known by their numbers and ids, messages by run, place and content. False, with nothing written, if
-        the run had already ended or went with its deleted conversation.
+        A terminal status ends the run and puts it into the outbox; the lease that `held_by` has on it is over. The same
+        call again changes nothing: events and spans are known by their numbers and ids, messages by run, place and
+        content. False, with nothing written, if the run had already ended, went with its deleted conversation or is
+        another process's by now.
         """
         now = self._db.clock()
-        outcome = _outcome(card) | {"of_run": run_id, "ended_at": now if card.status in TERMINAL else None}
+        outcome = _outcome(card) | {
+            "of_run": run_id,
+            "held_by": held_by,
+            "process_id": "",
+            "ended_at": now if card.status in TERMINAL else None,
+        }
 
         def write(connection: Connection) -> bool:
             run = connection.execute(_FINISH, outcome).first()
@@ -150,22 +160,20 @@ class Runs:
             return int((await connection.execute(query)).scalar_one()) + 1
 
     async def set_status(self, run_id: str, status: RunStatus, from_status: RunStatus) -> bool:
-        """Move the run on, only if it is in `from_status`; of many callers at once one gets True."""
+        """Move the run on, only if it is in `from_status` and nobody drives it; of many callers one gets True."""
         ended = {"ended_at": self._db.clock()} if status in TERMINAL else {}
-        change = update(runs).where(runs.c.run_id == run_id, runs.c.status == from_status)
+        free = (runs.c.status == from_status, runs.c.process_id == "")
+        change = update(runs).where(runs.c.run_id == run_id, *free)
         async with self._db.write() as connection:
             return (await connection.execute(change.values(status=status, **ended))).rowcount == 1
 
-    async def orphans(self) -> list[str]:
-        """Runs with status running, oldest first: at start-up, those that a dead process left."""
-        query = select(runs.c.run_id).where(runs.c.status == "running", runs.c.ended_at.is_(None))
-        return await self._ids(query.order_by(runs.c.created_at))
-
     async def resumable(self) -> list[str]:
-        """Waiting runs, oldest first, with all of their approvals decided (or expired; see Approvals.expire)."""
+        """Waiting runs that nobody drives, oldest first, with all their approvals decided (or expired; see
+        Approvals.expire)."""
         asked = select(approvals.c.approval_id).where(approvals.c.run_id == runs.c.run_id)
         query = select(runs.c.run_id).where(
             runs.c.status == "waiting",
+            runs.c.process_id == "",
             runs.c.ended_at.is_(None),
             asked.exists(),
             ~asked.where(approvals.c.state == "pending").exists(),

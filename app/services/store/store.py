@@ -11,6 +11,7 @@ from app.services.store.documents import Documents
 from app.services.store.escalations import Escalations
 from app.services.store.feedback import Feedback
 from app.services.store.keys import Keys
+from app.services.store.leases import Leases
 from app.services.store.runs import Runs
 from app.services.store.tickets import Tickets
 
@@ -23,6 +24,7 @@ class Store:
         self.keys = Keys(database)
         self.conversations = Conversations(database)
         self.runs = Runs(database)
+        self.leases = Leases(database)
         self.approvals = Approvals(database)
         self.tickets = Tickets(database)
         self.feedback = Feedback(database)

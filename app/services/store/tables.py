@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -183,6 +184,10 @@ runs = Table(
     Column("ended_at", Utc),
     Column("exported_at", Utc),
     Column("trace_id", Clean),
+    # Whose lease it is (`leases`), and what other processes have to tell the holder.
+    Column("process_id", Clean, nullable=False, server_default=""),
+    Column("cancel_asked", Boolean, nullable=False, server_default=false()),
+    Column("reads", Integer, nullable=False, server_default="0"),
     Index(None, "tenant_id", "created_at", "run_id"),
     Index(None, "conversation_id"),
     # The outbox and the runs in flight are small parts of a table that only grows.
