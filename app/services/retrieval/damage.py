@@ -1,4 +1,4 @@
-"""What this process has found broken in the index, until it is mended: for health, for maintenance, and to fail fast."""
+"""What this process has found broken, until it is mended: for health, for maintenance, and to fail fast."""
 
 import asyncio
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class DamageReport:
     """Damage by collection. `found` is set whenever there is some to mend."""
 
     def __init__(self) -> None:
-        self._damages: dict[Place, Damage] = {}
+        self._damages: dict[str, Damage] = {}
         self.found = asyncio.Event()
 
     @property
@@ -33,11 +33,11 @@ class DamageReport:
         return tuple(self._damages.values())
 
     def of(self, place: Place) -> Damage | None:
-        return self._damages.get(place)
+        return self._damages.get(place.base)
 
     def note(self, place: Place, part: Part, build: str, version: int) -> None:
-        self._damages[place] = Damage(place, part, build, version, datetime.now(UTC))
+        self._damages[place.base] = Damage(place, part, build, version, datetime.now(UTC))
         self.found.set()
 
     def mended(self, place: Place) -> None:
-        self._damages.pop(place, None)
+        self._damages.pop(place.base, None)

@@ -6,7 +6,7 @@ collection alone.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -60,7 +60,11 @@ class Shelf:
         self, place: Place, work: Callable[[Any], Awaitable[Any]], as_of: str | None = None
     ) -> tuple[Any, Snapshot]:
         """What `work` reads from the table, past a broken index. Raises Missing, VersionGone, IndexDamaged."""
-        snapshot = await self.snapshot(place, as_of)
+        try:
+            snapshot = await self.snapshot(place, as_of)
+        except IndexDamaged:
+            self.damage.note(place, "rows", "", 0)
+            raise
         broken = self.damage.of(place)
         if broken is not None and broken.part == "rows" and (broken.build, broken.version) == _at(snapshot):
             raise _closed(place)
@@ -81,19 +85,15 @@ class Shelf:
 
     async def drop_broken_indices(self, place: Place, snapshot: Snapshot) -> None:
         """Have the collection searched without its indexes until they are made anew. Raises IndexDamaged."""
-        try:
-            # Every column of every row: what is left, if that can be read, is the indexes' fault.
-            async for _ in await guarded(snapshot.table.query().to_batches()):
-                pass
-        except (IndexFailed, RuntimeError, ValueError, OSError) as error:
+        if not await readable(snapshot.table):
             self.damage.note(place, "rows", snapshot.build, snapshot.version)
-            log.error("a collection's rows are damaged", extra={"collection": place.collection})  # noqa: TRY400
-            raise _closed(place) from error
+            log.error("a collection's rows are damaged", extra={"collection": str(place)})
+            raise _closed(place)
         table = await self.open(place, snapshot.build)
         for index in await guarded(table.list_indices()):
             await committed(partial(table.drop_index, index.name))
         self.damage.note(place, "index", snapshot.build, snapshot.version)
-        log.warning("a damaged index is bypassed", extra={"collection": place.collection})
+        log.warning("a damaged index is bypassed", extra={"collection": str(place)})
 
     async def snapshot(self, place: Place, as_of: str | None = None) -> Snapshot:
         """The live build at its newest version, or what was asked for. Raises Missing, VersionGone, Conflict."""
@@ -104,7 +104,7 @@ class Shelf:
             return held
         build = (await self.standing(place)).live
         version = await guarded((await self.open(place, build)).version())
-        made = await self._checked_out(place, build, version)
+        made = await self.checked_out(place, build, version)
         _hold(self._snapshots, place.base, made)
         return made
 
@@ -125,17 +125,17 @@ class Shelf:
         try:
             newest = await guarded((await self.open(place, build)).version())
         except Missing as error:
-            raise Missing(f"collection {place.collection} has no such version") from error
+            raise Missing(f"collection {place} has no such version") from error
         if number > newest:
-            raise Missing(f"collection {place.collection} has no such version")
+            raise Missing(f"collection {place} has no such version")
         try:
-            return await self._checked_out(place, build, number)
+            return await self.checked_out(place, build, number)
         except IndexFailed as error:
             if "no longer exists" in str(error.__cause__):
                 raise VersionGone(f"version {as_of} is gone") from error
             raise
 
-    async def _checked_out(self, place: Place, build: str, version: int) -> Snapshot:
+    async def checked_out(self, place: Place, build: str, version: int) -> Snapshot:
         table = await guarded(self._db.open_table(place.table(build)))
         await guarded(table.checkout(version))
         return Snapshot(table, build, version)
@@ -146,18 +146,19 @@ class Shelf:
         if name not in self._tables:
             table = await self._opened(name)
             if table is None:
-                raise Missing(f"no collection {place.collection}")
+                raise Missing(f"no collection {place}")
             made = ((await guarded(table.schema())).metadata or {}).get(b"made", b"").decode()
             if made != made_by(self._embedder_id):
                 if foreign:
                     return table
                 made = made or "an older version"
-                raise Conflict(f"collection {place.collection} was made by {made} and must be rebuilt")
+                raise Conflict(f"collection {place} was made by {made} and must be rebuilt")
             _hold(self._tables, name, table)
         return self._tables[name]
 
-    async def create(self, place: Place, build: str) -> Any:
-        layout = schema(self._embedder_id, self._dimensions)
+    async def create(self, place: Place, build: str, layout: Any = None) -> Any:
+        """An empty build, of this embedder's layout unless another one is given."""
+        layout = layout or schema(self._embedder_id, self._dimensions)
         table = await guarded(self._db.create_table(place.table(build), schema=layout, exist_ok=True))
         _hold(self._tables, place.table(build), table)
         return table
@@ -186,8 +187,11 @@ class Shelf:
     async def drop(self, place: Place, build: str) -> None:
         """Remove the build's files; it may be gone already."""
         self._forget(place, build)
+        await self.drop_named(place.table(build))
+
+    async def drop_named(self, name: str) -> None:
         try:
-            await self._db.drop_table(place.table(build))
+            await self._db.drop_table(name)
         except ValueError as error:
             if "was not found" not in str(error):
                 raise IndexFailed("the index could not be written") from error
@@ -225,12 +229,13 @@ class Shelf:
             table = await self.open(place, build)
             await committed(lambda: table.optimize(cleanup_older_than=kept))
 
-    async def bases(self) -> set[str]:
-        """The first part of the names of all tables, one for each collection."""
-        found, token = set[str](), None
+    async def names(self) -> Mapping[str, set[str]]:
+        """The names of all tables, by the collection's base."""
+        found, token = dict[str, set[str]](), None
         while True:
             page = await guarded(self._db.list_tables(page_token=token, limit=1_000))
-            found |= {"_".join(name.split("_")[:2]) for name in page.tables}
+            for name in page.tables:
+                found.setdefault("_".join(name.split("_")[:2]), set()).add(name)
             token = page.page_token
             if not token:
                 return found
@@ -251,12 +256,22 @@ class Shelf:
         self._snapshots.pop(place.base, None)
 
 
+async def readable(table: Any) -> bool:
+    """Whether every column of every row can be read."""
+    try:
+        async for _ in await table.query().to_batches():
+            pass
+    except (RuntimeError, ValueError, OSError):
+        return False
+    return True
+
+
 def _at(snapshot: Snapshot) -> tuple[str, int]:
     return snapshot.build, snapshot.version
 
 
 def _closed(place: Place) -> IndexDamaged:
-    return IndexDamaged(f"the files of collection {place.collection} are damaged; restore them, or ingest it anew")
+    return IndexDamaged(f"the files of collection {place} are damaged; restore them, or ingest it anew")
 
 
 def _hold(held: OrderedDict[str, Any], name: str, value: Any) -> None:

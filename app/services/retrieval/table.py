@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.services.retrieval.query import facets
+from app.services.retrieval.filters import facets
 from graphs.types import Passage
 
 LAYOUT = 1  # of the columns; one more whenever they or what they mean change

@@ -1,0 +1,72 @@
+"""Documents as they lie in an index, for whoever makes them anew from there."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.services.retrieval.embedder import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class HeldChunk:
+    text: str
+    start: int
+    end: int
+    heading: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDocument:
+    """`chunks` in the document's order."""
+
+    document_id: str
+    title: str
+    metadata: Mapping[str, Any]
+    state: str
+    chunks: tuple[HeldChunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEntry:
+    """A held document with new vectors, as the index takes it."""
+
+    document: HeldDocument
+    vectors: Vectors
+
+    @property
+    def document_id(self) -> str:
+        return self.document.document_id
+
+    @property
+    def title(self) -> str:
+        return self.document.title
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self.document.metadata
+
+    @property
+    def state(self) -> str:
+        return self.document.state
+
+    @property
+    def chunks(self) -> Sequence[HeldChunk]:
+        return self.document.chunks
+
+
+def held_documents(rows: Iterable[Mapping[str, Any]]) -> list[HeldDocument]:
+    """Rows of the index in any order, as documents by id."""
+    by_document = dict[str, list[Mapping[str, Any]]]()
+    for row in sorted(rows, key=lambda row: (row["document_id"], row["ordinal"])):
+        by_document.setdefault(row["document_id"], []).append(row)
+    return [
+        HeldDocument(
+            document_id,
+            pieces[0]["title"],
+            json.loads(pieces[0]["metadata"]),
+            pieces[0]["state"],
+            tuple(HeldChunk(piece["text"], piece["start"], piece["end"], piece["heading"]) for piece in pieces),
+        )
+        for document_id, pieces in by_document.items()
+    ]
