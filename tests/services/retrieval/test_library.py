@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import IndexFailed, Library
-from app.services.retrieval.query import facet
+from app.services.retrieval.filters import facet
+from app.services.retrieval.place import Place
 from app.services.retrieval.table import facet_lines, table_name, words
 from graphs.errors import Conflict, Missing
 from tests.services.retrieval.entries import doc
@@ -59,7 +60,7 @@ async def test_an_exact_identifier_is_found_before_its_common_words(library: Lib
 
 async def test_stems_are_found(library: Library, embedder: MiniLmEmbedder) -> None:
     await library.replace("acme", "notes", [await doc(embedder, "a", "Rotating credentials")])
-    table = (await library._snapshot("acme", "notes")).table
+    table = (await library.shelf.snapshot(Place("acme", "notes"))).table
     hits = await table.query().nearest_to_text("rotation credential", columns="words").select(["_score"]).to_list()
     assert len(hits) == 1
 
@@ -84,7 +85,7 @@ async def test_the_same_text_keeps_its_chunk_id(library: Library, embedder: Mini
 async def test_every_row_is_in_the_text_index_after_each_write(library: Library, embedder: MiniLmEmbedder) -> None:
     for number in range(3):
         await library.replace("acme", "notes", [await doc(embedder, f"d{number}", f"key {number}")])
-        table = (await library._snapshot("acme", "notes")).table
+        table = (await library.shelf.snapshot(Place("acme", "notes"))).table
         assert (await table.index_stats("words_idx")).num_unindexed_rows == 0
 
 
