@@ -83,6 +83,12 @@ class Rendered:
     version: str
     provenance: tuple[SectionUse, ...]
 
+    @property
+    def fixed_tokens(self) -> int:
+        """What the authored sections and the user's message take, which never give way."""
+        fixed = sum(use.tokens for use in self.provenance if use.kind in AUTHORED or use.kind == "user")
+        return fixed + 2 * MESSAGE_TOKENS
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -143,7 +149,7 @@ class Prompt:
         uses.append(SectionUse("user", user_tokens, 1))
 
         tools, left = _take(data.tool_results, left, lambda result: count(_tool_text(result)) + MESSAGE_TOKENS)
-        passages, left = _take(data.passages, left, lambda passage: count(_passage_text(99, passage)) + 2)
+        passages, left = _take(data.passages, left, lambda passage: passage_tokens(passage, count))
         newest_first, left = _take(
             data.history[::-1], left, lambda turn: count(turn.content) + MESSAGE_TOKENS, stop_at_first=True
         )
@@ -193,6 +199,11 @@ class PromptBook:
 
     def __iter__(self) -> Iterator[Prompt]:
         return iter(self._prompts.values())
+
+
+def passage_tokens(passage: Passage, count: CountTokens) -> int:
+    """What a passage takes in a prompt, with its number and title."""
+    return count(_passage_text(99, passage)) + 2
 
 
 def _section(label: str, entry: Mapping[str, Any]) -> Section:

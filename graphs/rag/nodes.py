@@ -1,12 +1,15 @@
 """The stations that are RAG's own: retrieve, prompt, complete."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal, TypedDict
 
 from langgraph.runtime import Runtime
 
 from graphs.context import RunContext
 from graphs.events import Retrieved, Said
-from graphs.prompts import Rendered, RunData
+from graphs.prompts import Rendered, RunData, passage_tokens
+from graphs.rag.compress import compress
 from graphs.rag.state import RagState
 from graphs.refusal import REFUSAL
 from graphs.steps.complete import answer_tokens, prompt_budget, say
@@ -48,13 +51,26 @@ async def decline(_: RagState, runtime: Runtime[RunContext]) -> AnswerUpdate:
 
 
 async def prompt(state: RagState, runtime: Runtime[RunContext]) -> PromptUpdate:
+    """With every passage whole where they fit, else with the sentences of them that touch the question most."""
     ctx = runtime.context
-    rendered = ctx.prompts.get("rag.answer").render(
-        RunData(user=state["question"], passages=state["passages"], history=state["history"]),
-        variables={"refusal": REFUSAL},
-        budget_tokens=prompt_budget(ctx, ctx.model, "rag"),
-        count=lambda text: ctx.gateway.count_tokens(text, ctx.model, "rag"),
-    )
+    budget_tokens = prompt_budget(ctx, ctx.model, "rag")
+
+    def count(text: str) -> int:
+        return ctx.gateway.count_tokens(text, ctx.model, "rag")
+
+    def render(passages: Sequence[Passage]) -> Rendered:
+        return ctx.prompts.get("rag.answer").render(
+            RunData(user=state["question"], passages=passages, history=state["history"]),
+            variables={"refusal": REFUSAL},
+            budget_tokens=budget_tokens,
+            count=count,
+        )
+
+    rendered = render(state["passages"])
+    if len(rendered.passages) < len(state["passages"]):
+        room = budget_tokens - rendered.fixed_tokens
+        cost = partial(passage_tokens, count=count)
+        rendered = render(compress(state["passages"], state["question"], budget_tokens=room, cost=cost))
     return {"rendered": rendered, "prompt_version": rendered.version}
 
 
