@@ -5,10 +5,9 @@ Money is written in US dollars and tokens a month or minute, as people think of 
 
 from collections.abc import Iterator
 from decimal import Decimal
-from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, StringConstraints, model_validator
 
 from graphs.types import Task
 
@@ -176,7 +175,7 @@ class ReachConfig(_Part):
     """Where requests of one use may go beside the internet: hosts and networks of one's own."""
 
     hosts: tuple[Host, ...] = ()
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    networks: tuple[IPvAnyNetwork, ...] = ()
     public: bool = Field(default=True, description="False leaves only what is listed.")
 
 

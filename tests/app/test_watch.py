@@ -18,6 +18,7 @@ from app.telemetry.late import LATE_S
 from app.watch import Watch, open_watch
 from graphs.errors import Invalid, UpstreamError, UpstreamUnauthorized
 from graphs.types import Message, ModelRequest
+from tests.outbound.recipe import NEW, OLD, is_genuine
 from tests.services.alerts.receiver import Receiver, receiver
 from tests.services.quota.kit import bill, charge, tenants
 
@@ -59,6 +60,28 @@ async def test_a_budget_that_is_settled_beyond_a_share_rings_the_webhook(
             await ledger.close()
     assert "85% of the budget" in got.bodies[0]["text"]
     assert len(got.bodies) == 1
+
+
+async def test_alerts_are_signed_with_the_secrets_that_the_file_names(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", f"{NEW} {OLD}")
+    async with receiver() as got:
+        monkeypatch.setenv("HOOK", got.url)
+        async with watching(url, AlertConfig(webhook_url_env="HOOK", webhook_secret_env="SECRET")) as (watch, _):
+            watch.alerts.note_breaker("big", "open")
+            await arrived(got, 1)
+    assert is_genuine(NEW, got.headers[0], got.raw[0])
+    assert is_genuine(OLD, got.headers[0], got.raw[0])
+
+
+async def test_a_secret_that_is_none_stops_the_start(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOK", "https://hooks.test/x")
+    monkeypatch.setenv("SECRET", "whsec_canary")
+    with pytest.raises(Invalid) as refused:
+        async with watching(url, AlertConfig(webhook_url_env="HOOK", webhook_secret_env="SECRET")):
+            pass
+    assert "canary" not in str(refused.value)
 
 
 async def test_u05_a_refused_credential_and_an_open_breaker_ring_the_webhook(

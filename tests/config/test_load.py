@@ -1,10 +1,12 @@
 from decimal import Decimal
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from app.config.load import ConfigInvalid, load, parse
 from app.config.schema import EVERYONE
+from app.outbound.policy import Reach
 
 ISSUED = """
 providers: {lab: {kind: openai, base_url: http://127.0.0.1:9001/v1, api_key_env: LAB_KEY}}
@@ -37,6 +39,14 @@ def test_the_documented_file_is_read_as_it_is_written():
     assert config.model_names("small") == ("small",)
 
 
+def test_places_inside_are_listed_for_each_use():
+    text = "outbound: {documents: {hosts: [Wiki.corp], networks: [10.1.0.0/16], public: false}}"
+    outbound = parse(text, SECRETS).outbound
+    reach = Reach.of(outbound.documents)
+    assert (reach.hosts, reach.networks, reach.public) == ({"wiki.corp"}, (ip_network("10.1.0.0/16"),), False)
+    assert Reach.of(outbound.webhooks) == Reach.of(outbound.oidc) == Reach()
+
+
 def test_an_empty_file_is_a_configuration_without_limits():
     config = parse("", SECRETS)
     assert config.tenant("anyone").budget_usd_month is None
@@ -57,6 +67,9 @@ def test_a_tenant_that_is_not_listed_has_the_allowance_of_everyone():
         ("models: {a: {provider: nowhere, model: x}}", "models.a.provider", 1, "no provider"),
         ("routes:\n  a: {candidates: [b]}\n  b: {candidates: [a]}", "routes.a.candidates", 2, "a -> b -> a"),
         ("routes:\n  a: {candidates: [a]}", "routes.a.candidates", 2, "a -> a"),
+        ("alerts:\n  webhook_secret_env: NO_SUCH", "alerts.webhook_secret_env", 2, "the environment has no NO_SUCH"),
+        ("outbound:\n  oidc: {hosts: ['https://a.b/c']}", "outbound.oidc.hosts.0", 2, "should match"),
+        ("outbound: {documents: {networks: [10.0.0.0/33]}}", "outbound.documents.networks.0", 1, "network"),
         ("routes:\n  a: {candidates: [ghost]}", "routes.a.candidates.0", 2, "no model or route"),
         ("routes:\n  a: {candidates: []}", "routes.a.candidates", 2, "at least 1"),
         ("providers:\n  p: {kind: openai, base_url: http://x/v1, api_key_env: ABSENT}", "providers.p.api_key_env", 2,
