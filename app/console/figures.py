@@ -32,6 +32,12 @@ def compact(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def size(size_bytes: int) -> str:
+    """A file's size as file managers show it: 14.2 kB."""
+    number = compact(size_bytes).replace("B", "G")
+    return f"{number} B" if size_bytes < 1_000 else f"{number[:-1]} {number[-1]}B"
+
+
 def portion(share: float) -> str:
     """A share in percent; one that is there never reads as none, one that is not whole never as all."""
     percent = 100 * share

@@ -7,6 +7,7 @@ import gradio as gr
 
 from app.console.chat import PRIVATE, ChatTab, Update
 from app.console.health import HealthTab
+from app.console.knowledge import KnowledgeTab
 from app.console.panel import panel, said
 from app.console.reader import Reader, principal_of
 from app.console.runs import RunsTab
@@ -28,13 +29,15 @@ def build_page(bench: Workbench) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
                 chat = ChatTab(bench, reader)
+            with gr.Tab("Knowledge", id="knowledge") as shelves:
+                known = KnowledgeTab(bench)
             with gr.Tab("Runs", id="runs") as front:
                 runs = RunsTab(bench, reader)
             with gr.Tab(USAGE, id="usage") as costs:
                 usage = UsageTab(bench)
             with gr.Tab(HEALTH, id="health") as signs:
                 state = HealthTab(bench)
-        for tab in (chat, runs, usage, state):
+        for tab in (chat, known, runs, usage, state):
             tab.listen()
 
         async def load(request: gr.Request, *chosen: Any) -> Update:
@@ -59,6 +62,7 @@ def build_page(bench: Workbench) -> gr.Blocks:
             }
 
         blocks.load(load, runs.filters, [header, tabs, *chat.page, *runs.page], **PRIVATE)
+        shelves.select(known.listed, known.chosen, known.page, **PRIVATE)
         front.select(runs.listed, runs.filters, runs.page, **PRIVATE)
         costs.select(usage.listed, usage.chosen, usage.page, **PRIVATE)
         signs.select(state.listed, None, state.page, **PRIVATE)
@@ -70,7 +74,8 @@ def build_page(bench: Workbench) -> gr.Blocks:
 
 def dress() -> dict[str, Any]:
     """Theme and CSS, as Gradio 6 takes them when a page is mounted."""
-    return {"theme": HarborTheme(), "css": (ASSETS / "console.css").read_text("utf-8")}
+    styles = [(ASSETS / name).read_text("utf-8") for name in ("console.css", "knowledge.css")]
+    return {"theme": HarborTheme(), "css": "".join(styles)}
 
 
 def head() -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from app.console.figures import compact, money, money_mark, portion
+from app.console.figures import compact, counted, money, money_mark, portion, size
 from app.console.lines import lines
 
 FOLDER: Final = Path(__file__).parent
@@ -75,6 +75,7 @@ def usd(micros: int) -> str:
 _FILTERS: Mapping[str, Any] = {
     "ago": ago,
     "compact": compact,
+    "counted": counted,
     "duration": duration,
     "percent": percent,
     "lines": lines,
@@ -82,6 +83,7 @@ _FILTERS: Mapping[str, Any] = {
     "money_mark": money_mark,
     "portion": portion,
     "pretty": pretty,
+    "size": size,
     "usd": usd,
 }
 

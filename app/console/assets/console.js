@@ -81,7 +81,7 @@
 
   let document_ = null;
   const showQuote = () => {
-    const opened = document.querySelector("#sources .document, #run-document .document");
+    const opened = document.querySelector("#sources .document, #run-document .document, #kn-document .document");
     if (!opened) { document_ = null; return; }
     const mark = opened.querySelector("mark");
     const key = `${opened.dataset.run}/${mark ? mark.textContent : ""}`;
@@ -164,7 +164,7 @@
         if (back) back.click();
       }
     } else if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
-      const field = [...document.querySelectorAll("#message textarea, #message input, #search textarea, #search input")].find(shown);
+      const field = [...document.querySelectorAll("#message textarea, #message input, #search textarea, #search input, #kn-form [name=query], #kn-filter input, #kn-filter textarea")].find(shown);
       if (field) { event.preventDefault(); field.focus(); }
     } else if (event.key === "Enter" && event.target.matches("tr[data-act]")) {
       event.target.click();

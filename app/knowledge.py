@@ -1,0 +1,108 @@
+"""What a caller may see of the collections and do to them, by the rules of the API.
+
+The tenant comes from the credential. The scope `documents` reads and writes, `chat` reads; the handbook is everybody's
+to read and nobody's to write.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from app.names import HANDBOOK, SHARED_TENANT, checked_collection
+from app.records import Principal
+from app.services.store.records import CollectionRecord, DocumentRecord, Page
+from graphs.errors import Forbidden, PilothouseError
+
+if TYPE_CHECKING:
+    from app.workbench import Workbench
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """`shared` is read by all tenants and written by none of them."""
+
+    name: str
+    documents: int
+    chunks: int
+    size_bytes: int
+    updated_at: datetime
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The index behind a collection: its version and embedder, or the trouble that keeps it from being searched."""
+
+    version: str = ""
+    embedder: str = ""
+    trouble: PilothouseError | None = None
+
+
+async def collections(bench: "Workbench", who: Principal) -> list[Collection]:
+    """The tenant's own by name, then the handbook. Raises Forbidden, StoreUnavailable."""
+    _check_reader(who)
+    own = await bench.store.documents.collections(who.tenant_id)
+    shared = await bench.store.documents.collections(SHARED_TENANT)
+    return [
+        *(_collection(record, False) for record in own),
+        *(_collection(record, True) for record in shared),
+    ]
+
+
+async def index_of(bench: "Workbench", who: Principal, collection: str) -> Index:
+    """Raises Forbidden. An index that cannot be searched is an answer, not an error."""
+    _check_reader(who)
+    try:
+        version = await bench.library.version(home_of(who, collection), collection)
+    except PilothouseError as error:
+        return Index(trouble=error)
+    return Index(version, bench.embedder.id)
+
+
+async def documents(
+    bench: "Workbench", who: Principal, collection: str, text: str, limit: int, cursor: str | None
+) -> Page[DocumentRecord]:
+    """Newest first; `text` is a part of title or id, empty for all. Raises Forbidden, Invalid."""
+    _check_reader(who)
+    return await bench.store.documents.list(home_of(who, collection), collection, limit, cursor, text=text or None)
+
+
+async def document(bench: "Workbench", who: Principal, collection: str, document_id: str) -> tuple[DocumentRecord, str]:
+    """The record and the text that offsets count in. Raises Forbidden, Missing."""
+    _check_reader(who)
+    home = home_of(who, collection)
+    record = await bench.store.documents.get(home, collection, document_id)
+    return record, await bench.store.documents.text(home, collection, document_id)
+
+
+async def remove(bench: "Workbench", who: Principal, collection: str, document_id: str) -> None:
+    """Its text, chunks and vectors, and the tenant's kept answers, which may quote it. Raises Forbidden, Missing."""
+    if not may_write(who, collection):
+        raise Forbidden("this credential may not delete documents here")
+    await bench.ingest.remove(who.tenant_id, checked_collection(collection), document_id)
+    await bench.gateway.forget(who.tenant_id)
+
+
+def may_write(who: Principal, collection: str) -> bool:
+    return who.may("documents") and collection != HANDBOOK
+
+
+def home_of(who: Principal, collection: str) -> str:
+    """The tenant whose collection is meant."""
+    return SHARED_TENANT if collection == HANDBOOK else who.tenant_id
+
+
+def _collection(record: CollectionRecord, shared: bool) -> Collection:
+    return Collection(
+        record.name,
+        record.documents,
+        record.chunks,
+        record.size_bytes,
+        record.updated_at,
+        shared or record.name == HANDBOOK,
+    )
+
+
+def _check_reader(who: Principal) -> None:
+    if not (who.may("documents") or who.may("chat")):
+        raise Forbidden("this credential lacks the scope documents or chat")
