@@ -31,6 +31,8 @@ _BY_KIND: Final[Mapping[str, int]] = {
 }
 _BY_CODE: Final[Mapping[str, int]] = {
     "too_large": 413,
+    "version_gone": 410,
+    "index_damaged": 503,
     "unauthenticated": 401,
     "upstream_timeout": 504,
     "upstream_rate_limited": 503,

@@ -99,6 +99,9 @@ class SearchIn(Camel):
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     neighbours: Annotated[StrictInt, Field(ge=0, le=MAX_NEIGHBOURS)] = 0
     explain: StrictBool = False
+    as_of: Annotated[str, StringConstraints(max_length=128)] | None = Field(
+        default=None, description="The `indexVersion` of an earlier answer; 410 where it is gone."
+    )
 
 
 class KeyIn(Camel):

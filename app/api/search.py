@@ -33,6 +33,6 @@ async def search(wanted: Annotated[SearchIn, Body()], bench: Bench, principal: D
         diversity=wanted.diversity,
         neighbours=wanted.neighbours,
     )
-    found = await retriever.look(query, collection=wanted.collection)
+    found = await retriever.look(query, collection=wanted.collection, as_of=wanted.as_of)
     answer = SearchOut.of(found.retrieval)
     return answer.model_copy(update={"explanation": ExplanationOut.of(found)}) if wanted.explain else answer

@@ -28,12 +28,12 @@ class TenantRetriever:
         """Raises Missing for a collection that this tenant does not have, Invalid, IndexFailed."""
         return (await self.look(Query.checked(query, limit, where), collection=collection)).retrieval
 
-    async def look(self, query: Query, *, collection: str | None = None) -> Found:
-        """The same with all that was found on the way."""
+    async def look(self, query: Query, *, collection: str | None = None, as_of: str | None = None) -> Found:
+        """The same with all that was found on the way, in the version `as_of` where one is named."""
         name = checked_collection(HANDBOOK if collection is None else collection)
         owner = SHARED_TENANT if name == HANDBOOK else self._tenant_id
         with self._trace.span("search", "search", query=query.text, collection=name, k=query.limit) as span:
-            found = await self._library.look(owner, name, query)
+            found = await self._library.look(owner, name, query, as_of)
             span.set(
                 index_version=found.index_version,
                 embedder=found.embedder,

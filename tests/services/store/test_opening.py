@@ -13,13 +13,14 @@ from sqlalchemy import Connection
 from app.services.alerts.tables import metadata as alerts_metadata
 from app.services.jobs.tables import metadata as jobs_metadata
 from app.services.quota.tables import metadata as ledger_metadata
+from app.services.retrieval.tables import metadata as golden_metadata
 from app.services.store.database import StoreUnavailable
 from app.services.store.migrate import SchemaTooNew
 from app.services.store.store import Store
 from app.services.store.tables import metadata
 from app.services.switches.tables import metadata as switches_metadata
 
-TABLES = [metadata, ledger_metadata, switches_metadata, alerts_metadata, jobs_metadata]
+TABLES = [metadata, ledger_metadata, switches_metadata, alerts_metadata, jobs_metadata, golden_metadata]
 
 OPEN_AND_WRITE = """
 import asyncio, sys
