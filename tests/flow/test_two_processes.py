@@ -1,0 +1,262 @@
+"""Two API processes on one PostgreSQL and one Redis are one installation."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+from tests.api.served import OWNER_KEY
+from tests.fake_openai import FakeOpenAi, calling, chunk, event, fake_openai
+from tests.redis_server import redis_server
+
+CONFIG = """
+providers: {{lab: {{kind: openai, base_url: "{url}/v1"}}}}
+models: {{big: {{provider: lab, model: served-1, input_usd_per_mtok: 2, output_usd_per_mtok: 8}}}}
+routes: {{default: {{candidates: [big], retries: 0}}}}
+tenants: {{acme: {{}}, narrow: {{concurrent_runs: 2}}}}
+limits: {{queue_wait_s: 0.1}}
+"""
+
+
+@dataclass
+class Lab:
+    """Answers `hold NAME` with a word, and the rest when that gate opens; `ticket` with a call of the tool."""
+
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    def gate(self, name: str) -> asyncio.Event:
+        return self.gates.setdefault(name, asyncio.Event())
+
+    async def __call__(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        messages = body["messages"]
+        asked = next(str(turn["content"]) for turn in reversed(messages) if turn["role"] == "user")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        if any(turn["role"] == "tool" for turn in messages):
+            await response.write(event(chunk("Done.")) + event(chunk(finish="stop")))
+        elif "ticket" in asked:
+            arguments = orjson.dumps({"title": "Printer", "body": "It is broken."}).decode()
+            call = calling(name="create_ticket", arguments=arguments)
+            await response.write(event(call) + event(chunk(finish="tool_calls")))
+        else:
+            await response.write(event(chunk("One. ")))
+            await self.gate(asked.split()[-1]).wait()
+            await response.write(event(chunk("Two.")) + event(chunk(finish="stop")))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+@dataclass
+class Event:
+    number: int
+    type: str
+    data: dict[str, Any]
+
+
+@dataclass
+class Api:
+    """One process, and a client of it as the holder of whichever key."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    keys: dict[str, str]
+
+    def client(self, who: str = "ann") -> httpx.AsyncClient:
+        headers = {"X-API-Key": self.keys[who]}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+
+    async def events(self, run_id: str, after: int = 0, who: str = "ann") -> AsyncIterator[Event]:
+        headers = {"Last-Event-ID": str(after)}
+        path = f"/api/ai/runs/{run_id}/events"
+        async with self.client(who) as client, client.stream("GET", path, headers=headers) as answer:
+            assert answer.status_code == 200
+            async for found in _events(answer):
+                yield found
+
+    @asynccontextmanager
+    async def asked(self, message: str, who: str = "ann") -> AsyncIterator[str]:
+        """The id of a streamed run that has said its first word; its reader stays until the block ends."""
+        async with self.client(who) as client:
+            body = {"message": message, "stream": True}
+            async with client.stream("POST", "/api/ai/chat", json=body) as answer:
+                assert answer.status_code == 200, await answer.aread()
+                async with aclosing(_events(answer)) as events:
+                    async for found in events:
+                        if found.type == "message.delta":
+                            break
+                    yield answer.headers["x-request-id"]
+
+    async def card(self, run_id: str, who: str = "ann") -> dict[str, Any]:
+        async with self.client(who) as client:
+            return dict((await client.get(f"/api/ai/runs/{run_id}")).json())
+
+    async def comes_to(self, run_id: str, status: str) -> dict[str, Any]:
+        async with asyncio.timeout(40):
+            while (card := await self.card(run_id))["status"] != status:
+                await asyncio.sleep(0.05)
+        return card
+
+
+async def _events(answer: httpx.Response) -> AsyncIterator[Event]:
+    read: dict[str, str] = {}
+    async for line in answer.aiter_lines():
+        name, _, value = line.partition(": ")
+        if line:
+            read[name] = value
+        elif "event" in read:
+            yield Event(int(read.get("id", 0)), read["event"], orjson.loads(read["data"]))
+            read = {}
+
+
+@dataclass
+class Installation:
+    a: Api
+    b: Api
+    lab: Lab
+    fake: FakeOpenAi
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def one(
+    tmp_path_factory: pytest.TempPathFactory, new_postgres_url: Callable[[], str]
+) -> AsyncIterator[Installation]:
+    home = tmp_path_factory.mktemp("two")
+    (home / "pages").mkdir()
+    (home / "pages" / "one.md").write_text("# One\n\nA page.\n")
+    lab = Lab()
+    async with AsyncExitStack() as stack:
+        redis = stack.enter_context(redis_server(home))
+        fake = await stack.enter_async_context(fake_openai(lab))
+        (home / "pilothouse.yaml").write_text(CONFIG.format(url=fake.url))
+        environment = os.environ | {
+            "PILOTHOUSE_HOME": str(home),
+            "PILOTHOUSE_CONFIG": str(home / "pilothouse.yaml"),
+            "PILOTHOUSE_DATABASE_URL": new_postgres_url(),
+            "PILOTHOUSE_REDIS_URL": redis.url,
+            "PILOTHOUSE_OWNER_KEY": OWNER_KEY,
+            "PILOTHOUSE_EXPORT_TRACES": "false",
+            "LAB_API_KEY": "sk-test",
+        }
+        keys = {"owner": OWNER_KEY}
+
+        async def start() -> Api:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.flow.process", stdout=asyncio.subprocess.PIPE, env=environment
+            )
+            stack.push_async_callback(_end, process)
+            assert process.stdout is not None
+            port = (await asyncio.wait_for(process.stdout.readline(), 200)).decode().strip()
+            return Api(process, f"http://127.0.0.1:{port}", keys)
+
+        a, b = await asyncio.gather(start(), start())
+        async with a.client("owner") as owner:
+            for tenant, user in (("acme", "ann"), ("umbrella", "eve"), ("narrow", "ned")):
+                scopes = ["chat", "approvals", "runs"]
+                made = {"tenantId": tenant, "userId": user, "scopes": scopes, "name": ""}
+                keys[user] = (await owner.post("/api/ai/keys", json=made)).json()["key"]
+        yield Installation(a, b, lab, fake)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_k01_a_reader_leaves_one_process_and_goes_on_at_the_other(one: Installation) -> None:
+    async with one.a.asked("hold first") as run_id:
+        pass  # the client hangs up
+    async with asyncio.timeout(40), aclosing(one.b.events(run_id)) as events:
+        started = await anext(events)
+        said = await anext(events)
+    assert (started.number, started.type, said.data) == (1, "run.started", {"text": "One. "})
+    rest = []
+    async with asyncio.timeout(40), aclosing(one.b.events(run_id, after=said.number)) as events:
+        one.lab.gate("first").set()
+        rest = [found async for found in events]
+    assert [found.number for found in rest] == list(range(said.number + 1, said.number + 1 + len(rest)))
+    assert (rest[0].data, rest[-1].type) == ({"text": "Two."}, "run.completed")
+    assert (await one.a.card(run_id))["answer"] == (await one.b.card(run_id))["answer"] == "One. Two."
+
+
+async def test_a05_what_belongs_to_another_tenant_is_not_there_at_any_process(one: Installation) -> None:
+    async with one.a.asked("hold secret") as run_id:
+        for api in (one.a, one.b):
+            async with api.client("eve") as eve:
+                tries = [
+                    await eve.get(f"/api/ai/runs/{run_id}"),
+                    await eve.get(f"/api/ai/runs/{run_id}/events"),
+                    await eve.post(f"/api/ai/runs/{run_id}/cancel"),
+                ]
+            assert [answer.status_code for answer in tries] == [404] * 3
+            assert (await api.card(run_id))["status"] == "running"
+        one.lab.gate("secret").set()
+        await one.b.comes_to(run_id, "completed")
+
+
+async def test_a_cancel_at_the_other_process_ends_the_run(one: Installation) -> None:
+    async with one.a.asked("hold cancelled") as run_id, one.b.client() as client:
+        answer = await client.post(f"/api/ai/runs/{run_id}/cancel")
+        again = await client.post(f"/api/ai/runs/{run_id}/cancel")
+    assert (answer.json()["status"], again.status_code) == ("cancelled", 409)
+    assert (await one.a.card(run_id))["status"] == "cancelled"
+
+
+async def test_an_approval_asked_for_at_one_process_is_decided_at_the_other_once(one: Installation) -> None:
+    async with one.a.client() as at_a, one.b.client() as at_b:
+        asked = (await at_a.post("/api/ai/chat", json={"message": "open a ticket", "mode": "agent"})).json()
+        assert asked["status"] == "waiting", asked
+        path = f"/api/ai/approvals/{asked['pendingApproval']}"
+        tries = [client.post(path, json={"decision": "approve"}) for client in (at_b, at_a, at_b, at_a)]
+        codes = [answer.status_code for answer in await asyncio.gather(*tries)]
+        assert sorted(codes) == [200, 409, 409, 409]
+        for api in (one.a, one.b):
+            assert (await api.comes_to(asked["requestId"], "completed"))["answer"] == "Done."
+        assert len((await at_b.get("/api/ai/tickets")).json()["items"]) == 1
+
+
+async def test_r09_places_are_counted_over_both_processes(one: Installation) -> None:
+    async with AsyncExitStack() as stack:
+        for number, api in enumerate((one.a, one.b)):
+            await stack.enter_async_context(api.asked(f"hold place{number}", "ned"))
+        for api in (one.a, one.b):
+            async with api.client("ned") as client:
+                assert (await client.post("/api/ai/chat", json={"message": "hold none"})).status_code == 429
+        for number in range(2):
+            one.lab.gate(f"place{number}").set()
+
+
+async def test_a_tenant_switched_off_at_one_process_stops_at_the_other(one: Installation) -> None:
+    one.fake.gone.clear()
+    async with one.a.asked("hold switched") as run_id, one.b.client("owner") as owner:
+        await owner.put("/api/ai/switches/tenant/acme", json={"reason": "it runs away"})
+        await asyncio.wait_for(one.fake.gone.wait(), 40)
+        assert (await owner.delete("/api/ai/switches/tenant/acme")).status_code in {200, 204}
+    card = await one.b.comes_to(run_id, "failed")
+    assert "it runs away" in card["error"]["message"]
+
+
+# Last: from here on there is one process.
+async def test_k06_a_process_that_is_stopped_ends_its_runs_and_the_other_shows_it(one: Installation) -> None:
+    async with one.a.asked("hold stopped") as run_id:
+        pass
+    async with asyncio.timeout(40), aclosing(one.b.events(run_id)) as events:
+        assert (await anext(events)).type == "run.started"
+        one.a.process.send_signal(signal.SIGTERM)
+        rest = [found async for found in events]
+    assert (rest[-1].type, rest[-1].data["error"]["code"]) == ("run.failed", "interrupted")
+    assert (await one.b.card(run_id))["status"] == "failed"
+    assert await asyncio.wait_for(one.a.process.wait(), 40) in {0, -signal.SIGTERM}
