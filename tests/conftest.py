@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ quiet_libraries()
 # A deadline would assert a time, on machines that others use too.
 settings.register_profile("pilothouse", deadline=None)
 settings.load_profile("pilothouse")
+DATASETS = os.environ.get("PILOTHOUSE_DATASETS")  # a folder of public data that is not ours to ship
 for name in [name for name in os.environ if name.startswith("PILOTHOUSE_")]:
     del os.environ[name]
 
@@ -29,3 +31,11 @@ def embedder() -> Iterator["MiniLmEmbedder"]:
     model = MiniLmEmbedder()
     yield model
     model.close()
+
+
+@pytest.fixture
+def datasets() -> Path:
+    """Where public data lies; what needs it is skipped elsewhere."""
+    if DATASETS is None or not Path(DATASETS).is_dir():
+        pytest.skip("$PILOTHOUSE_DATASETS names no folder of public data")
+    return Path(DATASETS)
