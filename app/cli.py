@@ -1,4 +1,4 @@
-"""The command `pilothouse`: serve, ask, ingest, eval, keys, switch, usage, doctor, mlflow.
+"""The command `pilothouse`: serve, worker, ask, ingest, eval, keys, switch, usage, doctor, mlflow.
 
 Commands other than `serve` open the same workbench on the same state; they may run beside a server.
 """
@@ -116,6 +116,15 @@ def serve(
     from app.main import serve as serve_app  # FastAPI, LangGraph and the rest take a second to import
 
     sys.exit(serve_app(here))
+
+
+@app.command()
+def worker() -> None:
+    """Perform jobs and serve nobody; start as many as there is work for."""
+    here = settings()
+    from app.worker import work  # it loads what `--help` should not wait for
+
+    work(here)
 
 
 @app.command()

@@ -55,6 +55,15 @@ class Settings(BaseSettings):
         default=None, description="What evals measured of each model; `home`/scorecard.json."
     )
 
+    jobs_in_process: bool = Field(default=True, description="Whether `serve` performs jobs beside `pilothouse worker`.")
+    jobs_database_url: str | None = Field(
+        default=None, description="PostgreSQL; default is `database_url`'s, or SQLite."
+    )
+    jobs_at_once: int = Field(default=4, ge=1, description="In one process.")
+    jobs_at_once_per_tenant: int = Field(default=2, ge=1, description="In all processes together.")
+    job_poll_s: float = Field(default=0.5, ge=0.05, le=10)
+    job_retention_days: float = Field(default=30, gt=0, description="How long ended jobs and their results are kept.")
+
     config: Path | None = Field(default=None, description="The gateway's file; ./pilothouse.yaml if it is there.")
     openai_base_url: str | None = Field(default=None, description="An OpenAI-compatible server; its /v1 included.")
     openai_model: str | None = Field(default=None, description="Model name there; turns the provider on.")
@@ -113,6 +122,14 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str:
         return self.database_url or f"sqlite+aiosqlite:///{self.home.resolve() / 'pilothouse.db'}"
+
+    @property
+    def job_engine_url(self) -> str:
+        """Where the jobs' engine keeps what it carries: a file of its own, so that it is not one more writer on the
+        store's; on PostgreSQL a schema of its own."""
+        if self.jobs_database_url is not None or (self.database_url or "").startswith("postgresql"):
+            return str(self.jobs_database_url or self.database_url)
+        return f"sqlite:///{self.home.resolve() / 'jobs.db'}"
 
     @property
     def tracking_uri(self) -> str:

@@ -22,6 +22,9 @@ from app.checkpoints import checkpointer
 from app.config.price import usd_to_micros
 from app.config.schema import Config, ReachConfig
 from app.fleet import HEED_S, TAKE_OVER_S, Fleet
+from app.jobs.ingest import IngestJob
+from app.jobs.open import Bounds, open_jobs
+from app.jobs.runs import RunsJob
 from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
 from app.outbound.policy import Reach
@@ -41,6 +44,8 @@ from app.services.gateway.scorecard import Scorecard
 from app.services.gateway.shared_health import SharedHealth
 from app.services.guardrails.guard import PatternGuard
 from app.services.ingest.ingest import Ingest, Source
+from app.services.jobs.desk import JobDesk
+from app.services.jobs.worker import Check
 from app.services.quota.allowances import Allowances
 from app.services.quota.committer import Committer
 from app.services.quota.desk import QuotaDesk
@@ -66,6 +71,7 @@ from app.telemetry.spans import RunTrace
 from app.watch import Watch, open_watch
 from graphs import catalog
 from graphs.context import Limits, RunContext
+from graphs.errors import Forbidden
 from graphs.prompts import PromptBook
 
 log = logging.getLogger("pilothouse.workbench")
@@ -73,6 +79,7 @@ log = logging.getLogger("pilothouse.workbench")
 PAGES: Final = Path(__file__).with_name("handbook")
 SWEEP_S: Final = 60.0  # how often expired approvals are looked for; they live for days
 INHERITED_S: Final = 60.0  # how long after its process's death a run is written down at the latest
+DAY_S: Final = 24 * 3600.0
 ENOUGH_DISK_BYTES: Final = 1 << 30
 REDIS_TIMEOUT_S: Final = 0.25  # a call waits no longer for what Redis shares; each use has a way to do without
 
@@ -98,6 +105,7 @@ class Workbench:
     guard: PatternGuard
     prompts: PromptBook
     runner: Runner
+    jobs: JobDesk
     clock: Callable[[], datetime]
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     preparing: asyncio.Task[None] | None = None
@@ -215,6 +223,21 @@ async def open_workbench(
             ),
         )
         watch.stops(runner.stop)
+        stack.push_async_callback(runner.close)
+        jobs = await stack.enter_async_context(
+            open_jobs(
+                store.database,
+                (IngestJob(ingest), RunsJob(runner)),
+                _check_owner(store, watch),
+                Bounds(
+                    settings.jobs_at_once,
+                    settings.jobs_at_once_per_tenant,
+                    settings.job_poll_s,
+                    settings.job_retention_days * DAY_S,
+                ),
+                settings.job_engine_url if serving and settings.jobs_in_process else None,
+            )
+        )
         bench = Workbench(
             settings=settings,
             owner=Principal(owner.tenant_id, owner.user_id, frozenset(owner.scopes), owner.key_id),
@@ -233,6 +256,7 @@ async def open_workbench(
             guard=guard,
             prompts=prompts,
             runner=runner,
+            jobs=jobs,
             clock=clock,
         )
         if settings.export_traces:
@@ -242,7 +266,6 @@ async def open_workbench(
             )
         if serving:
             await runner.recover()
-        stack.push_async_callback(runner.close)
         bench.preparing = asyncio.create_task(_prepare(bench), name="ingest handbook")
         behind = {bench.preparing, asyncio.create_task(_every(HEED_S, runner.heed), name="heed cancels")}
         if serving:
@@ -334,6 +357,18 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             # The loop of a worker: a store that is away for a minute must not end it.
             log.exception("sweeping runs failed", extra={"work": getattr(work, "__name__", "")})
+
+
+def _check_owner(store: Store, watch: Watch) -> Check:
+    """Whether who asked for a job may still have it done; what a key may do never changes, only whether it opens."""
+
+    async def check(principal: Principal) -> None:
+        if principal.key_id and not await store.keys.active(principal.key_id):
+            raise Forbidden("the key that asked for this job is revoked or has expired")
+        if (error := watch.barred(Payer(principal.tenant_id, principal.user_id, principal.key_id))) is not None:
+            raise error
+
+    return check
 
 
 def _context_maker(

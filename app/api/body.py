@@ -8,10 +8,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from app.api.errors import Refused
@@ -43,6 +45,17 @@ def loads(body: bytes) -> Any:
     except RecursionError as error:
         raise _malformed(f"the body is nested deeper than {MAX_DEPTH} levels") from error
     return _encodable(value) if _SURROGATE.search(body) else value
+
+
+Shape = TypeVar("Shape", bound=BaseModel)
+
+
+def valid(shape: type[Shape], value: Any) -> Shape:
+    """The value in that shape; what is wrong is reported as FastAPI would."""
+    try:
+        return shape.model_validate(value)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False, include_input=False)) from error
 
 
 class StrictRequest(Request):

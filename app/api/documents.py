@@ -4,29 +4,31 @@ A document is named by its collection and the caller's own id, which may hold sl
 everybody's to read and nobody's to write.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 from unicodedata import normalize
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.datastructures import UploadFile
 
-from app.api.body import StrictRequest, StrictRoute, loads
+from app.api.body import StrictRequest, StrictRoute, loads, valid
 from app.api.deps import Bench, Cursor, DocumentReader, DocumentWriter, Limit
 from app.api.errors import Refused
+from app.api.job_views import JobOut
 from app.api.schemas import DocumentsIn, UploadIn
 from app.api.views import DocumentDetail, DocumentOut, FailedDocument, IngestOut, ListOut, Problem, listed
+from app.jobs.items import INGEST, document_item
 from app.names import HANDBOOK, SHARED_TENANT
 from app.records import Principal
+from app.services.jobs.ports import JobItem, JobRequest
 from graphs.errors import Invalid, Missing, TooLarge
 
 router = APIRouter(prefix="/api/ai/documents", tags=["documents"], route_class=StrictRoute)
 
 MAX_FIELDS: Final = 8
 MAX_FIELD_BYTES: Final = 128 * 1024
+AT_ONCE: Final = 100  # documents; a larger batch is taken in by a job, which a client's time-out does not break off
 
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -57,49 +59,69 @@ _BODY: Final[dict[str, Any]] = {
     status_code=201,
     response_model=IngestOut,
     openapi_extra=_BODY,
-    responses={413: {"model": Problem}, 415: {"model": Problem}},
+    responses={
+        202: {"model": JobOut, "description": "A job takes them in; `jobId` says how far it is."},
+        413: {"model": Problem},
+        415: {"model": Problem},
+    },
 )
-async def add_documents(request: Request, bench: Bench, principal: DocumentWriter) -> IngestOut:
+async def add_documents(
+    request: Request,
+    bench: Bench,
+    principal: DocumentWriter,
+    later: Annotated[bool, Query(alias="async", description="Answer 202 and let a job do it.")] = False,
+    prefer: Annotated[str, Header(max_length=512, description="`respond-async` is `async=true`.")] = "",
+) -> Any:
     """One file as multipart, or texts as JSON. A known id is replaced; each document is whole in the index or absent.
 
-    Of a JSON batch the documents that cannot be read are named in `failed`; if none can, the answer is a 422.
+    Of a JSON batch the documents that cannot be read are named in `failed`; if none can, the answer is a 422. More than
+    100 documents, and whatever is sent with `async=true`, are taken in by a job: the answer is a 202 with its `jobId`,
+    and documents that cannot be read are named in the job's result.
     """
+    later = later or "respond-async" in {part.strip().lower() for part in prefer.split(",")}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _add_file(request, bench, principal)
+        return await _add_file(request, bench, principal, later)
     if kind == "application/json":
-        return await _add_texts(_valid(DocumentsIn, await StrictRequest.json(request)), bench, principal)  # type: ignore[arg-type]
+        wanted = valid(DocumentsIn, await StrictRequest.json(request))  # type: ignore[arg-type]
+        return await _add_texts(wanted, bench, principal, later)
     raise Refused(415, "unsupported_media_type", "send multipart/form-data or application/json", field="Content-Type")
 
 
-async def _add_file(request: Request, bench: Bench, principal: Principal) -> IngestOut:
+async def _add_file(request: Request, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
     async with request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise Invalid("the form needs one file in the field file", field="file")
         fields: dict[str, Any] = {name: value for name, value in form.multi_items() if name != "file"}
-        wanted = _valid(UploadIn, fields | _parsed_metadata(fields))
+        wanted = valid(UploadIn, fields | _parsed_metadata(fields))
         if (file.size or 0) > bench.settings.max_upload_bytes:
             raise TooLarge(f"a file may have {bench.settings.max_upload_bytes} bytes", field="file")
         name = _base_name(file.filename or "")
+        told: dict[str, Any] = {
+            "filename": name,
+            "media_type": file.content_type or "",
+            "title": wanted.title,
+            "metadata": wanted.metadata,
+        }
+        document_id, content = wanted.id or _id_from(name), await file.read()
+        if later:
+            item = document_item(document_id, content, **told)
+            return await _taken_in_later(bench, principal, wanted.collection, [item])
         try:
-            record = await bench.ingest.add(
-                principal.tenant_id,
-                wanted.collection,
-                wanted.id or _id_from(name),
-                await file.read(),
-                filename=name,
-                media_type=file.content_type or "",
-                title=wanted.title,
-                metadata=wanted.metadata,
-            )
+            record = await bench.ingest.add(principal.tenant_id, wanted.collection, document_id, content, **told)
         except Invalid as error:
             error.field = error.field or "file"
             raise
     return IngestOut(collection=wanted.collection, documents=[DocumentOut.of(record)])
 
 
-async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal) -> IngestOut:
+async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
+    if later or len(wanted.documents) > AT_ONCE:
+        items = [
+            document_item(item.id, item.text, title=item.title, metadata=item.metadata) for item in wanted.documents
+        ]
+        return await _taken_in_later(bench, principal, wanted.collection, items)
     added, failed = [], []
     for place, item in enumerate(wanted.documents):
         try:
@@ -120,6 +142,16 @@ async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal) ->
     if not added:
         raise Invalid(f"none of the {len(failed)} documents can be read; the first: {failed[0].message}")
     return IngestOut(collection=wanted.collection, documents=added, failed=failed)
+
+
+async def _taken_in_later(bench: Bench, principal: Principal, collection: str, items: Sequence[JobItem]) -> Response:
+    """202 and the job, whose status is at its `Location`."""
+    if collection == HANDBOOK:
+        raise Invalid('the collection "handbook" is the product\'s own and takes no documents', field="collection")
+    asked = JobRequest(principal, INGEST, {"collection": collection}, items)
+    job = JobOut.of(await bench.jobs.submit(asked))
+    where = {"Location": f"/api/ai/jobs/{job.job_id}"}
+    return Response(job.model_dump_json(by_alias=True), 202, where, "application/json")
 
 
 @router.get("", summary="List documents", response_model=ListOut[DocumentOut])
@@ -166,6 +198,7 @@ async def delete_document(
     """Its text, chunks and vectors, and the tenant's kept answers, which may quote it."""
     named = collection or await _only_collection(bench, principal, document_id)
     await bench.ingest.remove(principal.tenant_id, named, document_id)
+    await bench.golden.forget_document(principal.tenant_id, named, document_id)
     await bench.gateway.forget(principal.tenant_id)
 
 
@@ -180,14 +213,6 @@ async def _only_collection(bench: Bench, principal: Principal, document_id: str)
 
 def _reader_tenant(principal: Principal, collection: str | None) -> str:
     return SHARED_TENANT if collection == HANDBOOK else principal.tenant_id
-
-
-def _valid(shape: type[Any], value: Any) -> Any:
-    """The value in that shape; what is wrong is reported as FastAPI would."""
-    try:
-        return shape.model_validate(value)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_input=False)) from error
 
 
 def _parsed_metadata(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,8 +86,10 @@ CONFIG = "breaker: {min_calls: 100000}\n"
 
 
 @contextmanager
-def served(home: Path, config: str = CONFIG, more: Sequence[Provider] = ()) -> Iterator[Served]:
-    """`more` are models beside the scripted one."""
+def served(
+    home: Path, config: str = CONFIG, more: Sequence[Provider] = (), *, serving: bool = False
+) -> Iterator[Served]:
+    """`more` are models beside the scripted one. One that is `serving` performs jobs."""
     settings = Settings.offline(home, owner_key=OWNER_KEY, export_traces=False, reattach_grace_s=10)
     script, ready = Script(), threading.Event()
     found: dict[str, Any] = {}
@@ -100,7 +102,7 @@ def served(home: Path, config: str = CONFIG, more: Sequence[Provider] = ()) -> I
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         models = {provider.info.name: provider for provider in (ScriptedProvider(script), *more)}
-        async with workbench.open_workbench(settings, providers=models) as bench:
+        async with workbench.open_workbench(settings, providers=models, serving=serving) as bench:
             await bench.until_ready()
             api.state.bench = bench
             found["loop"] = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from app.services.jobs.executors import BEAT_S, Executors
@@ -36,10 +37,11 @@ class Keeper:
         *,
         poll_s: float,
         retention_s: float,
+        beat_s: float = BEAT_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shelf, self._engine, self._executors, self._worker = shelf, engine, executors, worker
-        self._poll_s, self._retention_s, self._monotonic = poll_s, retention_s, monotonic
+        self._poll_s, self._retention_s, self._beat_s, self._monotonic = poll_s, retention_s, beat_s, monotonic
         self._nudged = asyncio.Event()
         self._beat_at = self._sweep_at = 0.0
 
@@ -57,17 +59,15 @@ class Keeper:
                 # The loop of a worker: a store that is away for a minute must not end it.
                 log.warning("the jobs could not be looked after", exc_info=error)
                 await asyncio.sleep(STUMBLED_S)
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):
                     await self._nudged.wait()
-            except TimeoutError:
-                pass
 
     async def turn(self) -> None:
         """All that is due now."""
         now = self._monotonic()
         if now >= self._beat_at:
-            self._beat_at = now + BEAT_S
+            self._beat_at = now + self._beat_s
             await self._executors.beat()
             await self._bring_back()
         await self._worker.call_off()

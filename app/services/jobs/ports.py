@@ -126,6 +126,10 @@ class JobWork(Protocol):
         """Say how far it is, for a kind that works without items, or the stage of one with them."""
         ...
 
+    async def failed(self, limit: int) -> Sequence[ItemState]:
+        """The first of the items that failed, in this attempt or an earlier one."""
+        ...
+
     async def counts(self) -> Mapping[ItemStatus, int]:
         """How many items there are of each status; those that are none are left out."""
         ...

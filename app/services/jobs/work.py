@@ -65,6 +65,12 @@ class Work:
             told = {"done": progress.done, "total": progress.total, "stage": progress.stage}
             await connection.execute(update(jobs).where(mine).values(told))
 
+    async def failed(self, limit: int) -> Sequence[ItemState]:
+        mine = (job_items.c.job_id == self.state.job_id, job_items.c.status == "failed")
+        query = select(job_items).where(*mine).order_by(job_items.c.number).limit(limit)
+        async with self._database.read() as connection:
+            return [item_state(row) for row in await connection.execute(query)]
+
     async def counts(self) -> Mapping[ItemStatus, int]:
         query = select(job_items.c.status, func.count().label("number")).where(job_items.c.job_id == self.state.job_id)
         async with self._database.read() as connection:

@@ -51,11 +51,11 @@ class Worker:
 
     async def call_off(self) -> None:
         """Stop the jobs that were cancelled, or that another worker has taken."""
-        if not self._fences:
+        if not (held := dict(self._fences)):  # as it stands: what is taken on during the look was not looked at
             return
-        for job_id in await self._shelf.overtaken(self._fences):
-            if (task := self._tasks.get(job_id)) is not None:
-                task.cancel()
+        for job_id in await self._shelf.overtaken(held):
+            if self._fences.get(job_id) == held[job_id]:
+                self._tasks[job_id].cancel()
 
     async def close(self) -> None:
         """Take on nothing more, and give back what is in hand."""

@@ -1,0 +1,120 @@
+"""Jobs as they come in over HTTP and go out again."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StrictInt, StringConstraints
+
+from app.api.schemas import Collection, Id, Message, Metadata, Name
+from app.records import AnswerCard, Camel, Mode, RunRequest
+from app.services.jobs.ports import ItemState, ItemStatus, JobFailure, JobState, JobStatus
+
+MAX_RUNS = 10_000
+
+
+class RunIn(Camel):
+    """One run of a batch. `customId` comes back with its result."""
+
+    custom_id: Annotated[str, StringConstraints(max_length=512)] = ""
+    message: Message
+    mode: Mode = "chat"
+    conversation_id: Id | None = None
+    collection: Collection | None = None
+    model: Name | None = None
+    filter: Metadata | None = None
+    feature: Name = "batch"
+
+    def request(self) -> RunRequest:
+        return RunRequest(
+            message=self.message,
+            mode=self.mode,
+            conversation_id=self.conversation_id,
+            collection=self.collection,
+            model=self.model,
+            where=self.filter,
+            feature=self.feature,
+        )
+
+
+class JobIn(Camel):
+    """A batch of runs. A smaller `priority` comes first among the jobs of the tenant."""
+
+    kind: Literal["runs"]
+    runs: Annotated[list[RunIn], Field(min_length=1, max_length=MAX_RUNS, fail_fast=True)]
+    priority: Annotated[StrictInt, Field(ge=1, le=1_000)] = 100
+
+
+class JobProgressOut(Camel):
+    """`total` 0 is not known yet."""
+
+    done: int
+    total: int
+    stage: str
+
+
+class JobErrorOut(Camel):
+    kind: str
+    code: str
+    message: str
+
+    @classmethod
+    def of(cls, failure: JobFailure | None) -> Self | None:
+        return None if failure is None else cls(kind=failure.kind, code=failure.code, message=failure.message)
+
+
+class JobOut(Camel):
+    """A job as it stands. `result` is there once it has succeeded; an `error` of a queued job is why it waits."""
+
+    job_id: str
+    kind: str
+    status: JobStatus
+    progress: JobProgressOut
+    result: Mapping[str, Any] | None
+    error: JobErrorOut | None
+    priority: int
+    attempt: int = Field(description="0 at first; one more each time it was begun again.")
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    @classmethod
+    def of(cls, state: JobState) -> Self:
+        progress = state.progress
+        return cls(
+            job_id=state.job_id,
+            kind=state.kind,
+            status=state.status,
+            progress=JobProgressOut(done=progress.done, total=progress.total, stage=progress.stage),
+            result=state.result,
+            error=JobErrorOut.of(state.error),
+            priority=state.priority,
+            attempt=state.attempt,
+            created_at=state.created_at,
+            started_at=state.started_at,
+            ended_at=state.ended_at,
+        )
+
+
+class JobItemOut(Camel):
+    """A line or document of a job. A run's `card` is as the run stands now: an approval may have come since."""
+
+    number: int
+    name: str
+    status: ItemStatus
+    request_id: str | None
+    card: AnswerCard | None
+    result: Mapping[str, Any] | None
+    error: JobErrorOut | None
+
+    @classmethod
+    def of(cls, item: ItemState, card: AnswerCard | None) -> Self:
+        return cls(
+            number=item.number,
+            name=item.name,
+            status=item.status,
+            request_id=item.ref,
+            card=card,
+            result=item.result,
+            error=JobErrorOut.of(item.error),
+        )

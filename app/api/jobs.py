@@ -1,0 +1,148 @@
+"""Jobs: asked for, watched, called off, and what became of each of their lines."""
+
+import asyncio
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import ValidationError
+
+from app.api.body import StrictRequest, StrictRoute, loads, valid
+from app.api.deps import Bench, Chatter, Cursor, Limit, holder, whose
+from app.api.errors import Refused
+from app.api.job_views import MAX_RUNS, JobIn, JobItemOut, JobOut, RunIn
+from app.api.views import ListOut, Problem
+from app.jobs.items import RUNS, run_item
+from app.records import AnswerCard, Principal
+from app.services.jobs.ports import ItemState, JobRequest, JobStatus
+from graphs.errors import Invalid, Missing
+
+router = APIRouter(prefix="/api/ai/jobs", tags=["jobs"], route_class=StrictRoute)
+
+JSON_LINES: Final = frozenset({"application/jsonl", "application/x-ndjson", "application/x-jsonlines"})
+
+JobReader = Annotated[Principal, Depends(holder("documents", "chat", "runs"))]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, description="Names the same job again.")]
+
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": JobIn.model_json_schema()},
+            "application/jsonl": {"schema": {"type": "string", "description": "A run a line."}},
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    summary="Run a batch",
+    status_code=202,
+    response_model=JobOut,
+    openapi_extra=_BODY,
+    responses={409: {"model": Problem}, 413: {"model": Problem}, 415: {"model": Problem}},
+)
+async def submit_job(
+    request: Request, bench: Bench, principal: Chatter, idempotency_key: IdempotencyKey = None
+) -> JobOut:
+    """Chat, RAG and agent runs, as JSON or as JSON Lines with one run in each. They go through the caller's own limits
+    and budget; what came of each is at `/api/ai/jobs/{jobId}/items`.
+
+    The same `Idempotency-Key` gives the same job; 409 if it stands for another batch.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in JSON_LINES:
+        wanted = JobIn(kind=RUNS, runs=await asyncio.to_thread(_runs, await request.body()))
+    elif kind == "application/json":
+        wanted = valid(JobIn, await StrictRequest.json(request))  # type: ignore[arg-type]
+    else:
+        raise Refused(415, "unsupported_media_type", "send application/json or application/jsonl", field="Content-Type")
+    asked = JobRequest(
+        principal,
+        wanted.kind,
+        items=[run_item(run.custom_id, run.request()) for run in wanted.runs],
+        priority=wanted.priority,
+        idempotency_key=idempotency_key,
+    )
+    return JobOut.of(await bench.jobs.submit(asked))
+
+
+@router.get("", summary="List jobs", response_model=ListOut[JobOut])
+async def list_jobs(
+    bench: Bench,
+    principal: JobReader,
+    limit: Limit,
+    cursor: Cursor = None,
+    kind: Annotated[str | None, Query(max_length=64)] = None,
+    status: JobStatus | None = None,
+) -> ListOut[JobOut]:
+    """The caller's own, newest first; with the scope `runs`, the whole tenant's."""
+    who = whose(principal)
+    found, after = await bench.jobs.page(principal.tenant_id, who, limit, cursor, kind=kind, status=status)
+    return ListOut(items=[JobOut.of(state) for state in found], next_cursor=after)
+
+
+@router.get("/{job_id}", summary="Read a job", response_model=JobOut)
+async def read_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
+    return JobOut.of(await bench.jobs.state(principal.tenant_id, whose(principal), job_id))
+
+
+@router.get("/{job_id}/items", summary="Read what became of a job's lines", response_model=ListOut[JobItemOut])
+async def read_items(
+    job_id: str,
+    bench: Bench,
+    principal: JobReader,
+    limit: Limit,
+    cursor: Annotated[str | None, Query(max_length=512, description="`nextCursor` of the page before.")] = None,
+) -> ListOut[JobItemOut]:
+    """Runs or documents in the order in which they were sent; each run with its answer card."""
+    job = await bench.jobs.state(principal.tenant_id, whose(principal), job_id)
+    found = await bench.jobs.items(job.job_id, limit, _number(cursor))
+    items = [JobItemOut.of(item, await _card(bench, principal, job.kind, item)) for item in found]
+    return ListOut(items=items, next_cursor=str(found[-1].number) if len(found) == limit else None)
+
+
+@router.delete(
+    "/{job_id}",
+    summary="Cancel a job",
+    response_model=JobOut,
+    responses={409: {"model": Problem, "description": "It has ended."}},
+)
+async def cancel_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
+    """One that waits never begins; one that runs stops within seconds. What is done of it stays done."""
+    return JobOut.of(await bench.jobs.cancel(principal.tenant_id, whose(principal), job_id))
+
+
+async def _card(bench: Bench, principal: Principal, kind: str, item: ItemState) -> AnswerCard | None:
+    if kind != RUNS or item.ref is None or item.status == "waiting":
+        return None
+    try:
+        card: AnswerCard = await bench.runner.card(principal, item.ref)
+    except Missing:  # it has not begun yet, or went with its conversation
+        return None
+    return card
+
+
+def _runs(body: bytes) -> list[RunIn]:
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    if not 1 <= len(lines) <= MAX_RUNS:
+        raise Invalid(f"a batch has 1 to {MAX_RUNS} lines, not {len(lines)}", field="runs")
+    return [_run(number, line) for number, line in enumerate(lines)]
+
+
+def _run(number: int, line: bytes) -> RunIn:
+    try:
+        return RunIn.model_validate(loads(line))
+    except (ValidationError, Refused) as error:
+        wrong = error.errors(include_url=False, include_input=False)[0] if isinstance(error, ValidationError) else None
+        detail = error.detail if isinstance(error, Refused) else str(wrong and wrong["msg"])
+        place = [] if wrong is None else [str(part) for part in wrong["loc"]]
+        raise Invalid(f"line {number + 1}: {detail}", field=".".join(["runs", str(number), *place])) from error
+
+
+def _number(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 9):
+        raise Invalid("the cursor is not one that this list gave", field="cursor")
+    return int(cursor)

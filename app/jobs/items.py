@@ -1,0 +1,58 @@
+"""What the items of our job kinds look like, for those who write them and those who read them. Loads nothing heavy."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.records import RunRequest
+from app.services.jobs.ports import JobItem
+
+INGEST: Final = "ingest"
+RUNS: Final = "runs"
+
+
+def document_item(
+    document_id: str,
+    content: bytes | str,
+    *,
+    filename: str = "",
+    media_type: str = "",
+    title: str = "",
+    metadata: Mapping[str, Any] | None = None,
+) -> JobItem:
+    """A document. Text stays known as text: its type is not guessed from its bytes."""
+    is_text = isinstance(content, str)
+    told = {
+        "title": title,
+        "filename": filename,
+        "mediaType": media_type,
+        "metadata": dict(metadata or {}),
+        "isText": is_text,
+    }
+    return JobItem(document_id, told, content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+
+
+def run_item(name: str, request: RunRequest) -> JobItem:
+    """A run of a batch."""
+    told = {
+        "message": request.message,
+        "mode": request.mode,
+        "conversationId": request.conversation_id,
+        "collection": request.collection,
+        "model": request.model,
+        "where": None if request.where is None else dict(request.where),
+        "feature": request.feature,
+    }
+    return JobItem(name, told)
+
+
+def run_request(told: Mapping[str, Any]) -> RunRequest:
+    """The same backwards, from the item's input."""
+    return RunRequest(
+        message=told["message"],
+        mode=told["mode"],
+        conversation_id=told["conversationId"],
+        collection=told["collection"],
+        model=told["model"],
+        where=told["where"],
+        feature=told["feature"],
+    )

@@ -1,0 +1,183 @@
+"""Jobs at their own door and at that of documents, with a server that performs them."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api.conftest import PEOPLE
+from tests.api.served import OWNER_KEY, Served, served
+
+JSONL = {"Content-Type": "application/jsonl"}
+NEVER = "0" * 32
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("jobs"), serving=True) as up:
+        up.keys["owner"] = OWNER_KEY
+        with up.client("owner") as owner:
+            for name, (tenant, scopes) in PEOPLE.items():
+                made = owner.post(
+                    "/api/ai/keys", json={"tenantId": tenant, "userId": name, "scopes": scopes, "name": name}
+                )
+                up.keys[name] = made.json()["key"]
+        yield up
+
+
+def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
+    return until(client, job_id, "succeeded", "failed", "cancelled")
+
+
+def until(client: httpx.Client, job_id: str, *statuses: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 100
+    while (job := client.get(f"/api/ai/jobs/{job_id}").json())["status"] not in statuses:
+        assert time.monotonic() < deadline, job
+        time.sleep(0.05)
+    return dict(job)
+
+
+def test_a_batch_of_runs_is_answered_line_by_line_under_the_callers_ledger(ann: httpx.Client) -> None:
+    runs = [
+        {"customId": "first", "message": "say Hi."},
+        {"customId": "second", "message": "please fail", "feature": "night"},
+        {"customId": "third", "message": "say It is revoked.", "mode": "rag", "collection": "handbook"},
+    ]
+    sent = ann.post("/api/ai/jobs", json={"kind": "runs", "runs": runs})
+    assert (sent.status_code, sent.json()["status"]) == (202, "queued")
+    job = ended(ann, sent.json()["jobId"])
+    assert (job["status"], job["result"]) == ("succeeded", {"succeeded": 2, "failed": 1})
+    assert job["progress"] == {"done": 3, "total": 3, "stage": ""}
+    first, second, third = ann.get(f"/api/ai/jobs/{job['jobId']}/items").json()["items"]
+    assert (first["name"], first["status"], first["card"]["answer"]) == ("first", "succeeded", "Hi.")
+    assert (second["name"], second["status"], second["error"]["code"]) == ("second", "failed", "upstream_broke_off")
+    assert (third["status"], third["card"]["mode"]) == ("succeeded", "rag")
+    assert ann.get(f"/api/ai/runs/{first['requestId']}").json() == first["card"]
+    used = {row["feature"] for row in ann.get("/api/ai/usage?groupBy=feature").json()["items"]}
+    assert {"batch", "night"} <= used
+
+    page = ann.get(f"/api/ai/jobs/{job['jobId']}/items?limit=2").json()
+    assert [item["number"] for item in page["items"]] == [1, 2]
+    rest = ann.get(f"/api/ai/jobs/{job['jobId']}/items?limit=2&cursor={page['nextCursor']}").json()
+    assert ([item["number"] for item in rest["items"]], rest["nextCursor"]) == ([3], None)
+
+
+def test_p06_p07_a_batch_of_lines_is_the_same_job_under_the_same_idempotency_key(ann: httpx.Client) -> None:
+    body = '{"message": "say one", "customId": "a"}\n\n{"message": "say two"}\n'
+    headers = JSONL | {"Idempotency-Key": "the-night-of-the-24th"}
+    job_ids = {ann.post("/api/ai/jobs", content=body, headers=headers).json()["jobId"] for _ in range(3)}
+    assert len(job_ids) == 1
+    assert ended(ann, job_ids.pop())["result"] == {"succeeded": 2, "failed": 0}
+    other = ann.post("/api/ai/jobs", content=body + body, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "field"),
+    [
+        ('{"message": ""}', 422, "runs.1.message"),
+        ('{"message": "x", "mode": "sing"}', 422, "runs.1.mode"),
+        ('{"message": "x", "tenantId": "umbrella"}', 422, "runs.1.tenantId"),
+        ("not json", 422, "runs.1"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named_and_nothing_is_begun(
+    ann: httpx.Client, line: str, status: int, field: str
+) -> None:
+    before = ann.get("/api/ai/jobs").json()["items"]
+    answer = ann.post("/api/ai/jobs", content='{"message": "say x"}\n' + line, headers=JSONL)
+    assert (answer.status_code, answer.json()["field"]) == (status, field)
+    assert ann.get("/api/ai/jobs").json()["items"] == before
+
+
+def test_a03_a05_jobs_of_another_tenant_are_not_there(ann: httpx.Client, eve: httpx.Client, al: httpx.Client) -> None:
+    job_id = ann.post("/api/ai/jobs", json={"kind": "runs", "runs": [{"message": "say mine"}]}).json()["jobId"]
+    for client in (eve, al):
+        for job in (job_id, NEVER, "x", "%00", "a" * 400):
+            answers = [
+                client.get(f"/api/ai/jobs/{job}"),
+                client.get(f"/api/ai/jobs/{job}/items"),
+                client.delete(f"/api/ai/jobs/{job}"),
+            ]
+            assert [answer.status_code for answer in answers] == [404] * 3
+        assert job_id not in {job["jobId"] for job in client.get("/api/ai/jobs").json()["items"]}
+    assert ended(ann, job_id)["status"] == "succeeded"
+
+
+def test_a19_a_key_without_the_right_can_have_nothing_done_for_it(server: Served) -> None:
+    with server.client("reader") as reader:
+        answer = reader.post("/api/ai/jobs", json={"kind": "runs", "runs": [{"message": "say x"}]})
+        assert answer.status_code == 403
+        assert reader.get("/api/ai/jobs").status_code == 200
+
+
+def test_a_job_that_is_called_off_stops_with_its_run(server: Served, ann: httpx.Client) -> None:
+    runs = [{"message": "hold jobs"}, {"message": "say Done."}]
+    job_id = ann.post("/api/ai/jobs", json={"kind": "runs", "runs": runs}).json()["jobId"]
+    deadline = time.monotonic() + 100
+    while "jobs" not in server.script.gates:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    held = ann.get(f"/api/ai/jobs/{job_id}/items").json()["items"][0]
+    assert held["status"] == "begun"
+    assert ann.delete(f"/api/ai/jobs/{job_id}").json()["status"] == "cancelled"
+    assert ann.delete(f"/api/ai/jobs/{job_id}").status_code == 409
+    while (run := ann.get(f"/api/ai/runs/{held['requestId']}").json()["status"]) == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert run == "cancelled"
+    assert ann.get(f"/api/ai/jobs/{job_id}").json()["status"] == "cancelled"
+
+
+def test_documents_are_taken_in_later_where_that_is_asked_for_and_a_broken_one_fails_alone(ann: httpx.Client) -> None:
+    documents = [
+        {"id": "one", "title": "Otters", "text": "An otter eats fish."},
+        {"id": "two", "text": "   "},
+        {"id": "three", "text": "A heron eats fish as well."},
+    ]
+    sent = ann.post("/api/ai/documents?async=true", json={"collection": "river", "documents": documents})
+    assert sent.status_code == 202
+    assert sent.headers["Location"] == f"/api/ai/jobs/{sent.json()['jobId']}"
+    job = ended(ann, sent.json()["jobId"])
+    assert job["status"] == "succeeded"
+    assert (job["result"]["collection"], job["result"]["documents"]) == ("river", 2)
+    (failed,) = job["result"]["failed"]
+    assert (failed["documentId"], failed["code"]) == ("two", "document_unreadable")
+    found = ann.post("/api/ai/search", json={"query": "otter", "collection": "river"}).json()["results"]
+    assert found[0]["documentId"] == "one"
+
+    form = {"collection": "river"}
+    files = {"file": ("eel.md", b"# Eel\n\nAn eel swims.\n", "text/markdown")}
+    sent = ann.post("/api/ai/documents", data=form, files=files, headers={"Prefer": "respond-async, wait=1"})
+    assert sent.status_code == 202
+    assert ended(ann, sent.json()["jobId"])["result"]["documents"] == 1
+    assert ann.get("/api/ai/documents/eel.md?collection=river").json()["title"] == "Eel"
+
+
+def test_a_large_batch_is_a_job_and_a_small_one_is_not(ann: httpx.Client) -> None:
+    def send(number: int) -> httpx.Response:
+        documents = [{"id": f"d{n}", "text": f"Text {n}."} for n in range(number)]
+        return ann.post("/api/ai/documents", json={"collection": "many", "documents": documents})
+
+    assert send(2).status_code == 201
+    large = send(101)
+    assert large.status_code == 202
+    assert ended(ann, large.json()["jobId"])["result"] == {"collection": "many", "documents": 101, "failed": []}
+    closed = ann.post(
+        "/api/ai/documents?async=true", json={"collection": "handbook", "documents": [{"id": "x", "text": "x"}]}
+    )
+    assert closed.status_code == 422
+
+
+def test_jobs_are_listed_newest_first_by_kind_and_status(ann: httpx.Client, ada: httpx.Client) -> None:
+    mine = ann.get("/api/ai/jobs?limit=2").json()
+    assert len(mine["items"]) == 2
+    assert mine["items"][0]["createdAt"] >= mine["items"][1]["createdAt"]
+    after = ann.get(f"/api/ai/jobs?limit=2&cursor={mine['nextCursor']}").json()
+    assert not {job["jobId"] for job in after["items"]} & {job["jobId"] for job in mine["items"]}
+    ingests = ada.get("/api/ai/jobs?kind=ingest&status=succeeded").json()["items"]
+    assert {job["kind"] for job in ingests} == {"ingest"}
+    assert ann.get("/api/ai/jobs?cursor=forged").status_code == 422
+    assert ann.get("/api/ai/jobs?status=lost").status_code == 422

@@ -1,0 +1,75 @@
+"""Run as a process that performs jobs and is to be killed: it dies at each moment that `moments` names, once.
+
+What a job does is counted outside of the jobs' tables: an effect has the key of its item, as a tool call or a webhook
+would have, and so can be had once however often it is tried.
+"""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from app.services.jobs.ports import ItemEnd, JobWork, Perform
+from app.services.jobs.worker import Worker
+from app.settings import quiet_libraries
+from tests.services.jobs.yard import Errand, open_yard
+
+BEAT_S = 0.5
+
+
+class Effects:
+    """A file that every process writes to."""
+
+    def __init__(self, home: Path) -> None:
+        self._file = sqlite3.connect(home / "effects.db", timeout=60, isolation_level=None)
+        self._file.execute("CREATE TABLE IF NOT EXISTS effects (job TEXT, item INT, by INT, UNIQUE (job, item))")
+        self._file.execute("CREATE TABLE IF NOT EXISTS tries (job TEXT, item INT, by INT)")
+
+    def have(self, job_id: str, number: int) -> None:
+        self._file.execute("INSERT INTO tries VALUES (?, ?, ?)", (job_id, number, os.getpid()))
+        self._file.execute("INSERT OR IGNORE INTO effects VALUES (?, ?, ?)", (job_id, number, os.getpid()))
+
+    def rows(self, table: str) -> list[tuple[Any, ...]]:
+        return self._file.execute(f"SELECT * FROM {table} ORDER BY job, item").fetchall()
+
+
+async def main(home: Path, url: str, moments: set[str]) -> None:
+    effects = Effects(home)
+
+    def die(moment: str) -> None:
+        if moment in moments and not (gone := home / f"{moment}.died").exists():
+            gone.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def does(work: JobWork) -> Mapping[str, Any]:
+        die("at the start")
+        async for item in work.open_items():
+            effects.have(work.state.job_id, item.number)
+            if item.number == 2:
+                die("after an effect")
+            await asyncio.sleep(item.input.get("takes_s", 0))
+            await work.settle([ItemEnd(item.number, {})])
+            if item.number == 2:
+                die("after a settlement")
+        die("before the end")
+        return dict(await work.counts())
+
+    def performs(worker: Worker) -> Perform:
+        async def perform(job_id: str, attempt: int) -> None:
+            await worker.perform(job_id, attempt)
+            die("after the end")
+
+        return perform
+
+    async with open_yard(url, "dbos", home, [Errand(does)], performs=performs, beat_s=BEAT_S):
+        print("up", flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    quiet_libraries()
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], set(sys.argv[3:])))
