@@ -119,6 +119,7 @@ class Recovery:
                     trial.attend()
                     for item in trial.head:
                         yield item
+                    trial.refuse_stopped()
                     # Flat on purpose: every generator inside a generator costs each token of each answer.
                     if trial.ended is None and trial.items is not None:
                         read, keep = call.read, trial.texts.append

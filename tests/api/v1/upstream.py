@@ -2,7 +2,7 @@
 
 `say TEXT`, `spell TEXT` (a character a chunk, with log-probabilities), `call NAME JSON`, `mute TEXT` (no usage),
 `burst TEXT` (in one write), `hold` (a piece, then silence), `wait` (no head), `break`, `status N`, `send JSON` (only
-that event), `endless`.
+that event), `endless`. `hold MODEL` and `wait MODEL` are for that model; another says its name.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Upstream:
         told = "".join(_texts(body["messages"][-1]))
         order, _, rest = told.partition(" ")
         try:
-            if order in {"hold", "wait", "endless"}:
+            if order in {"hold", "wait", "endless"} and rest in ("", body["model"]):
                 return await self._linger(request, order)
             if order == "status":
                 return _failed(int(rest))
