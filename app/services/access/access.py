@@ -4,13 +4,14 @@ Every refusal has the same words, so that nobody learns which part of a credenti
 `sessions.py`; what a Principal may do is the caller's question.
 """
 
+import asyncio
 import binascii
 import json
 from base64 import urlsafe_b64decode
 from typing import Final
 
 from app.records import Principal
-from app.services.access.keybook import KeyBook
+from app.services.access.keybook import Key, KeyBook
 from app.services.access.lockout import Lockout
 from app.services.access.oidc import REFUSAL, OidcVerifier
 from app.services.access.remembered import RememberedKeys
@@ -33,6 +34,7 @@ class Access:
         self._oidc = oidc
         self._lockout = lockout or Lockout()
         self._remembered = remembered or RememberedKeys()
+        self._looking: dict[str, asyncio.Future[Key | None]] = {}
 
     async def authenticate(self, authorization: str | None, api_key_header: str | None, address: str = "") -> Principal:
         """From `Authorization: Bearer <key or access token>`, or `X-API-Key`; the first that is there counts.
@@ -48,13 +50,27 @@ class Access:
         if self._oidc is not None and looks_like_jwt(credential):
             return await self._oidc.verify(credential)
         self._lockout.check(credential, address)
-        key = await self._keys.verify(credential)
+        key = await self._verified(credential)
         if key is None:
             self._lockout.failed(credential, address)
             raise Unauthenticated(REFUSAL)
         principal = Principal(key.tenant_id, key.user_id, frozenset(key.scopes), key.key_id)
         self._remembered.keep(credential, principal)
         return principal
+
+    async def _verified(self, credential: str) -> Key | None:
+        """The key's record. Requests that come together share one look into the store: a busy key is asked for by all
+        that are under way whenever its trust ends, and those at the end of that queue would wait for all others."""
+        looking = self._looking.get(credential)
+        if looking is None:
+            looking = self._looking[credential] = asyncio.ensure_future(self._keys.verify(credential))
+            looking.add_done_callback(lambda done: self._looked(credential, done))
+        return await asyncio.shield(looking)
+
+    def _looked(self, credential: str, done: "asyncio.Future[Key | None]") -> None:
+        del self._looking[credential]
+        if not done.cancelled():
+            done.exception()  # who waited has it; where nobody does any more, it is nobody's
 
     def forget(self, key_id: str) -> None:
         """Let a revoked key open no door of this process any more."""

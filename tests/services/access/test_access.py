@@ -1,5 +1,6 @@
 """A credential becomes a Principal, or the same refusal."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import pytest
@@ -159,3 +160,26 @@ async def test_a_busy_key_is_looked_up_once_a_second_and_a_revoked_one_at_once()
     access.forget("k1")
     with pytest.raises(Unauthenticated):
         await access.authenticate(f"Bearer {SECRET}", None)
+
+
+async def test_requests_that_come_together_with_one_key_share_one_look_into_the_store() -> None:
+    book, go_on = Book(), asyncio.Event()
+    verify = book.verify
+
+    async def slow(secret: str) -> Key | None:
+        found = await verify(secret)
+        await go_on.wait()
+        return found
+
+    book.verify = slow  # type: ignore[method-assign]
+    access = Access(book)
+    good = [asyncio.create_task(access.authenticate(None, SECRET)) for _ in range(20)]
+    wrong = [asyncio.create_task(access.authenticate(None, SECRET[:-1], "10.0.0.1")) for _ in range(3)]
+    await asyncio.sleep(0)
+    good[0].cancel()  # the one whose look it was
+    go_on.set()
+    outcomes = await asyncio.gather(*good, *wrong, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert {getattr(outcome, "key_id", None) for outcome in outcomes[1:20]} == {"k1"}
+    assert all(isinstance(outcome, Unauthenticated) for outcome in outcomes[20:])
+    assert book.asked == [SECRET, SECRET[:-1]]
