@@ -55,7 +55,10 @@ class Retriever(Protocol):
     async def search(
         self, query: str, *, collection: str | None = None, limit: int = 6, where: Mapping[str, Any] | None = None
     ) -> Retrieval:
-        """Best passages first. `where` holds metadata equalities ({"lang": "en"}). Raises Missing, Invalid."""
+        """Best passages first. `where` filters by metadata: equalities ({"lang": "en"}), operators, and, or, not.
+
+        Raises Missing, Invalid.
+        """
         ...
 
 
