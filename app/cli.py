@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.commands.collections import collections
 from app.records import SCOPES, AnswerCard, Mode, Principal, RunRequest, Scope
 from app.settings import Settings, quiet_libraries
 from graphs.errors import Invalid, Missing, PilothouseError
@@ -90,6 +91,9 @@ async def opened_store() -> "AsyncIterator[Store]":
         yield store
     finally:
         await store.close()
+
+
+app.add_typer(collections(opened, run, out), name="collections")
 
 
 @app.callback(invoke_without_command=True)

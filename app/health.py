@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
 
+from app.names import SHARED_TENANT
 from app.records import Camel, Principal
 from app.telemetry.late import LATE_S
 from app.telemetry.recent import WINDOW_S
@@ -66,11 +67,22 @@ class SwitchHealth(Camel):
     created_at: datetime
 
 
+class DamagedCollection(Camel):
+    """`index`: searched without its index until that is built anew. `rows`: closed until its files are restored."""
+
+    tenant_id: str
+    collection: str
+    part: Literal["index", "rows"]
+    found_at: datetime
+
+
 class Health(Camel):
     """The whole picture at one moment. `well` is what a glance should know."""
 
     at: datetime
-    well: bool = Field(description="The store answers, no breaker is open, no alert is unread, the loop was in time.")
+    well: bool = Field(
+        description="The store answers, no breaker is open, no alert is unread, no index is damaged, the loop in time."
+    )
     window_s: int
     targets: tuple[TargetHealth, ...]
     queue: QueueHealth
@@ -80,6 +92,7 @@ class Health(Camel):
         default=None, description="Ended runs that were not exported yet; null while the store does not answer."
     )
     unread_alerts: int | None = Field(default=None, description="Null while the store does not answer.")
+    damages: tuple[DamagedCollection, ...] = Field(default=(), description="As this process has met them.")
     loop_lag_ms: float = Field(default=0.0, description="How late the event loop was at most, in the window.")
 
 
@@ -90,7 +103,10 @@ async def health(bench: "Workbench") -> Health:
     loop_lag_ms = bench.watch.loop.worst_ms
     return Health(
         at=bench.clock(),
-        well=unread == 0 and loop_lag_ms < LATE_S * 1e3 and all(target.breaker == "closed" for target in targets),
+        well=unread == 0
+        and loop_lag_ms < LATE_S * 1e3
+        and not bench.library.damages
+        and all(target.breaker == "closed" for target in targets),
         window_s=WINDOW_S,
         targets=targets,
         queue=_queue(bench),
@@ -101,6 +117,12 @@ async def health(bench: "Workbench") -> Health:
         commits_waiting=bench.desk.commits_waiting,
         trace_backlog=backlog,
         unread_alerts=unread,
+        damages=tuple(
+            DamagedCollection(
+                tenant_id=found.place.tenant_id, collection=str(found.place), part=found.part, found_at=found.found_at
+            )
+            for found in bench.library.damages
+        ),
         loop_lag_ms=loop_lag_ms,
     )
 
@@ -114,7 +136,8 @@ def seen_by(who: Principal, found: Health, allowed: frozenset[str] | None) -> He
         running=sum(load.running for load in own), waiting=sum(load.waiting for load in own), tenants=own
     )
     targets = tuple(target for target in found.targets if allowed is None or target.name in allowed)
-    return found.model_copy(update={"targets": targets, "queue": queue, "switches": ()})
+    damages = tuple(each for each in found.damages if each.tenant_id in (who.tenant_id, SHARED_TENANT))
+    return found.model_copy(update={"targets": targets, "queue": queue, "switches": (), "damages": damages})
 
 
 async def _counted(bench: "Workbench") -> tuple[int | None, int | None]:

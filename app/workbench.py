@@ -56,7 +56,10 @@ from app.services.quota.shared_window import SharedWindows
 from app.services.quota.window import LocalWindows
 from app.services.relay.relay import EventRelay
 from app.services.retrieval.embedder import MiniLmEmbedder
+from app.services.retrieval.golden import GoldenQuestions
 from app.services.retrieval.library import Library
+from app.services.retrieval.maintenance import Maintenance
+from app.services.retrieval.rebuild import Rebuild
 from app.services.retrieval.retriever import TenantRetriever
 from app.services.store.store import Store
 from app.services.tools.calculator import Calculator
@@ -97,6 +100,9 @@ class Workbench:
     oidc_login: OidcLogin | None
     embedder: MiniLmEmbedder
     library: Library
+    rebuild: Rebuild
+    golden: GoldenQuestions
+    maintenance: Maintenance
     ingest: Ingest
     config: Config
     desk: QuotaDesk
@@ -248,6 +254,9 @@ async def open_workbench(
             oidc_login=oidc_login,
             embedder=embedder,
             library=library,
+            rebuild=Rebuild(library),
+            golden=GoldenQuestions(store.database),
+            maintenance=Maintenance(library, home / "lance"),
             ingest=ingest,
             config=config,
             desk=desk,
@@ -269,6 +278,7 @@ async def open_workbench(
         bench.preparing = asyncio.create_task(_prepare(bench), name="ingest handbook")
         behind = {bench.preparing, asyncio.create_task(_every(HEED_S, runner.heed), name="heed cancels")}
         if serving:
+            behind.add(asyncio.create_task(bench.maintenance.keep(), name="keep the index"))
             behind |= {
                 asyncio.create_task(_every(SWEEP_S, runner.go_on), name="sweep approvals"),
                 asyncio.create_task(_every(TAKE_OVER_S, runner.take_over), name="take over runs"),

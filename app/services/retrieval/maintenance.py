@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from app.services.retrieval.commit import IndexFailed, guarded
 from app.services.retrieval.damage import Damage
@@ -92,11 +92,9 @@ class Maintenance:
         if self._tidied.get(place.base) == (build, await guarded(table.version())):
             return
         with suppress(Conflict):  # another embedder's collection waits to be rebuilt, and takes no write
-            try:
-                await self._tidy(place, build)
-            except IndexFailed:
-                await self._shelf.drop_broken_indices(place, await self._shelf.snapshot(place))
-                return  # `mend` is next
+            # First: joining files passes over an index that it cannot read, and says so in no way.
+            await self._shelf.read(place, _probe)
+            await self._tidy(place, build)
             self._tidied[place.base] = (build, await guarded(table.version()))
 
     async def _purge(self, place: Place) -> None:
@@ -144,6 +142,14 @@ class Maintenance:
             return await readable((await self._shelf.snapshot(place)).table)
         except IndexFailed:
             return False
+
+
+async def _probe(table: Any) -> None:
+    """Look up one row's words, for which the text index has to be read."""
+    from lancedb.query import MatchQuery
+
+    for words in (await table.query().select(["words"]).limit(1).to_arrow())["words"].to_pylist():
+        await table.query().nearest_to_text(MatchQuery(words, "words")).select(["_score"]).limit(1).to_arrow()
 
 
 def _bytes(folder: Path) -> int:

@@ -74,11 +74,12 @@ class Rebuild:
     ) -> Report:
         """Judge the candidate by the golden questions and, if it passes, let it answer from now on.
 
-        Raises Conflict where no candidate waits.
+        Raises Missing, and Conflict where no candidate waits.
         """
         place = Place(tenant_id, collection)
         stands = await self._shelf.standing(place)
         if stands.candidate is None or not stands.complete:
+            await self._shelf.open(place, stands.live, foreign=True)  # Missing is said before that
             raise Conflict(f"collection {place} has no build that waits to be promoted")
         await self._shelf.tidy(place, stands.candidate, KEPT)
         report = await judge(self._library, place, await self._label(place, stands.candidate), golden, thresholds)
@@ -88,7 +89,7 @@ class Rebuild:
         return report
 
     async def roll_back(self, place: Place) -> str:
-        """Let the build before the last promotion answer again; it took every write since. Raises Conflict."""
+        """Let the build before the last promotion answer again; it took every write since. Raises Missing, Conflict."""
         before, live = await self._back(place)
         await self._tell_readers(place, before)
         return await self._label(place, live)
@@ -161,8 +162,10 @@ class Rebuild:
 
     async def _back(self, place: Place) -> tuple[str, str]:
         """Let the standby answer: the builds that were live before and are now."""
-        standby = (await self._shelf.standing(place)).standby
+        stands = await self._shelf.standing(place)
+        standby = stands.standby
         if standby is None:
+            await self._shelf.open(place, stands.live, foreign=True)  # Missing is said before that
             raise Conflict(f"collection {place} has no build to go back to")
         await self._shelf.tidy(place, standby, KEPT)
         async with self._shelf.turn(place):

@@ -60,11 +60,7 @@ class Shelf:
         self, place: Place, work: Callable[[Any], Awaitable[Any]], as_of: str | None = None
     ) -> tuple[Any, Snapshot]:
         """What `work` reads from the table, past a broken index. Raises Missing, VersionGone, IndexDamaged."""
-        try:
-            snapshot = await self.snapshot(place, as_of)
-        except IndexDamaged:
-            self.damage.note(place, "rows", "", 0)
-            raise
+        snapshot = await self.snapshot(place, as_of)
         broken = self.damage.of(place)
         if broken is not None and broken.part == "rows" and (broken.build, broken.version) == _at(snapshot):
             raise _closed(place)
@@ -96,9 +92,19 @@ class Shelf:
         log.warning("a damaged index is bypassed", extra={"collection": str(place)})
 
     async def snapshot(self, place: Place, as_of: str | None = None) -> Snapshot:
-        """The live build at its newest version, or what was asked for. Raises Missing, VersionGone, Conflict."""
+        """The live build at its newest version, or what was asked for.
+
+        Raises Missing, VersionGone, Conflict, IndexDamaged.
+        """
         if as_of is not None:
             return await self._past(place, as_of)
+        try:
+            return await self._newest(place)
+        except IndexDamaged:
+            self.damage.note(place, "rows", "", 0)  # no version is 0: each search tries to open it again
+            raise
+
+    async def _newest(self, place: Place) -> Snapshot:
         held = self._snapshots.get(place.base)
         if held is not None and await self._is_current(place, held):
             return held
