@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictInt, StringConstraints
 
-from app.api.schemas import Collection, Id, Message, Metadata, Name
+from app.api.schemas import Collection, Filter, Id, Message, Name
 from app.records import AnswerCard, Camel, Mode, RunRequest
 from app.services.jobs.ports import ItemState, ItemStatus, JobFailure, JobState, JobStatus
 
@@ -22,7 +22,7 @@ class RunIn(Camel):
     conversation_id: Id | None = None
     collection: Collection | None = None
     model: Name | None = None
-    filter: Metadata | None = None
+    filter: Filter | None = None
     feature: Name = "batch"
 
     def request(self) -> RunRequest:
