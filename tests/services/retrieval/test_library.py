@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.services.retrieval.embedder import MiniLmEmbedder
-from app.services.retrieval.library import IndexFailed, Library
 from app.services.retrieval.filters import facet
+from app.services.retrieval.library import IndexFailed, Library
 from app.services.retrieval.place import Place
 from app.services.retrieval.table import facet_lines, table_name, words
 from graphs.errors import Conflict, Missing
