@@ -199,7 +199,6 @@ async def delete_document(
     named = collection or await _only_collection(bench, principal, document_id)
     await bench.ingest.remove(principal.tenant_id, named, document_id)
     await bench.golden.forget_document(principal.tenant_id, named, document_id)
-    await bench.golden.forget_document(principal.tenant_id, named, document_id)
     await bench.gateway.forget(principal.tenant_id)
 
 
