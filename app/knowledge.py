@@ -80,6 +80,7 @@ async def remove(bench: "Workbench", who: Principal, collection: str, document_i
     if not may_write(who, collection):
         raise Forbidden("this credential may not delete documents here")
     await bench.ingest.remove(who.tenant_id, checked_collection(collection), document_id)
+    await bench.golden.forget_document(who.tenant_id, collection, document_id)
     await bench.gateway.forget(who.tenant_id)
 
 
