@@ -13,13 +13,14 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -93,7 +94,12 @@ def open_upstream(stack: ExitStack) -> None:
     )
     stack.callback(process.wait)
     stack.callback(process.terminate)
-    time.sleep(0.5)
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", UPSTREAM), timeout=1):
+            return
+        time.sleep(0.05)
+    sys.exit("the upstream did not come up")
 
 
 def open_pilothouse(stack: ExitStack, home: Path, *, limits: bool, durable: bool = False) -> subprocess.Popen[bytes]:
