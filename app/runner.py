@@ -493,6 +493,8 @@ class Runner:
             config["configurable"] = {"thread_id": _thread(context.tenant_id, context.run_id)}
             if isinstance(graph_input, Command):
                 snapshot = await graph.aget_state(config)
+                if snapshot.created_at is None:
+                    raise Interrupted("what this run had come to is not in the checkpoints of this process's home")
                 leg.state = snapshot.values
                 if not snapshot.next:
                     return  # the graph had ended, the row had not: a process died in between

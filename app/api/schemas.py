@@ -88,6 +88,13 @@ class ChatIn(Camel):
     stream: StrictBool = False
 
 
+class AttachIn(Camel):
+    """A run to take up again over a socket, behind its event `after`."""
+
+    request_id: Id
+    after: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] = 0
+
+
 class SearchIn(Camel):
     """`diversity` weighs against passages that say the same; `neighbours` brings the chunks beside each passage."""
 

@@ -1,7 +1,8 @@
 """WS /api/ai/chat/ws: the events of `POST /chat` as JSON messages `{id, type, data}`, one run at a time.
 
 Who has no header or session to show sends `{"type": "auth", "key": ...}` first. Then `{"type": "chat", ...}` with the
-fields of POST /chat, and `{"type": "cancel"}`. Closing the socket detaches: the run may be taken up again by SSE.
+fields of POST /chat, and `{"type": "cancel"}`. Closing the socket detaches: the run may be taken up again at any
+process, by SSE or by `{"type": "attach", "requestId": ..., "after": 7}`, where `after` is the last id that was seen.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from app.api.chat import run_request
 from app.api.deps import Bench
 from app.api.errors import Refused, field_errors
 from app.api.public import small_body_bytes
-from app.api.schemas import ChatIn
+from app.api.schemas import AttachIn, ChatIn
 from app.api.stream import dumps, guarded
 from app.live import LAST_EVENTS
 from app.records import Principal, RunEvent
@@ -108,17 +109,28 @@ class _Talk:
                 raise Conflict("a run is in flight on this socket")
             case "chat":
                 await self._still_valid(principal)
-                self._run_id = await self._bench.runner.start(principal, run_request(ChatIn.model_validate(message)))
-                self._ended = False
-                task = asyncio.create_task(self._forward(principal, self._run_id))
-                self._forwarding.add(task)
-                task.add_done_callback(self._forwarding.discard)
+                self._follow(
+                    principal, await self._bench.runner.start(principal, run_request(ChatIn.model_validate(message)))
+                )
+            case "attach" if not self._ended:
+                raise Conflict("a run is in flight on this socket")
+            case "attach":
+                await self._still_valid(principal)
+                asked = AttachIn.model_validate(message)
+                await self._bench.runner.card(principal, asked.request_id)  # an unknown run is an error at once
+                self._follow(principal, asked.request_id, asked.after)
             case "cancel" if self._run_id:
                 await self._bench.runner.cancel(principal, self._run_id)
             case "cancel":
                 raise Conflict("nothing runs on this socket")
             case _:
-                raise Invalid("type must be chat or cancel", field="type")
+                raise Invalid("type must be chat, attach or cancel", field="type")
+
+    def _follow(self, principal: Principal, run_id: str, after: int = 0) -> None:
+        self._run_id, self._ended = run_id, False
+        task = asyncio.create_task(self._forward(principal, run_id, after))
+        self._forwarding.add(task)
+        task.add_done_callback(self._forwarding.discard)
 
     async def _still_valid(self, principal: Principal) -> None:
         """A socket may outlive its key."""
@@ -127,9 +139,9 @@ class _Talk:
         if not principal.may("chat"):
             raise Forbidden("this credential lacks the scope chat")
 
-    async def _forward(self, principal: Principal, run_id: str) -> None:
+    async def _forward(self, principal: Principal, run_id: str, after: int) -> None:
         try:
-            async with aclosing(guarded(self._bench.runner.events(principal, run_id))) as events:  # type: ignore[type-var]
+            async with aclosing(guarded(self._bench.runner.events(principal, run_id, after))) as events:  # type: ignore[type-var]
                 async for event in events:
                     # Before it is sent: who has heard the end may ask again at once.
                     self._ended = event.type in LAST_EVENTS

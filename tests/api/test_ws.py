@@ -66,9 +66,34 @@ def test_a_run_is_cancelled_and_a_second_one_refused(server: Served) -> None:
         assert until_end(socket)[-1]["data"]["error"]["code"] == "cancelled"
 
 
+def test_a_run_is_taken_up_again_over_another_socket_by_whoever_may_see_it(server: Served) -> None:
+    with opened(server) as socket:
+        said(socket, {"type": "chat", "message": "hold again"})
+        while (seen := heard(socket))["type"] != "message.delta":
+            run_id = seen["data"]["requestId"]
+    with opened(server, "eve") as stranger, opened(server) as socket:
+        said(stranger, {"type": "attach", "requestId": run_id})
+        assert until_end(stranger)[-1]["data"]["code"] == "not_found"
+        said(socket, {"type": "attach", "requestId": run_id, "after": seen["id"]})
+        server.release("again")
+        rest = until_end(socket)
+        assert [event["id"] for event in rest] == list(range(seen["id"] + 1, seen["id"] + 1 + len(rest)))
+        assert rest[-1]["data"]["card"]["answer"] == "one two three"
+
+
 @pytest.mark.parametrize(
     "message",
-    ["{", "[]", "1", {}, {"type": "x"}, {"type": "chat"}, {"type": "chat", "message": ""}, {"type": "cancel"}],
+    [
+        "{",
+        "[]",
+        "1",
+        {},
+        {"type": "x"},
+        {"type": "chat"},
+        {"type": "chat", "message": ""},
+        {"type": "cancel"},
+        {"type": "attach"},
+    ],
 )
 def test_a_mistake_is_explained_and_the_socket_stays(server: Served, message: Any) -> None:
     with opened(server) as socket:

@@ -103,6 +103,24 @@ async def test_only_those_with_the_scope_and_the_tenant_decide(tmp_path: Path, e
             await bench.runner.decide(EVE, waiting.approval_id, "approve")
 
 
+def forget_checkpoints(home: Path) -> None:
+    for path in home.glob("checkpoints.db*"):
+        path.unlink()
+
+
+async def test_a_run_whose_checkpoint_is_elsewhere_fails_and_never_answers_with_nothing(
+    tmp_path: Path, embedder: MiniLmEmbedder
+) -> None:
+    async with lite(tmp_path, [TICKET], embedder) as bench:
+        answer = await bench.ask("open a ticket", mode="agent")
+    forget_checkpoints(tmp_path)
+    async with lite(tmp_path, ["Done."], embedder) as bench:
+        (waiting,) = (await bench.store.approvals.list("acme")).items
+        await bench.runner.decide(ANN, waiting.approval_id, "approve")
+        assert await finished(bench, answer.run_id) == "failed"
+        assert not (await bench.store.tickets.list("acme")).items
+
+
 async def test_a_waiting_run_survives_a_restart(tmp_path: Path, embedder: MiniLmEmbedder) -> None:
     async with lite(tmp_path, [TICKET], embedder) as bench:
         answer = await bench.ask("open a ticket", mode="agent")

@@ -1,6 +1,7 @@
 """Several processes and one run: one drives it, the others read it, cancel it, inherit it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from redis.asyncio import Redis
 from app.fleet import DELAYED, Fleet
 from app.records import RunEvent, RunRequest
 from app.services.gateway.scripted import Say, Script
+from app.services.quota.committer import Committer
+from app.services.quota.ledger import Ledger
+from app.services.quota.life import DEAD_AFTER_S
 from app.services.relay.relay import EventRelay
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.store.store import Store
@@ -108,6 +112,52 @@ async def test_k03_a_living_process_keeps_its_runs_and_a_dead_one_is_succeeded(p
     assert (await first.runner.card(ANN, run_id)).status == "failed"
     stored = await second.store.runs.events(run_id, "acme")
     assert [event.type for event in stored] == ["run.failed"]
+
+
+HANG = """
+import asyncio, sys
+from datetime import UTC, datetime
+from app.services.quota.committer import Committer
+from app.services.quota.ledger import Ledger
+from app.services.store.store import Store
+
+async def main():
+    ledger, store = Ledger(Committer(sys.argv[1])), await Store.open(sys.argv[1])
+    await ledger.keep_once()
+    row = ("dead", "acme", "ann", None, "chat", "hi", "api", "k1", datetime.now(UTC))
+    await store.runs.start(*row, process_id=ledger.process_id)
+    print("started", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_k01_only_the_runs_of_a_killed_process_are_found_once_it_gave_no_sign_for_long(store_url: str) -> None:
+    command = (sys.executable, "-c", HANG, store_url)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"started\n"
+    process.kill()
+    await process.wait()
+    now = 0.0
+    store = await Store.open(store_url)
+    ledgers = [Ledger(Committer(store_url), monotonic=lambda: now) for _ in range(2)]
+    watching, living = ledgers
+    for ledger in ledgers:
+        await ledger.keep_once()
+    row = ("alive", "acme", "bob", None, "chat", "hi", "api", "k2", store.database.clock())
+    await store.runs.start(*row, process_id=living.process_id)
+    fleet, waited_s = Fleet(store, watching, bound_s=60, grace_s=15), 0
+    while not (found := await fleet.abandoned(())):
+        now, waited_s = now + 1.0, waited_s + 1
+        for ledger in ledgers:
+            await ledger.keep_once()
+    assert [record.run_id for record in found] == ["dead"]
+    assert DEAD_AFTER_S <= waited_s <= DEAD_AFTER_S + 2
+    for ledger in ledgers:
+        await ledger.close()
+    await store.close()
 
 
 async def test_a_run_that_could_not_be_stored_is_ended_by_its_own_process(processes: Processes) -> None:
