@@ -82,13 +82,14 @@ class Completions:
         return orjson.dumps(answer.data) if changed or not answer.raw else answer.raw
 
     async def _frames(self, serving: Serving, body: ChatBody, billed: Billed) -> AsyncGenerator[bytes, None]:
-        """The answer's events, those that came together in one piece: each piece costs a call of the kernel.
+        """The answer's events, those that came together in one piece: each piece costs a call of the kernel. The first
+        word waits for no other.
 
         The usage chunk is kept from clients that did not ask for it.
         """
         guard = self._guard(body)
         last: WireEvent | None = None
-        together = b""
+        together, begun = b"", False
         try:
             async with aclosing(serving.items) as items:
                 async for item in items:
@@ -97,9 +98,9 @@ class Completions:
                             changed, last = guard.clean(item), item
                             raw = orjson.dumps(item.data) if changed or not item.raw else item.raw
                             together += b"data: " + raw + b"\n\n"
-                        if together and not item.more:
+                        if together and (not item.more or (item.spoke and not begun)):
                             yield together
-                            together = b""
+                            together, begun = b"", True
                     elif item.usage is None and body.with_usage and last is not None:
                         yield _frame(_counted(last, billed))
         except Exception:
