@@ -79,6 +79,18 @@ def shows_html(module: ast.AST) -> bool:
     )
 
 
+def loads_remote(module: ast.AST) -> bool:
+    """Gradio's `load` of somebody else's app: it opens a proxy to where that lies."""
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "load"
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in {"gr", "gradio"}
+        for node in ast.walk(module)
+    )
+
+
 def is_true(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is True
 
@@ -105,9 +117,14 @@ def test_x04_one_module_shows_html() -> None:
     assert [name(path) for path in FILES if shows_html(tree(path))] == [SHOWS_HTML]
 
 
+def test_s08_the_console_loads_no_app_from_elsewhere() -> None:
+    assert [name(path) for path in FILES if loads_remote(tree(path))] == []
+
+
 @pytest.mark.parametrize(
     ("rule", "code"),
     [
+        (loads_remote, "gr.load('spaces/somebody/app')"),
         (speaks_http, "import httpx"),
         (speaks_http, "from aiohttp import ClientSession"),
         (speaks_http, "def f():\n    from urllib import request"),

@@ -1,5 +1,7 @@
 """Who may reach the console over HTTP. Gradio leaves some of its own routes open; the guard before it must not."""
 
+import socket
+
 import httpx
 import pytest
 from starlette.routing import Mount, Route
@@ -34,3 +36,24 @@ def test_the_page_allows_its_own_scripts_by_hash_and_no_others(server: Served) -
     assert allowed == policy(page.content)
     assert "'unsafe-inline'" not in allowed.partition("script-src")[2].partition(";")[0]
     assert "sha256-" in allowed
+
+
+@pytest.mark.parametrize("door", ["proxy=", "file=", "file/"])
+def test_s08_gradio_fetches_no_url_and_no_file_for_anybody(server: Served, door: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as inside, server.client("ann") as ann:
+        assert ann.get("/console/gradio_api/app_id").status_code == 200  # she is let in to Gradio's own routes
+        inside.settimeout(0.2)
+        url = f"http://127.0.0.1:{inside.getsockname()[1]}/"
+        for asked in (
+            url,
+            "https://x.hf.space/",
+            "/etc/passwd",
+            "//etc/passwd",
+            "../../pyproject.toml",
+            "file:///etc/passwd",
+        ):
+            answer = ann.get(f"/console/gradio_api/{door}{asked}", follow_redirects=False)
+            assert answer.status_code in {400, 403, 404}, asked
+            assert "root:" not in answer.text
+        with pytest.raises(TimeoutError):
+            inside.accept()
