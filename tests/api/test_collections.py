@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.services.retrieval.place import Place
 from app.services.retrieval.rebuild import embedded_anew
 from tests.api.served import Served
 
@@ -129,3 +130,23 @@ def test_changing_a_collection_needs_the_right_to_write_documents(reader: httpx.
 def reader(server: Served) -> Iterator[httpx.Client]:
     with server.client("reader") as client:
         yield client
+
+
+def test_d10_a_damaged_collection_is_503_with_its_code_and_shows_in_its_tenants_health(
+    ada: httpx.Client, eve: httpx.Client, server: Served
+) -> None:
+    add(ada, "broken", a="The pilot boards.")
+    add(eve, "broken", a="The pilot boards.")
+    base = Place("acme", "broken").base
+    for file in (server.bench.settings.home / "lance" / f"{base}.lance" / "data").iterdir():
+        file.write_bytes(b"garbage")
+    add(ada, "whole", a="The pilot boards.")
+    closed = search(ada, "broken")
+    assert (closed.status_code, closed.json()["code"]) == (503, "index_damaged")
+    assert len(texts(search(ada, "whole"))) == len(texts(search(eve, "broken"))) == 1
+    (damage,) = ada.get("/api/ai/health").json()["damages"]
+    assert (damage["collection"], damage["part"]) == ("broken", "rows")
+    assert not ada.get("/api/ai/health").json()["well"]
+    assert eve.get("/api/ai/health").json()["damages"] == []
+    server.call(server.bench.rebuild.start_over(Place("acme", "broken")))
+    assert ada.get("/api/ai/health").json()["damages"] == []

@@ -27,7 +27,7 @@ ROUND_S: Final = 60.0
 # Old versions go earlier than KEPT where they weigh too much; a reader that is on one finishes within this.
 READERS_KEPT: Final = timedelta(minutes=2)
 MAX_VERSIONS: Final = 200
-PURGE_REST: Final = 20.0  # times as long as it took: at most 5% of the time is spent on it
+REST: Final = 20.0  # times as long as a purge or a round took: neither has more than 5% of the time
 MAX_FILES_RATIO: Final = 10.0  # bytes of all files to those of the newest version
 
 
@@ -46,6 +46,7 @@ class Maintenance:
     async def keep(self) -> None:
         """For ever: a round, then a pause that ends early where damage was found."""
         while True:
+            begun = time.monotonic()
             try:
                 await self.mend()
                 await self.round()
@@ -53,7 +54,8 @@ class Maintenance:
                 # The loop of a worker: an index that is away for a minute must not end it.
                 log.exception("maintenance of the index failed; the next round tries again")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._shelf.damage.found.wait(), self._round_s)
+                pause_s = max(self._round_s, REST * (time.monotonic() - begun))
+                await asyncio.wait_for(self._shelf.damage.found.wait(), pause_s)
             self._shelf.damage.found.clear()
 
     async def round(self) -> None:
@@ -102,7 +104,7 @@ class Maintenance:
         begun = time.monotonic()
         if begun >= self._rested.get(place.base, 0.0) and await self._rebuild.purge(place):
             ended = time.monotonic()
-            self._rested[place.base] = ended + PURGE_REST * (ended - begun)
+            self._rested[place.base] = ended + REST * (ended - begun)
 
     async def _tidy(self, place: Place, build: str) -> None:
         await self._shelf.ensure_index(await self._shelf.open(place, build))

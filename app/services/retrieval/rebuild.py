@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 COPIED_ROWS = 20_000  # a commit; 40 MB of them
 GROUP = 64  # documents that are made and committed together
 CATCH_UPS = 5
+JOURNAL_FILES = 50  # each write reads the journal; 100 files of one row took LanceDB 23 ms
 CANDIDATE_KEPT = timedelta(days=1)  # it costs every write a second one
 
 Remake = Callable[[Sequence[HeldDocument]], Awaitable[Sequence[Entry]]]
@@ -130,6 +131,8 @@ class Rebuild:
                         await self._discard(place, stands.candidate)
             except Taken:
                 return
+        if len(events) > JOURNAL_FILES:
+            await self._shelf.tidy_journal(place, KEPT)
         for build in stands.gone:
             if place.table(build) in names:
                 await self._shelf.drop(place, build)

@@ -235,6 +235,12 @@ class Shelf:
             table = await self.open(place, build)
             await committed(lambda: table.optimize(cleanup_older_than=kept))
 
+    async def tidy_journal(self, place: Place, kept: timedelta) -> None:
+        """Join its rows, each of which came in a file of its own."""
+        table = await self._opened(place.journal)
+        if table is not None:
+            await committed(lambda: table.optimize(cleanup_older_than=kept))
+
     async def names(self) -> Mapping[str, set[str]]:
         """The names of all tables, by the collection's base."""
         found, token = dict[str, set[str]](), None

@@ -1,5 +1,7 @@
 """Real files of an index are broken: what that costs is one collection at most, and no answer is wrong."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from unittest.mock import AsyncMock
@@ -157,4 +159,49 @@ async def test_d10_a_damaged_collection_can_be_started_over(
     await Rebuild(library).start_over(NOTES)
     await library.replace("acme", "notes", [await doc(embedder, "a", "the key")])
     assert await count(library) == 1
+    assert library.damages == ()
+
+
+# Vectors are made up: what is tried is where a kill meets a write, a removal or a tidying.
+WRITER = """
+import asyncio, itertools, sys
+from types import SimpleNamespace
+import numpy as np
+from app.services.retrieval.library import Library
+from tests.services.retrieval.entries import Doc, Piece
+
+async def main(folder, embedder):
+    library = await Library.open(folder, SimpleNamespace(id=embedder, dimensions=384))
+    vector = np.full((1, 384), 384**-0.5, np.float32)
+    for turn in itertools.count():
+        batch = [Doc(f"d{each}", "", (Piece(f"the key of turn {turn}"),), vector) for each in range(10)]
+        await library.replace("acme", "notes", batch)
+        await library.replace("acme", "notes", [Doc("passing", "", (Piece("the key that goes"),), vector)])
+        await library.remove("acme", "notes", "passing")
+        print(turn, flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.timeout(300)
+async def test_d11_a_writer_killed_at_any_moment_leaves_whole_batches(
+    folder: Path, opened: Opened, embedder: MiniLmEmbedder
+) -> None:
+    for grace_s in (0.0, 0.013, 0.029):
+        writer = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WRITER, str(folder), embedder.id, stdout=asyncio.subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        for _ in range(3):
+            assert await writer.stdout.readline()
+        await asyncio.sleep(grace_s)
+        writer.kill()
+        await writer.wait()
+        library = await opened()
+        found = (await library.search("acme", "notes", "the key", 50)).passages
+        turns = {passage.text for passage in found if passage.document_id != "passing"}
+        assert (len([passage for passage in found if passage.document_id != "passing"]), len(turns)) == (10, 1)
+        await Maintenance(library, folder).round()
+        assert len((await library.search("acme", "notes", "the key", 50)).passages) == len(found)
     assert library.damages == ()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.services.retrieval import maintenance as module
+from app.services.retrieval import rebuild
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
 from app.services.retrieval.locks import Locks, Taken
@@ -91,6 +92,20 @@ async def test_d12_old_versions_that_weigh_too_much_go_early(
     before = weight(folder)
     await Maintenance(library, folder).round()
     assert weight(folder) < before / 2
+
+
+async def test_d12_a_journal_of_many_erasures_stays_in_few_files(
+    library: Library, embedder: MiniLmEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "JOURNAL_FILES", 3)
+    await library.replace("acme", "notes", [await doc(embedder, f"d{number}", f"key {number}") for number in range(6)])
+    for number in range(5):
+        await library.remove("acme", "notes", f"d{number}")
+    await Maintenance(library, folder).round()
+    await Maintenance(library, folder).round()
+    journal = await library.shelf._opened(NOTES.journal)
+    assert (await journal.stats())["fragment_stats"]["num_fragments"] == 1
+    assert [passage.document_id for passage in (await library.search("acme", "notes", "key")).passages] == ["d5"]
 
 
 async def test_one_process_at_a_time_goes_round(
