@@ -2,25 +2,48 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 # Seen by a model but by no reader: zero-width marks, bidi overrides, tag characters. ZWJ and ZWNJ spell words and stay.
 _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
+_NO_TITLES = {
+    *("untitled", "(anonymous)", "(unspecified)"),
+    *("document", "word document", "powerpoint presentation", "presentation"),
+}
 _UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the original a block stands, counted from 1; 0 or "" for what its format does not have.
+
+    `row` is that of the block's first line, and each further line is one row more.
+    """
+
+    page: int = 0
+    slide: int = 0
+    sheet: str = ""
+    row: int = 0
+
+
+NOWHERE = Place()
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """A paragraph, list item, table or code fence: `text[start:end]`. `whole` ones (tables, code) are kept together.
 
-    `heading` is the path of headings above it, joined by " > ", without the document's title.
+    `heading` is the path of headings above it, joined by " > ", without the document's title. `columns` names those of
+    a table, for the parts of it that will not hold its first row.
     """
 
     start: int
     end: int
     heading: str = ""
     whole: bool = False
+    place: Place = NOWHERE
+    columns: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +71,12 @@ def normalise(text: str) -> str:
         # Again, for what a pair of surrogates had hidden.
         text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
     return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def true_title(title: str) -> str:
+    """A title from a file's properties as one line; empty if it is only what a tool wrote there."""
+    title = " ".join(normalise(title).split())
+    return "" if title.lower() in _NO_TITLES else title
 
 
 class Outline:
@@ -78,17 +107,29 @@ class Builder:
 
     def heading(self, level: int, heading: str, *, shown: bool = True) -> None:
         """Not `shown`: it names a place (page 3) and is no text of the document."""
-        if shown:
-            heading = normalise(heading).strip()
+        heading = normalise(heading).strip()
+        if shown and heading:
             self._put(heading)
         self._outline.enter(level, heading)
 
-    def block(self, text: str, *, whole: bool = False) -> None:
+    def block(self, text: str, *, whole: bool = False, place: Place = NOWHERE, columns: str = "") -> None:
         """Empty ones are ignored."""
         text = normalise(text).strip()
         if text:
             start = self._put(text)
-            self._blocks.append(Block(start, start + len(text), self._outline.path, whole))
+            block = Block(start, start + len(text), self._outline.path, whole, place, normalise(columns))
+            self._blocks.append(block)
+
+    def include(self, document: ParsedDocument) -> None:
+        """Another document under the headings that hold now."""
+        start = self._put(document.text)
+        for block in document.blocks:
+            heading = " > ".join(part for part in (self._outline.path, block.heading) if part)
+            self._blocks.append(replace(block, start=start + block.start, end=start + block.end, heading=heading))
+
+    @property
+    def empty(self) -> bool:
+        return not self._blocks
 
     def build(self, title: str, media_type: str, notes: tuple[str, ...] = ()) -> ParsedDocument:
         return ParsedDocument(title, "\n\n".join(self._pieces), tuple(self._blocks), media_type, notes)

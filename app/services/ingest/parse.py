@@ -3,14 +3,16 @@
 import asyncio
 from contextlib import nullcontext
 
-from app.services.ingest.child import LIMIT_CHARS, parse_apart
-from app.services.ingest.detect import MEDIA_TYPES, decode, detect
+from app.services.ingest.apart import parse_apart
+from app.services.ingest.child import LIMIT_CHARS
+from app.services.ingest.detect import MEDIA_TYPES, detect
 from app.services.ingest.document import ParsedDocument, normalise
-from app.services.ingest.markdown import parse_markdown, parse_text
+from app.services.ingest.reader import read
 from graphs.errors import DocumentUnreadable
 
-# Markdown's block structure was read at 100 kB/s at worst (tables without end), so that this much takes 2.5 s of a
-# thread; a larger file goes to the child process like PDF and HTML.
+# A process costs 0.2 s and more, which a batch of a thousand short texts would feel. Markdown's block structure was
+# read at 100 kB/s at worst (tables without end), so that this much takes 2.5 s of a thread; a larger file goes to the
+# child process like every other format.
 LIMIT_INLINE_BYTES = 256 * 1024
 
 
@@ -27,8 +29,7 @@ async def parse(
     content = data if isinstance(data, bytes) else normalise(data).encode()
     kind = await asyncio.to_thread(detect, content, filename, media_type)
     if kind in {"markdown", "text"} and len(content) <= LIMIT_INLINE_BYTES:
-        read = parse_markdown if kind == "markdown" else parse_text
-        document = await asyncio.to_thread(lambda: read(decode(content)))
+        document = await asyncio.to_thread(read, kind, content)
     else:
         async with turns or nullcontext():
             document = await parse_apart(kind, content)

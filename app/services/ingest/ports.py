@@ -1,9 +1,9 @@
 """What taking documents in needs of the services beside it, and what it hands them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,3 +84,25 @@ class Library(Protocol):
 
 class Embedder(Protocol):
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
+Stage = Literal["parse", "chunk", "embed", "index"]
+Happened = Literal["added", "replaced", "unchanged", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A document has passed a stage, or its ingest has ended: then `stage` is None and `happened` says how.
+
+    `took_s` is the stage's wall time; documents that are embedded and committed together share it by their chunks.
+    """
+
+    document_id: str
+    stage: Stage | None
+    took_s: float = 0.0
+    chunks: int = 0
+    happened: Happened | None = None
+    reason: str = ""
+
+
+Report = Callable[[Progress], None]  # called in the event loop: it must not block

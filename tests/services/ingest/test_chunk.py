@@ -2,10 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.ingest.chunk import TARGET_TOKENS, WHOLE_TOKENS, chunk, count_tokens
-from app.services.ingest.document import normalise
+from app.services.ingest.chunk import CHUNKERS, TARGET_TOKENS, WHOLE_TOKENS, chunk, count_tokens
+from app.services.ingest.document import Builder, Place, normalise
 from app.services.ingest.markdown import parse_markdown, parse_text
+from app.services.ingest.table import put_rows
 from app.services.retrieval.embedder import MiniLmEmbedder
+from graphs.errors import Invalid
 
 LINES = st.one_of(
     st.sampled_from(
@@ -40,6 +42,61 @@ def test_no_word_of_a_plain_text_is_lost(text: str) -> None:
 def test_no_chunk_outgrows_the_embedder_unless_it_is_kept_whole(text: str) -> None:
     assert all(count_tokens(piece.text) <= TARGET_TOKENS for piece in chunk(parse_text(text)))
     assert all(count_tokens(piece.text) <= WHOLE_TOKENS for piece in chunk(parse_markdown(text)))
+
+
+@given(DOCUMENTS, st.sampled_from(sorted(CHUNKERS)))
+def test_every_chunker_gives_exact_stretches_of_the_stored_text_in_order(text: str, by: str) -> None:
+    for parsed in (parse_markdown(text), parse_text(text)):
+        pieces = chunk(parsed, by)
+        assert all(parsed.text[piece.start : piece.end] == piece.text and piece.text.strip() for piece in pieces)
+        assert [piece.start for piece in pieces] == sorted({piece.start for piece in pieces})
+
+
+@given(DOCUMENTS, st.sampled_from(["sentences", "tokens"]))
+def test_windows_cover_all_of_any_text_and_stay_below_the_limit(text: str, by: str) -> None:
+    parsed = parse_markdown(text)
+    reached = 0
+    for piece in chunk(parsed, by):
+        assert not parsed.text[reached : piece.start].strip()
+        assert count_tokens(piece.text) <= TARGET_TOKENS
+        reached = max(reached, piece.end)
+    assert not parsed.text[reached:].strip()
+
+
+@pytest.mark.parametrize("by", ["sentences", "tokens"])
+def test_a_window_begins_with_the_end_of_the_one_before(by: str) -> None:
+    first, second, *_ = chunk(parse_text("This is a sentence of some length about nothing. " * 60), by)
+    assert first.start < second.start < first.end < second.end
+
+
+@pytest.mark.parametrize("by", sorted(CHUNKERS))
+@pytest.mark.parametrize("text", ["a" * 1_000_000, "x\n" + " " * 1_000_000 + "\ny", "\u5b57" * 50_000, "a " * 50_000])
+def test_v11_a_megabyte_of_one_character_is_cut_in_linear_time(text: str, by: str) -> None:
+    assert all(count_tokens(piece.text) <= TARGET_TOKENS for piece in chunk(parse_text(text), by))
+
+
+def test_an_unknown_chunker_is_refused() -> None:
+    with pytest.raises(Invalid, match="structure, sentences, tokens"):
+        chunk(parse_text("x"), "magic")
+
+
+def test_the_later_parts_of_a_long_table_are_headed_by_its_columns_and_know_their_rows() -> None:
+    builder = Builder("")
+    builder.heading(1, "Costs")
+    put_rows(builder, [["item", "cost"], *([f"rope {i}", str(i)] for i in range(200))], Place(sheet="Costs", row=3))
+    first, second, *_ = pieces = chunk(builder.build("", "text/csv"))
+    assert (first.heading, second.heading) == ("Costs", "Costs > item | cost")
+    assert first.place == {"sheet": "Costs", "row": 3, "lastRow": 2 + len(first.text.split("\n"))}
+    assert second.place["row"] == first.place["lastRow"] + 1  # type: ignore[operator]
+    assert pieces[-1].place["lastRow"] == 203
+
+
+def test_a_page_is_the_place_of_its_chunks() -> None:
+    builder = Builder("")
+    builder.heading(1, "page 7", shown=False)
+    builder.block("Moored.", place=Place(page=7))
+    for by in CHUNKERS:
+        assert [piece.place for piece in chunk(builder.build("", "application/pdf"), by)] == [{"page": 7}]
 
 
 def test_chunks_follow_headings_and_name_their_path() -> None:

@@ -2,11 +2,12 @@ from typing import Any
 
 import pytest
 
-from app.services.ingest.ingest import Ingest, Source
+from app.services.ingest.ingest import Ingest, Progress, Source
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
 from app.services.store.store import Store
 from graphs.errors import DocumentUnreadable, Invalid, Missing
+from tests.services.ingest.office import xlsx
 
 OLD = "# Keys\n\nThe old key hangs behind the door.\n"
 NEW = "# Keys\n\nThe new key lies under the mat.\n\n## Spare\n\nThe spare one is with the neighbour.\n"
@@ -185,3 +186,52 @@ async def test_metadata_is_small_json(ingest: Ingest, metadata: dict[str, Any]) 
 async def test_titles_and_metadata_survive_odd_characters(ingest: Ingest, library: Library) -> None:
     await ingest.add("acme", "notes", "keys", OLD, title="a\ud800\n\x00b", metadata={"odd": "\ud800 'x\""})
     assert (await library.search("acme", "notes", "key", where={"odd": "\ud800 'x\""})).passages
+
+
+async def test_a_batch_says_of_each_document_what_happened_and_what_it_took(
+    ingest: Ingest, library: Library, embedder: MiniLmEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ingest.add_batch("acme", "notes", [Source("same", OLD), Source("other", OLD)])
+    embedded: list[str] = []
+    embed = embedder.embed
+
+    async def counted(texts: Any) -> Any:
+        embedded.extend(texts)
+        return await embed(texts)
+
+    monkeypatch.setattr(embedder, "embed", counted)
+    told: list[Progress] = []
+    sources = [Source("same", OLD), Source("other", NEW), Source("new", "alpha"), Source("empty", "")]
+    outcomes = await ingest.add_batch("acme", "notes", sources, told.append)
+    assert [outcome.happened for outcome in outcomes] == ["unchanged", "replaced", "added", "failed"]
+    ends = {progress.document_id: progress for progress in told if progress.happened}
+    assert {name: end.happened for name, end in ends.items()} == {
+        "same": "unchanged",
+        "other": "replaced",
+        "new": "added",
+        "empty": "failed",
+    }
+    assert ends["empty"].reason == "the document is empty"
+    stages = [progress.stage for progress in told if progress.document_id == "other" and not progress.happened]
+    assert stages == ["parse", "chunk", "embed", "index"]
+    assert all(progress.took_s > 0 for progress in told if progress.stage in {"parse", "embed", "index"})
+    assert not [progress for progress in told if progress.document_id == "same" and progress.stage]
+    assert not [text for text in embedded if "old key" in text]
+
+
+async def test_another_chunker_makes_every_document_a_changed_one(
+    ingest: Ingest, library: Library, embedder: MiniLmEmbedder, store: Store
+) -> None:
+    await ingest.add("acme", "notes", "keys", OLD)
+    other = Ingest(library, embedder, store.documents, chunker_name="sentences")
+    (outcome,) = await other.add_batch("acme", "notes", [Source("keys", OLD)])
+    assert outcome.happened == "replaced"
+    assert await texts(library) == {OLD.strip()}
+    with pytest.raises(Invalid):
+        Ingest(library, embedder, store.documents, chunker_name="magic")
+
+
+async def test_the_row_of_a_table_can_be_found_and_filtered_by_its_place(ingest: Ingest, library: Library) -> None:
+    await ingest.add("acme", "notes", "costs", xlsx(("item", "cost"), ("rope", 15)), metadata={"lang": "en"})
+    passage = (await library.search("acme", "notes", "rope cost", where={"sheet": "Costs"})).passages[0]
+    assert passage.metadata == {"sheet": "Costs", "row": 1, "lastRow": 2, "lang": "en"}

@@ -1,0 +1,94 @@
+"""What `pilothouse ingest` does and shows: a bar, the document and stage at hand, and a table of what it came to."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from app.services.ingest.detect import SUFFIXES
+from app.services.ingest.ingest import GROUP, Source
+from app.services.ingest.ports import Progress as Passed
+
+if TYPE_CHECKING:
+    from app.workbench import Workbench
+
+GROUP_BYTES = 64 << 20  # of files that are in memory at once, one at the least
+
+
+class Shown:
+    """Gathers what the ingest reports and moves the bar by it."""
+
+    def __init__(self, bar: Progress, total: int) -> None:
+        self.failed: dict[str, str] = {}
+        self._bar = bar
+        self._task = bar.add_task("Ingesting", total=total)
+        self._happened: Counter[str] = Counter()
+        self._took_s: dict[str, float] = {}
+        self._chunks = 0
+
+    def __call__(self, passed: Passed) -> None:
+        name = escape(passed.document_id[-40:])
+        if passed.happened is None:
+            self._took_s[str(passed.stage)] = self._took_s.get(str(passed.stage), 0.0) + passed.took_s
+            self._bar.update(self._task, description=f"{name} [dim]{passed.stage}[/]")
+            return
+        self._happened[passed.happened] += 1
+        self._chunks += passed.chunks
+        if passed.happened == "failed":
+            self.failed[passed.document_id] = passed.reason
+        self._bar.update(self._task, advance=1, description=f"{name} [dim]{passed.happened}[/]")
+
+    def table(self) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for happened in ("added", "replaced", "unchanged", "failed"):
+            table.add_row(happened, f"{self._happened[happened]} documents")
+        table.add_row("held", f"{self._chunks} chunks")
+        for stage, took_s in self._took_s.items():
+            table.add_row(stage, f"{took_s:.1f} s")
+        return table
+
+
+def found_files(paths: Sequence[Path]) -> Mapping[str, Path]:
+    """Files by the id that they will have: their way from the folder that was named, or their name alone."""
+    files: dict[str, Path] = {}
+    for root in paths:
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            if path.is_file() and path.suffix.lower() in SUFFIXES:
+                files[path.name if root.is_file() else path.relative_to(root).as_posix()] = path
+    return files
+
+
+async def ingest_files(
+    bench: "Workbench", tenant: str, collection: str, files: Mapping[str, Path], console: Console
+) -> Shown:
+    """Raises Invalid for the collection's name, and what index and store raise; a file's own failure is shown."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        shown = Shown(bar, len(files))
+        limit_bytes = bench.settings.max_upload_bytes
+        group: list[Source] = []
+        for name, path in files.items():
+            size_bytes = path.stat().st_size
+            if size_bytes > limit_bytes:
+                reason = f"the file has {size_bytes} bytes, at most {limit_bytes} are read"
+                shown(Passed(name, None, happened="failed", reason=reason))
+                continue
+            if group and (len(group) == GROUP or size_bytes + sum(len(each.content) for each in group) > GROUP_BYTES):
+                await bench.ingest.add_batch(tenant, collection, group, shown)
+                group = []
+            group.append(Source(name, await asyncio.to_thread(path.read_bytes), filename=path.name))
+        if group:
+            await bench.ingest.add_batch(tenant, collection, group, shown)
+    return shown

@@ -1,0 +1,57 @@
+"""Chunks along headings and paragraphs; tables and code stay whole where they fit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from app.services.ingest.document import Block, ParsedDocument
+from app.services.ingest.pieces import LINE, SENTENCE, TARGET_TOKENS, Chunk, count_tokens, place_of, split
+
+WHOLE_TOKENS = 400  # a table or code up to here stays in one piece: half a table answers nothing
+
+
+def by_structure(document: ParsedDocument) -> list[Chunk]:
+    """In order, not overlapping. Headings name chunks and are in none, but in a document of headings alone."""
+    blocks = document.blocks or _everything(document.text)
+    chunks: list[Chunk] = []
+    for _, section in groupby(blocks, key=lambda block: block.heading):
+        for first, last in _packed(document.text, list(section)):
+            text = document.text[first.start : last.end]
+            chunks.append(Chunk(text, first.start, last.end, first.heading, place_of(document.text, first, last)))
+    return chunks
+
+
+def _packed(text: str, section: Sequence[Block]) -> Iterator[tuple[Block, Block]]:
+    """The first and the last part of stretches of up to TARGET_TOKENS."""
+    held: tuple[Block, Block] | None = None
+    tokens = 0
+    for part in (part for block in section for part in _parts(text, block)):
+        size = count_tokens(text[part.start : part.end])
+        if held and tokens + size > TARGET_TOKENS:
+            yield held
+            held, tokens = None, 0
+        held, tokens = (held[0] if held else part, part), tokens + size
+    if held:
+        yield held
+
+
+def _parts(text: str, block: Block) -> Iterator[Block]:
+    """The block, or its lines (tables, code), sentences, and at last runs of words, as far as its size asks for it."""
+    limit = WHOLE_TOKENS if block.whole else TARGET_TOKENS
+    if count_tokens(text[block.start : block.end]) <= limit:
+        yield block
+        return
+    for part in split(text, block, (LINE,) if block.whole else (SENTENCE, LINE)):
+        later = block.columns and part.start > block.start
+        yield replace(part, heading=_joined(block.heading, block.columns)) if later else part
+
+
+def _joined(heading: str, columns: str) -> str:
+    """How the later parts of a long table are headed: without its columns' names their cells say nothing."""
+    return f"{heading} > {columns}" if heading else columns
+
+
+def _everything(text: str) -> Sequence[Block]:
+    inner = text.strip()
+    start = text.find(inner)
+    return [Block(start, start + len(inner))] if inner else []
