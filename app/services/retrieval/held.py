@@ -7,6 +7,10 @@ from typing import Any
 
 from app.services.retrieval.embedder import Vectors
 
+# Keys of a row's metadata that may be its chunk's own. Kept with the chunk even where the document named them, since
+# putting the two together again gives the same.
+PLACES = frozenset({"page", "slide", "sheet", "row", "lastRow"})
+
 
 @dataclass(frozen=True, slots=True)
 class HeldChunk:
@@ -14,6 +18,7 @@ class HeldChunk:
     start: int
     end: int
     heading: str
+    place: Mapping[str, str | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +69,14 @@ def held_documents(rows: Iterable[Mapping[str, Any]]) -> list[HeldDocument]:
         HeldDocument(
             document_id,
             pieces[0]["title"],
-            json.loads(pieces[0]["metadata"]),
+            {key: value for key, value in json.loads(pieces[0]["metadata"]).items() if key not in PLACES},
             pieces[0]["state"],
-            tuple(HeldChunk(piece["text"], piece["start"], piece["end"], piece["heading"]) for piece in pieces),
+            tuple(_chunk(piece) for piece in pieces),
         )
         for document_id, pieces in by_document.items()
     ]
+
+
+def _chunk(row: Mapping[str, Any]) -> HeldChunk:
+    place = {key: value for key, value in json.loads(row["metadata"]).items() if key in PLACES}
+    return HeldChunk(row["text"], row["start"], row["end"], row["heading"], place)

@@ -25,7 +25,10 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[_.:/-]+[A-Za-z0-9]+)+")
 
 
 class Chunk(Protocol):
-    """A piece of a document; `start` and `end` count in its normalised text."""
+    """A piece of a document; `start` and `end` count in its normalised text.
+
+    `place` (page, slide, sheet, rows of the original) joins the document's metadata, which wins where both name one.
+    """
 
     @property
     def text(self) -> str: ...
@@ -35,6 +38,8 @@ class Chunk(Protocol):
     def end(self) -> int: ...
     @property
     def heading(self) -> str: ...
+    @property
+    def place(self) -> Mapping[str, str | int]: ...
 
 
 class Entry(Protocol):
@@ -94,9 +99,8 @@ def schema(embedder_id: str, dimensions: int) -> Any:
 def rows(tenant_id: str, collection: str, entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
     """One dict for each chunk, without its vector. Chunk ids are the same whenever the same text comes again."""
     for entry in entries:
-        metadata = json.dumps(dict(entry.metadata))
-        lines = facet_lines(facets(entry.metadata))
         for ordinal, chunk in enumerate(entry.chunks):
+            metadata = {**chunk.place, **entry.metadata}
             identity = json.dumps([tenant_id, collection, entry.document_id, ordinal, chunk.text])
             yield {
                 "chunk_id": hashlib.sha256(identity.encode()).hexdigest()[:32],
@@ -107,9 +111,9 @@ def rows(tenant_id: str, collection: str, entries: Sequence[Entry]) -> Iterator[
                 "start": chunk.start,
                 "end": chunk.end,
                 "ordinal": ordinal,
-                "metadata": metadata,
+                "metadata": json.dumps(metadata),
                 "state": entry.state,
-                "facets": lines,
+                "facets": facet_lines(facets(metadata)),
                 "words": words("\n".join((entry.title, chunk.heading, chunk.text))),
             }
 

@@ -15,6 +15,7 @@ class Piece:
     text: str
     start: int = 0
     heading: str = ""
+    place: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def end(self) -> int:
