@@ -4,17 +4,23 @@ The tenant comes from the credential. The scope `documents` reads and writes, `c
 to read and nobody's to write.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from app.names import HANDBOOK, SHARED_TENANT, checked_collection
 from app.records import Principal
+from app.services.retrieval.filters import facets
+from app.services.retrieval.look import Found
+from app.services.retrieval.query import Query
 from app.services.store.records import CollectionRecord, DocumentRecord, Page
 from graphs.errors import Forbidden, PilothouseError
 
 if TYPE_CHECKING:
     from app.workbench import Workbench
+
+LOOKED_AT: Final = 200  # the newest documents, whose metadata a filter is offered from
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,23 @@ async def document(bench: "Workbench", who: Principal, collection: str, document
     home = home_of(who, collection)
     record = await bench.store.documents.get(home, collection, document_id)
     return record, await bench.store.documents.text(home, collection, document_id)
+
+
+async def fields(bench: "Workbench", who: Principal, collection: str) -> Mapping[str, tuple[Any, ...]]:
+    """Metadata that a filter can name, by its key, with the values that the newest documents have. Raises Forbidden."""
+    page = await documents(bench, who, collection, "", LOOKED_AT, None)
+    found: dict[str, dict[str, Any]] = {}
+    for record in page.items:
+        for facet in facets(record.metadata):
+            key = facet.partition("=")[0]
+            found.setdefault(key, {})[facet] = record.metadata[key]
+    return {key: tuple(found[key].values()) for key in sorted(found)}
+
+
+async def search(bench: "Workbench", who: Principal, collection: str, query: Query) -> Found:
+    """Raises Forbidden, Missing, Invalid, IndexFailed."""
+    _check_reader(who)
+    return await bench.library.look(home_of(who, collection), checked_collection(collection), query)
 
 
 async def remove(bench: "Workbench", who: Principal, collection: str, document_id: str) -> None:

@@ -8,7 +8,8 @@ from markupsafe import Markup
 from app import knowledge
 from app.console.advice import Advice, advice_on
 from app.console.chat import PRIVATE, Update
-from app.console.knowledge_view import drawn_document, kind
+from app.console.knowledge_search import CONDITIONS, OPERATORS, asked, rows, shown
+from app.console.knowledge_view import drawn_document, drawn_found, kind
 from app.console.panel import EMPTY, panel, said
 from app.console.reader import principal_of
 from app.console.view import draw
@@ -17,9 +18,19 @@ from app.names import HANDBOOK
 from app.records import Principal
 from app.services.store.records import DocumentRecord
 from app.workbench import Workbench
-from graphs.errors import PilothouseError
+from graphs.errors import Missing, PilothouseError
+from graphs.types import Passage
 
 PAGE_SIZE: Final = 25
+VALUES_OFFERED: Final = 200
+FORM: Final = (
+    "query",
+    "mode",
+    "k",
+    "rerank",
+    "diversity",
+    *(f"{part}{number}" for number in range(CONDITIONS) for part in ("field", "operator", "value")),
+)
 VIEWS: Final = [("Documents", "documents"), ("Search", "search")]
 
 
@@ -45,6 +56,7 @@ class KnowledgeTab:
                         VIEWS,
                         value="documents",
                         label="View",
+                        interactive=True,
                         container=False,
                         elem_id="kn-view",
                         elem_classes="segments",
@@ -56,22 +68,30 @@ class KnowledgeTab:
                         container=False,
                         elem_id="kn-filter",
                     )
+                    self.upload = panel(acts=("uploaded",), elem_id="kn-upload")
                 with gr.Column(elem_id="kn-documents", min_width=0):
                     self.table = panel(acts=("read", "ask"), elem_id="kn-table")
                     with gr.Row(elem_id="kn-pager", elem_classes="pager"):
                         self.newer = gr.Button("Newer", size="sm", interactive=False)
                         self.older = gr.Button("Older", size="sm", interactive=False)
+                with gr.Column(elem_id="kn-search", min_width=0):
+                    self.form = panel(acts=("search",), elem_id="kn-ask")
+                    self.found = panel(_nothing_asked(), acts=("passage",), elem_id="kn-found")
             with gr.Column(elem_id="kn-beside", min_width=0):
                 self.document = panel(draw("unread", notice=None), acts=("close", "part"), elem_id="kn-document")
             self.sheet = panel(acts=("remove", "cancel"), elem_id="kn-sheet")
         self.collection = gr.State("")
         self.trail = gr.State(Trail())
+        self.passages = gr.State({})
         self.chosen = [self.collection, self.text]
 
     def listen(self) -> None:
         """Bind the handlers; the page does it once all tabs stand."""
         listing = [self.table, self.newer, self.older, self.trail]
-        self.shelf.choose(self._choose, None, [*self.page, self.document, self.text], **PRIVATE)
+        self.shelf.choose(self._choose, None, [*self.page, self.document, self.text, self.found], **PRIVATE)
+        self.upload.uploaded(self._uploaded, [self.text], self.page, **PRIVATE)
+        self.form.search(self._search, [self.collection], [self.found, self.passages], **PRIVATE)
+        self.found.passage(self._passage, [self.passages], [self.document], **PRIVATE)
         self.text.change(self._first, self.chosen, listing, trigger_mode="always_last", **PRIVATE)
         self.older.click(self._older, [self.trail, *self.chosen], listing, **PRIVATE)
         self.newer.click(self._newer, [self.trail, *self.chosen], listing, **PRIVATE)
@@ -85,7 +105,17 @@ class KnowledgeTab:
     @property
     def page(self) -> list[Any]:
         """What `listed` may update."""
-        return [self.shelf, self.facts, self.table, self.newer, self.older, self.trail, self.collection]
+        return [
+            self.shelf,
+            self.facts,
+            self.table,
+            self.newer,
+            self.older,
+            self.trail,
+            self.collection,
+            self.form,
+            self.upload,
+        ]
 
     async def listed(self, request: gr.Request, collection: str, text: str) -> Update:
         """Everything as it is now; for when the tab comes to the front."""
@@ -94,19 +124,30 @@ class KnowledgeTab:
     async def _drawn(self, who: Principal, collection: str, text: str, notice: Advice | None = None) -> Update:
         try:
             held = await knowledge.collections(self._bench, who)
+            names = [item.name for item in held]
+            name = collection if collection in names else names[0] if names else HANDBOOK
+            form = await self._form(who, name)
         except PilothouseError as error:
             return {
                 self.shelf: EMPTY,
                 self.facts: draw("collection", collection=None, notice=advice_on(error)),
+                self.form: EMPTY,
+                self.upload: EMPTY,
                 **_turned(self, EMPTY, (None,), None),
             }
-        names = [item.name for item in held]
-        name = collection if collection in names else names[0] if names else HANDBOOK
         chosen = next((item for item in held if item.name == name), None)
         return {
             self.shelf: draw("collections", collections=held, current=name, writer=who.may("documents")),
             self.facts: await self._facts(who, chosen, notice),
             self.collection: name,
+            self.form: form,
+            self.upload: draw(
+                "upload",
+                writer=who.may("documents"),
+                collection=name if knowledge.may_write(who, name) else "",
+                names=[item.name for item in held if not item.shared],
+                limit_bytes=self._bench.settings.max_upload_bytes,
+            ),
             **await self._turn_to(who, (None,), name, text),
         }
 
@@ -119,7 +160,15 @@ class KnowledgeTab:
 
     async def _choose(self, event: gr.EventData, request: gr.Request) -> Update:
         update = await self._drawn(principal_of(request), said(event, "collection"), "")
-        return {**update, self.text: "", self.document: draw("unread", notice=None)}
+        return {
+            **update,
+            self.text: "",
+            self.document: draw("unread", notice=None),
+            self.found: _nothing_asked(),
+        }
+
+    async def _uploaded(self, text: str, event: gr.EventData, request: gr.Request) -> Update:
+        return await self._drawn(principal_of(request), said(event, "collection"), text)
 
     # Documents
 
@@ -161,6 +210,45 @@ class KnowledgeTab:
             return draw("unread", notice=advice_on(error))
         return drawn_document(record, text, at=min(int(at), len(text)) if at.isascii() and at.isdigit() else 0)
 
+    # Searching
+
+    async def _form(self, who: Principal, collection: str) -> Markup:
+        fields = await knowledge.fields(self._bench, who, collection)
+        values = dict.fromkeys(shown(value) for held in fields.values() for value in held)
+        return draw(
+            "search_form",
+            collection=collection,
+            fields=list(fields),
+            values=list(values)[:VALUES_OFFERED],
+            operators=OPERATORS,
+            conditions=CONDITIONS,
+        )
+
+    async def _search(self, collection: str, event: gr.EventData, request: gr.Request) -> Update:
+        who, form = principal_of(request), {name: said(event, name) for name in FORM}
+        try:
+            query, mode = asked(form, await knowledge.fields(self._bench, who, collection))
+            found = await knowledge.search(self._bench, who, collection, query)
+        except PilothouseError as error:
+            return {self.found: draw("candidates", found=None, rows=(), mode="", notice=advice_on(error))}
+        listed = rows(found, mode)
+        return {
+            self.found: draw("candidates", found=found, rows=listed, mode=mode, notice=None),
+            self.passages: {row.candidate.passage.chunk_id: row.candidate.passage for row in listed},
+        }
+
+    async def _passage(self, passages: dict[str, Passage], event: gr.EventData, request: gr.Request) -> Markup:
+        try:
+            passage = passages.get(said(event, "chunk"))
+            if passage is None:
+                raise Missing("no such passage in this search")
+            record, text = await knowledge.document(
+                self._bench, principal_of(request), passage.collection, passage.document_id
+            )
+        except PilothouseError as error:
+            return draw("unread", notice=advice_on(error))
+        return drawn_found(record, text, passage)
+
     # Deleting
 
     async def _ask(self, collection: str, event: gr.EventData, request: gr.Request) -> Markup:
@@ -179,6 +267,10 @@ class KnowledgeTab:
             notice = advice_on(error)
         update = await self._drawn(who, collection, text, notice)
         return {**update, self.sheet: EMPTY, self.document: draw("unread", notice=None)}
+
+
+def _nothing_asked() -> Markup:
+    return draw("candidates", found=None, rows=(), mode="", notice=None)
 
 
 def _turned(tab: KnowledgeTab, drawn: Markup, turned: tuple[str | None, ...], after: str | None) -> Update:

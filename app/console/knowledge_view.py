@@ -5,9 +5,11 @@ from typing import Final
 
 from markupsafe import Markup
 
-from app.console.passage import AROUND_CHARS, excerpt
+from app.console.passage import AROUND_CHARS, excerpt, quoted
 from app.console.view import draw
+from app.records import CardCitation
 from app.services.store.records import DocumentRecord
+from graphs.types import Passage
 
 _KINDS: Final[Mapping[str, str]] = {
     "application/pdf": "PDF",
@@ -43,3 +45,21 @@ def drawn_document(
         later=len(text) - shown.hidden_after + AROUND_CHARS if shown.hidden_after else None,
         lost=lost,
     )
+
+
+def drawn_found(record: DocumentRecord, text: str, passage: Passage) -> Markup:
+    """A passage that a search found, marked in its document as it is now."""
+    cited = CardCitation(
+        number=0,
+        chunk_id=passage.chunk_id,
+        document_id=passage.document_id,
+        title=passage.title,
+        heading=passage.heading,
+        quote=passage.text,
+        start=passage.start,
+        end=passage.end,
+        score=passage.score,
+        collection=passage.collection,
+    )
+    place = quoted(cited, text)
+    return drawn_document(record, text, place=place, lost="" if place else passage.text)

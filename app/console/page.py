@@ -81,6 +81,6 @@ def dress() -> dict[str, Any]:
 def head() -> str:
     """What the page needs before Gradio has loaded: its icon, its colours and our script."""
     icon = quote((ASSETS / "icon.svg").read_text("utf-8"))
-    script = (ASSETS / "console.js").read_text("utf-8")
+    script = "".join((ASSETS / name).read_text("utf-8") for name in ("console.js", "knowledge.js"))
     first = f"{variables()}body,gradio-app{{background:var(--ph-bg)!important}}"
     return f'<link rel="icon" href="data:image/svg+xml,{icon}"><style>{first}</style><script>{script}</script>'

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, sync_playwright
 
 from app.services.retrieval.embedder import MiniLmEmbedder
 from tests.console.served import Served, served
@@ -46,12 +46,25 @@ def sign_in(browser: Browser, server: Served) -> Iterator[SignIn]:
     complaints: list[str] = []
     opened = []
 
-    def enter(who: str = "ann", *, path: str = "/console/", size: ViewportSize = DESKTOP, dark: bool = False) -> Page:
+    def enter(
+        who: str = "ann",
+        *,
+        path: str = "/console/",
+        size: ViewportSize = DESKTOP,
+        dark: bool = False,
+        refusals: bool = False,
+    ) -> Page:
+        """With `refusals`, answers of 400 and more, which a browser complains of by itself, are no failure."""
+
+        def complained(message: ConsoleMessage) -> None:
+            if message.type == "error" and not (refusals and message.text.startswith("Failed to load resource")):
+                complaints.append(message.text)
+
         context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light")
         opened.append(context)
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("console", complained)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
         page.on("request", lambda request: complaints.extend(_outside(request.url, server.url)))

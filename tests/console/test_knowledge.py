@@ -1,16 +1,19 @@
-"""The pure parts of the Knowledge tab: who may do what, sizes, and a document cut into parts."""
+"""The pure parts of the Knowledge tab: who may do what, sizes, a document cut into parts, and a search's form."""
 
 from datetime import UTC, datetime
 
 import pytest
 
 from app.console.figures import size
+from app.console.knowledge_search import asked, typed
 from app.console.knowledge_view import drawn_document, kind
 from app.console.passage import AROUND_CHARS, excerpt
 from app.knowledge import home_of, may_write
 from app.names import HANDBOOK, SHARED_TENANT
 from app.records import Principal
+from app.services.retrieval.filters import parse_filter
 from app.services.store.records import DocumentRecord
+from graphs.errors import Invalid
 
 NOW = datetime(2026, 3, 3, 12, tzinfo=UTC)
 WRITER = Principal("acme", "dora", frozenset({"documents"}), "k1")
@@ -66,3 +69,60 @@ def test_an_attack_in_a_document_stays_text() -> None:
 def test_the_marked_characters_are_those_between_the_offsets() -> None:
     drawn = drawn_document(record(), "one two three", place=(4, 7))
     assert "<mark>two</mark>" in drawn
+
+
+FORM = {"query": "wind", "mode": "hybrid", "k": "6", "rerank": "none", "diversity": "0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "meant"),
+    [
+        ("2022", (2020, 2021), 2022),
+        ("2022", ("2020",), "2022"),
+        ("1.5", (1,), 1.5),
+        ("true", (True, False), True),
+        ("true", ("true",), "true"),
+        ("null", (None,), None),
+        ("many", (1, 2), "many"),
+        ("2022", (), "2022"),
+    ],
+)
+def test_a_value_of_the_filter_has_the_type_that_the_documents_have(
+    text: str, values: tuple[object, ...], meant: object
+) -> None:
+    found = typed(text, values)
+    assert (found, type(found)) == (meant, type(meant))
+
+
+def test_the_form_becomes_a_typed_tree_and_never_a_string() -> None:
+    form = FORM | {
+        "field0": "year",
+        "operator0": "gte",
+        "value0": "2021",
+        "field1": "ship",
+        "operator1": "exists",
+        "value1": "ignored",
+        "operator2": "eq",
+        "value2": "a condition without a field",
+    }
+    query, mode = asked(form, {"year": (2020,), "ship": ("Aurora",)})
+    assert mode == "hybrid"
+    assert query.only == parse_filter({"and": [{"year": {"gte": 2021}}, {"ship": {"exists": True}}]})
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"k": "1e9"},
+        {"k": "nan"},
+        {"k": "inf"},
+        {"k": "six"},
+        {"diversity": "2"},
+        {"query": " "},
+        {"field0": "a b", "operator0": "eq"},
+        {"field0": "year", "operator0": "DROP"},
+    ],
+)
+def test_what_no_form_of_ours_sends_is_refused(forged: dict[str, str]) -> None:
+    with pytest.raises(Invalid):
+        asked(FORM | forged, {})

@@ -1,4 +1,4 @@
-"""The Knowledge tab in a real browser: collections and documents, read and deleted, and what others may not do."""
+"""The Knowledge tab in a real browser: collections and documents, read, searched, uploaded and deleted, and by whom."""
 
 import re
 from pathlib import Path
@@ -149,9 +149,95 @@ def test_attacks_in_ids_titles_and_texts_are_shown_as_text(sign_in: SignIn) -> N
     assert page.evaluate("window.stolen") is None
 
 
+def searching(page: Page, query: str) -> None:
+    page.locator("#kn-view label", has_text="Search").click()
+    page.get_by_label("Query").fill(query)
+    page.keyboard.press("Enter")
+    expect(page.locator(".candidates")).to_be_visible()
+
+
+def test_a_search_shows_every_candidate_with_the_scores_of_both_legs_and_why_it_is_not_shown(sign_in: SignIn) -> None:
+    page = knowledge(sign_in("rob"))
+    choose(page, "logs")
+    searching(page, "Which course did the helmsman keep?")
+    expect(page.locator(".candidates .name").first).to_have_text("Log of day 7")
+    expect(page.locator(".candidates tr.shown")).to_have_count(6)
+    expect(page.locator(".candidates tbody tr")).to_have_count(30)
+    first, last = page.locator(".candidates tbody tr").first, page.locator(".candidates tbody tr").last
+    expect(first.locator("td.number")).to_have_text(
+        [re.compile(r"^0\.\d{3}#1$"), re.compile(r"#1$"), re.compile(r"#1$")]
+    )
+    expect(last.locator(".why")).to_contain_text("the last of 6 shown has")
+    expect(page.locator(".told")).to_contain_text(re.compile(r"logs@[\d.]+.*embed .* ms.*legs .* ms"))
+    page.get_by_label("Mode").last.select_option("words")
+    page.get_by_label("Query").press("Enter")
+    expect(page.locator(".candidates .name").first).to_have_text("Log of day 7")
+    expect(page.locator(".candidates .why")).to_have_count(0)
+
+
+def test_a_candidate_opens_its_passage_in_its_document(sign_in: SignIn) -> None:
+    page = knowledge(sign_in("rob"))
+    choose(page, "handbook")
+    searching(page, "Which states can an approval have?")
+    text = page.locator(".candidates .text").nth(1).inner_text()
+    page.locator(".candidates .name").nth(1).click()
+    expect(page.locator("#kn-document mark").first).to_be_in_viewport()
+    marked = "".join(page.locator("#kn-document mark").all_inner_texts())
+    assert "".join(marked.split())[:20] in "".join(text.split())
+
+
+def test_a_filter_is_chosen_from_what_the_documents_say_of_themselves(sign_in: SignIn) -> None:
+    page = knowledge(sign_in("rob"))
+    choose(page, "logs")
+    page.locator("#kn-view label", has_text="Search").click()
+    page.locator(".filter summary").click()
+    page.get_by_label("Field 1").select_option("day")
+    page.get_by_label("Comparison 1").select_option("gte")
+    page.get_by_label("Value 1").fill("27")
+    searching(page, "wind")
+    expect(page.locator(".candidates tbody tr")).to_have_count(3)
+    page.get_by_label("Value 1").fill("99")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.locator("#kn-found .hint")).to_contain_text("Nothing passes the filter")
+
+
+def test_files_are_uploaded_one_by_one_and_each_says_what_became_of_it(
+    sign_in: SignIn, server: Served, tmp_path: Path
+) -> None:
+    for name, content in {"tide.md": b"# Tide\n\nHigh water.", "rope.txt": b"A rope.", "empty.txt": b""}.items():
+        (tmp_path / name).write_bytes(content)
+    files = [tmp_path / name for name in ("tide.md", "empty.txt", "rope.txt")]
+    page = knowledge(sign_in("dora", refusals=True))
+    choose(page, "logs")
+    page.get_by_role("button", name="Upload…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Collection").fill("pier")
+    dialog.get_by_label("Files").set_input_files(files)
+    expect(dialog.locator("li .pill")).to_have_text(["added", "failed", "added"])
+    expect(dialog.locator("li .reason").nth(1)).to_contain_text("empty")
+    expect(dialog.get_by_role("status")).to_have_text("2 added, 1 failed")
+    (tmp_path / "rope.txt").write_bytes(b"Another rope.")
+    dialog.get_by_label("Files").set_input_files([files[0], files[2]])
+    expect(dialog.locator("li .pill")).to_have_text(["unchanged", "replaced"])
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("button", name="Upload…")).to_be_focused()
+    expect(page.locator("#kn-facts h1")).to_have_text("pier")
+    expect(page.locator("#kn-table tbody tr")).to_have_count(2)
+    with server.client("dora") as dora:
+        for document_id in ("tide.md", "rope.txt"):
+            assert dora.delete(f"/api/ai/documents/{document_id}?collection=pier").status_code == 204
+
+
+def test_who_may_only_read_is_offered_no_upload(sign_in: SignIn) -> None:
+    page = knowledge(sign_in("rob"))
+    expect(page.get_by_role("button", name="Upload…")).to_have_count(0)
+
+
 def test_nothing_of_the_knowledge_tab_is_cut_off_in_either_mode_and_any_size(sign_in: SignIn, pictures: Path) -> None:
     page = knowledge(sign_in("dora"))
     choose(page, "logs")
+    searching(page, "wind")
     for width, height in ((1440, 900), (1024, 768), (390, 844)):
         page.set_viewport_size(ViewportSize(width=width, height=height))
         for mode in ("light", "dark"):
@@ -159,5 +245,5 @@ def test_nothing_of_the_knowledge_tab_is_cut_off_in_either_mode_and_any_size(sig
             page.locator("#theme").click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.documentElement.scrollHeight") <= height
-        for box in ("#kn-main", "#kn-table", "#kn-shelf"):
+        for box in ("#kn-main", "#kn-ask", "#kn-shelf"):
             assert page.locator(box).evaluate("box => box.scrollWidth <= box.clientWidth"), box
