@@ -17,7 +17,6 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from app.commands.collections import collections
@@ -44,7 +43,6 @@ app.add_typer(usage, name="usage")
 
 out, err = Console(), Console(stderr=True)
 T = TypeVar("T")
-INGESTED = frozenset({".md", ".markdown", ".txt", ".html", ".htm", ".pdf"})
 OPERATOR = Principal("default", "operator", frozenset({"owner"}), "cli")
 
 
@@ -177,42 +175,24 @@ def ingest(
     collection: Annotated[str, typer.Option(help="Collection to put them into; made if it is new.")],
     tenant: Annotated[str, typer.Option(help="Tenant that owns them.")] = "default",
 ) -> None:
-    """Ingest Markdown, text, HTML and PDF files; one that fails says why and does not stop the others."""
-    found = [(root, path) for root in paths for path in ([root] if root.is_file() else sorted(root.rglob("*")))]
-    files = [(root, path) for root, path in found if path.is_file() and path.suffix.lower() in INGESTED]
+    """Ingest PDF, Office, CSV, HTML, Markdown, text, mail and JSON; a file that fails says why and stops no other."""
+    from app.commands.ingest import Shown, found_files, ingest_files  # the readers, which --help does not wait for
+
+    files = found_files(paths)
     if not files:
-        err.print(f"No file of {', '.join(sorted(INGESTED))} there.")
+        err.print("There is no file of a type that is read.")
         raise typer.Exit(1)
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
 
-    async def work() -> list[tuple[Path, str]]:
-        failed = []
+    async def work() -> Shown:
         async with opened() as bench:
-            with Progress(*columns, console=err) as progress:
-                task = progress.add_task("Ingesting", total=len(files))
-                for root, path in files:
-                    name = path.name if root.is_file() else path.relative_to(root).as_posix()
-                    progress.update(task, description=name[-40:])
-                    try:
-                        await bench.ingest.add(
-                            tenant, collection, name, await asyncio.to_thread(path.read_bytes), filename=path.name
-                        )
-                    except PilothouseError as error:
-                        failed.append((path, error.message))
-                    progress.advance(task)
-        return failed
+            return await ingest_files(bench, tenant, collection, files, err)
 
-    failed = run(work())
-    for path, reason in failed:
-        err.print(f"[red]{path}[/]: {reason}")
-    out.print(f"{len(files) - len(failed)} of {len(files)} documents are in {collection}.")
-    if failed:
+    shown = run(work())
+    out.print(shown.table())
+    for name, reason in shown.failed.items():
+        err.print(f"[red]{escape(name)}[/]: {escape(reason)}")
+    out.print(f"{len(files) - len(shown.failed)} of {len(files)} documents are in {collection}.")
+    if shown.failed:
         raise typer.Exit(1)
 
 

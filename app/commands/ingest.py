@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from errno import EFBIG
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,8 @@ class Shown:
         self._chunks = 0
 
     def __call__(self, passed: Passed) -> None:
-        name = escape(passed.document_id[-40:])
+        whole = passed.document_id.encode(errors="replace").decode()  # a file's name need not be text
+        name = escape(whole[-40:])
         if passed.happened is None:
             self._took_s[str(passed.stage)] = self._took_s.get(str(passed.stage), 0.0) + passed.took_s
             self._bar.update(self._task, description=f"{name} [dim]{passed.stage}[/]")
@@ -41,7 +43,7 @@ class Shown:
         self._happened[passed.happened] += 1
         self._chunks += passed.chunks
         if passed.happened == "failed":
-            self.failed[passed.document_id] = passed.reason
+            self.failed[whole] = passed.reason
         self._bar.update(self._task, advance=1, description=f"{name} [dim]{passed.happened}[/]")
 
     def table(self) -> Table:
@@ -80,15 +82,24 @@ async def ingest_files(
         limit_bytes = bench.settings.max_upload_bytes
         group: list[Source] = []
         for name, path in files.items():
-            size_bytes = path.stat().st_size
-            if size_bytes > limit_bytes:
-                reason = f"the file has {size_bytes} bytes, at most {limit_bytes} are read"
-                shown(Passed(name, None, happened="failed", reason=reason))
+            try:
+                content = await asyncio.to_thread(_content, path, limit_bytes)
+            except OSError as error:
+                shown(Passed(name, None, happened="failed", reason=error.strerror or str(error)))
                 continue
-            if group and (len(group) == GROUP or size_bytes + sum(len(each.content) for each in group) > GROUP_BYTES):
+            if group and (len(group) == GROUP or len(content) + sum(len(each.content) for each in group) > GROUP_BYTES):
                 await bench.ingest.add_batch(tenant, collection, group, shown)
                 group = []
-            group.append(Source(name, await asyncio.to_thread(path.read_bytes), filename=path.name))
+            group.append(Source(name, content, filename=path.name))
         if group:
             await bench.ingest.add_batch(tenant, collection, group, shown)
     return shown
+
+
+def _content(path: Path, limit_bytes: int) -> bytes:
+    """Raises OSError, for a file that is too large too."""
+    with path.open("rb") as file:
+        content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise OSError(EFBIG, f"the file has more than {limit_bytes} bytes")
+    return content
