@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from app.services.jobs.desk import JobDesk
 from app.services.jobs.ports import JobItem, JobRequest, JobState
 from app.services.store.store import Store
@@ -44,6 +46,7 @@ async def until(desk: JobDesk, job_id: str, holds: Callable[[JobState], bool]) -
     return state
 
 
+@pytest.mark.timeout(300)  # five processes are started, one after the other
 async def test_k03_a_job_whose_worker_is_killed_at_every_moment_is_finished_once(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'pilothouse.db'}"
     async with asking(url) as desk:

@@ -44,8 +44,9 @@ class JobDesk:
             raise Forbidden(f"a job of the kind {kind.name} needs the scope {kind.scope}")
         row = job_row(request, new_id(), to_us(self._database.clock()))
         async with self._database.write() as connection:
-            written = await connection.execute(self._database.insert(jobs).values(row).on_conflict_do_nothing())
-            if written.rowcount:
+            # Not by rowcount: psycopg gives none for an INSERT that may do nothing.
+            fresh = self._database.insert(jobs).values(row).on_conflict_do_nothing().returning(jobs.c.job_id)
+            if (await connection.execute(fresh)).first() is not None:
                 for some in _in_parts(item_rows(request, row["job_id"])):
                     await connection.execute(insert(job_items), some)
                 mine: ColumnElement[bool] = jobs.c.job_id == row["job_id"]

@@ -37,12 +37,14 @@ class Executors:
     ) -> None:
         self.executor_id = executor_id
         self._database, self._dead_after_s, self._monotonic = database, dead_after_s, monotonic
+        self._beats = 0
         self._seen: dict[str, tuple[int, float]] = {}
 
     async def beat(self) -> None:
         """Say that this one is alive; one that was buried meanwhile is there again."""
-        mine = {"executor_id": self.executor_id, "beat": 0}
-        once_more = {"beat": job_executors.c.beat + 1}
+        self._beats += 1  # counted here: nobody is to meet a beat again that it has seen before a burial
+        mine = {"executor_id": self.executor_id, "beat": self._beats}
+        once_more = {"beat": self._beats}
         async with self._database.write() as connection:
             await connection.execute(
                 self._database.insert(job_executors)
