@@ -122,13 +122,14 @@ async def _kept(
     """The models' items; what they amount to is kept before the last one leaves."""
     heard = Heard(call)
     recording = _Recording()
-    async with aclosing(gateway.recovery.stream(heard.call)) as items:
-        async for item in items:
-            if isinstance(item, WireEvent):
-                recording.hear(item)
-            elif (answer := recording.answer(item, heard, cache.now())) is not None:
-                await cache.keep(named, call.plan, answer)
-            yield item
+    with cache.leading(named):
+        async with aclosing(gateway.recovery.stream(heard.call)) as items:
+            async for item in items:
+                if isinstance(item, WireEvent):
+                    recording.hear(item)
+                elif (answer := recording.answer(item, heard, cache.now())) is not None:
+                    await cache.keep(named, call.plan, answer)
+                yield item
 
 
 @dataclass(slots=True)

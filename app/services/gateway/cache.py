@@ -3,11 +3,15 @@
 Each route has its own switches; a route that names no cache is never looked up. A hit asks no model: it costs nothing,
 and the ledger has a row of its own for it (outcome `cached`, no tokens, no money), so that its sums still are what the
 providers bill. The answer's own usage is told as it was when the model gave it.
+
+Of identical calls at one time the first asks the models and the others of its process wait for what it keeps; another
+process asks for itself. Whose wait is over, or whose leader kept nothing, asks for itself too.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -67,6 +71,7 @@ class Cache:
         self._aged, self.now = aged, now
         self._observers: list[Callable[[str, str], None]] = []
         self._keeping: set[asyncio.Task[None]] = set()
+        self._led: dict[str, asyncio.Future[Answer | None]] = {}
 
     def observe(self, observer: Callable[[str, str], None]) -> None:
         """Have `observer` told of every look: the route, and "exact", "semantic" or "miss"."""
@@ -80,14 +85,36 @@ class Cache:
         return asked(payer.tenant_id, f"{plan.route} {self._routes[plan.route]}", call, question)
 
     async def look(self, asked: Asked, plan: Plan, *, any_age: bool = False) -> Hit | None:
-        """An answer by a model that may still serve the call, fresh enough for the route unless `any_age`."""
+        """An answer by a model that may still serve the call, fresh enough for the route unless `any_age`.
+
+        Without one, that of an identical call which is being answered, waited for as long as a first token may take.
+        """
+        led = self._led.get(asked.key)  # it may have ended, and been kept, before a slow store has looked in vain
         hit = await self._exact_hit(asked, plan, any_age) or await self._semantic_hit(asked, plan, any_age)
+        if hit is None and not any_age and (led := led or self._led.get(asked.key)) is not None:
+            hit = await self._led_hit(led, plan)
         for observer in self._observers:
             observer(plan.route, hit.kind if hit is not None else "miss")
         return hit
 
+    @contextmanager
+    def leading(self, asked: Asked) -> Iterator[None]:
+        """Have identical calls wait for this one, which is entered without a pause after it has looked in vain."""
+        if asked.key in self._led:
+            yield  # it does not want to wait, or has waited long enough
+            return
+        led = self._led[asked.key] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._led[asked.key]
+            if not led.done():
+                led.set_result(None)
+
     async def keep(self, asked: Asked, plan: Plan, answer: Answer) -> None:
         """Keep a whole answer: exact ones at once, others behind the caller's back."""
+        if (led := self._led.get(asked.key)) is not None and not led.done():
+            led.set_result(answer)
         config = plan.cache
         if config.exact_ttl_s is not None:
             await self._exact.put(asked, answer, self._keep_s(config.exact_ttl_s))
@@ -121,6 +148,11 @@ class Cache:
         if answer is None or ttl_s is None:
             return None
         return self._hit(answer, "exact", plan, None if any_age else ttl_s)
+
+    async def _led_hit(self, led: "asyncio.Future[Answer | None]", plan: Plan) -> Hit | None:
+        await asyncio.wait((led,), timeout=plan.config.first_token_timeout_s or plan.config.timeout_s)
+        answer = led.result() if led.done() else None
+        return None if answer is None else self._hit(answer, "exact", plan, None)
 
     async def _semantic_hit(self, asked: Asked, plan: Plan, any_age: bool) -> Hit | None:
         ttl_s = plan.cache.semantic_ttl_s

@@ -3,7 +3,7 @@
 import time
 import unicodedata
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import fields, replace
 from typing import Any, Final
 
@@ -32,14 +32,16 @@ async def through(
         return
     heard = Heard(call)
     whole = True
-    async with aclosing(recovery.stream(heard.call)) as items:
-        async for item in items:
-            whole = whole and not isinstance(item, Continuation)
-            if isinstance(item, Completion) and whole and asked is not None:
-                answer = _kept(item, heard.target, cache.now())
-                if answer is not None:
-                    await cache.keep(asked, call.plan, answer)
-            yield item
+    leading = nullcontext() if asked is None else cache.leading(asked)
+    with leading:
+        async with aclosing(recovery.stream(heard.call)) as items:
+            async for item in items:
+                whole = whole and not isinstance(item, Continuation)
+                if isinstance(item, Completion) and whole and asked is not None:
+                    answer = _kept(item, heard.target, cache.now())
+                    if answer is not None:
+                        await cache.keep(asked, call.plan, answer)
+                yield item
 
 
 async def recalled(cache: Cache, recovery: Recovery, call: Call[Item], request: ModelRequest) -> Completion | None:

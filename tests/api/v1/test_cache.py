@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
@@ -88,6 +89,20 @@ def test_a_repeat_gets_the_answer_again_and_a_client_can_tell(http: httpx.Client
         del answer["created"]
     assert one == two
     assert two["usage"] == USAGE
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_twenty_identical_calls_at_once_ask_the_model_once(
+    door: Served, http: httpx.Client, lab: Upstream, stream: bool
+) -> None:
+    before = len(rows(door))
+    with ThreadPoolExecutor(20) as callers:
+        answers = list(callers.map(lambda _: ask(http, stream=stream), range(20)))
+    assert len(lab.requests) == 1
+    assert [text_of(answer) for answer in answers] == ["Hello there"] * 20
+    told = [answer.headers["x-pilothouse-cache"] for answer in answers]
+    assert (told.count("miss"), told.count("exact")) == (1, 19)
+    assert sorted(row[0] for row in rows(door)[before:]) == ["cached"] * 19 + ["ok"]
 
 
 def test_a_hit_is_free_and_the_ledger_says_so(door: Served, http: httpx.Client) -> None:

@@ -95,6 +95,7 @@ class Bench:
         digest: str = "one",
         clock: Clock | None = None,
         aged: bool = False,
+        first_token_timeout_s: float | None = None,
     ) -> None:
         self.clock, self.books = clock or Clock(), Books()
         self.provider = ScriptedProvider(script, replace(SCRIPTED, name="big"))
@@ -105,7 +106,9 @@ class Bench:
         }
         config = config or CacheConfig(exact_ttl_s=60)
         routes = {
-            "chat": RouteConfig(candidates=("big",), retries=0, cache=config),
+            "chat": RouteConfig(
+                candidates=("big",), retries=0, cache=config, first_token_timeout_s=first_token_timeout_s
+            ),
             "either": RouteConfig(candidates=("big", "small"), retries=0, cache=config),
             "plain": RouteConfig(candidates=("big",), retries=0),
         }
