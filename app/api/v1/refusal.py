@@ -1,6 +1,10 @@
 """How `/v1` says no: the status, the headers and the body of a failure, in OpenAI's wire or in Anthropic's.
 
 Clients of both retry by themselves; the gateway has retried already, so they are told when that is pointless.
+
+What is no request of the wire, or asks for what is not served, is 400. A field whose value we do not take is 422, where
+the vendors say 400: who asks for a billion choices, or `best_of`, made no mistake in form. Either way the type is
+`invalid_request_error` and `param` names the field; what a vendor refuses itself stays 400.
 """
 
 from collections.abc import Mapping

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from app.api.body import MAX_DEPTH
@@ -215,6 +216,24 @@ def test_r08_what_would_multiply_the_cost_is_refused_by_policy(
     answer = http.post("/v1/chat/completions", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, field)
     assert lab.requests == []
+
+
+@pytest.mark.parametrize(
+    ("given", "raised", "field"),
+    [
+        ({"n": 10**9}, openai.UnprocessableEntityError, "n"),
+        ({"messages": []}, openai.UnprocessableEntityError, "messages"),
+        ({"messages": [{"role": "user", "content": "status 400"}]}, openai.BadRequestError, None),
+    ],
+    ids=["refused by policy", "a value that is none", "refused by the vendor"],
+)
+def test_r08_openais_client_tells_our_refusal_from_a_vendors(
+    client: openai.OpenAI, given: dict[str, Any], raised: type[openai.APIStatusError], field: str | None
+) -> None:
+    asked: dict[str, Any] = {"model": "default", "messages": [{"role": "user", "content": "say Hello"}]} | given
+    with pytest.raises(raised) as told:
+        client.chat.completions.create(**asked)
+    assert (told.value.type, told.value.param) == ("invalid_request_error", field)
 
 
 def test_v11_a_megabyte_of_one_character_is_counted_in_no_time(http: httpx.Client) -> None:
