@@ -28,6 +28,7 @@ ROUND_S: Final = 60.0
 READERS_KEPT: Final = timedelta(minutes=2)
 MAX_VERSIONS: Final = 200
 REST: Final = 20.0  # times as long as a purge or a round took: neither has more than 5% of the time
+LIGHT_BYTES: Final = 64 << 20  # all files of a collection together may weigh this whatever the ratio
 MAX_FILES_RATIO: Final = 10.0  # bytes of all files to those of the newest version
 
 
@@ -120,7 +121,7 @@ class Maintenance:
         if self._folder is not None:
             newest = max(int((await guarded(table.stats()))["total_bytes"]), 1)
             held = await asyncio.to_thread(_bytes, self._folder / f"{place.table(build)}.lance")
-            if held > newest * MAX_FILES_RATIO:
+            if held > max(newest * MAX_FILES_RATIO, LIGHT_BYTES):
                 log.warning("old versions weigh too much", extra={"collection": str(place), "bytes": held})
                 kept = READERS_KEPT
         return max(kept, READERS_KEPT)

@@ -85,6 +85,7 @@ async def test_d12_old_versions_that_weigh_too_much_go_early(
     library: Library, embedder: MiniLmEmbedder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_FILES_RATIO", 1.5)
+    monkeypatch.setattr(module, "LIGHT_BYTES", 0)
     monkeypatch.setattr(module, "READERS_KEPT", timedelta(milliseconds=1))
     pieces = [f"key {number}" for number in range(40)]
     for turn in range(4):
