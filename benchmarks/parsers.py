@@ -5,8 +5,7 @@
 Every reading is a process of its own under the limits of the product's parsers; time and memory are that process's,
 less what starting Python costs. `found` is the share of the reference's words that appear in order (a longest common
 subsequence), `true` the share of the text's words that do. A library that is not installed is left out and named:
-the losers are not among the project's packages (pypdfium2 pdfminer.six python-docx mammoth docx2python python-pptx
-markitdown openpyxl python-calamine).
+the losers are not among the project's packages (pdfminer.six mammoth docx2python markitdown openpyxl).
 """
 
 import argparse
