@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from app.services.retrieval.fuse import DENSE_WEIGHT, fuse
+from app.services.retrieval.fuse import fuse
 from app.services.retrieval.legs import Legs
 
 Ranking = Sequence[tuple[str, float]]
@@ -54,4 +54,3 @@ FUSIONS: dict[str, Way] = {
     **{f"standard {w}": lambda legs, w=w: standard(legs, w) for w in (0.4, 0.5, 0.6, 0.7)},
     **{f"fuse {w}": lambda legs, w=w: fuse(legs.cosines, legs.bm25, dense_weight=w) for w in (0.4, 0.5, 0.6, 0.7, 0.8)},
 }
-DEFAULT = f"fuse {DENSE_WEIGHT}"

@@ -9,7 +9,8 @@ from operator import or_
 from typing import Any
 
 from app.services.retrieval.commit import guarded
-from app.services.retrieval.embedder import Embedder
+from app.services.retrieval.embedder import Embedder, ScriptBound
+from app.services.retrieval.fuse import DENSE_WEIGHT, UNREAD_DENSE_WEIGHT
 from app.services.retrieval.legs import Legs, search_legs
 from app.services.retrieval.query import Query, Rerank
 from app.services.retrieval.rank import Ranked, rank
@@ -68,7 +69,9 @@ async def look(
 
     legs, snapshot = await read(legs_of)
     moments.append(time.perf_counter())
-    ranked = await rank(legs, query, rerankers.get(query.rerank))
+    unread = isinstance(embedder, ScriptBound) and not embedder.reads(query.text)
+    weight = UNREAD_DENSE_WEIGHT if unread else DENSE_WEIGHT
+    ranked = await rank(legs, query, rerankers.get(query.rerank), dense_weight=weight)
     moments.append(time.perf_counter())
     best = [passage(legs.row(chunk_id), score, collection) for chunk_id, score in ranked.order[: query.limit]]
     if query.neighbours:

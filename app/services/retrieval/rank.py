@@ -23,8 +23,8 @@ class Ranked:
     reranked: Mapping[str, float] = field(default_factory=dict)
 
 
-async def rank(legs: Legs, query: Query, reranker: Reranker | None) -> Ranked:
-    fused = fuse(legs.cosines, legs.bm25)
+async def rank(legs: Legs, query: Query, reranker: Reranker | None, *, dense_weight: float) -> Ranked:
+    fused = fuse(legs.cosines, legs.bm25, dense_weight=dense_weight)
     order, reranked = fused, dict[str, float]()
     if reranker is not None and fused:
         best = [chunk_id for chunk_id, _ in fused[:RERANKED]]

@@ -24,3 +24,18 @@ def test_long_texts_are_cut_at_the_models_length(embedder: MiniLmEmbedder) -> No
 async def test_scripts_get_the_same_vectors_without_a_loop(embedder: MiniLmEmbedder) -> None:
     texts = ["one", "two words", "three words here"]
     assert (embedder.embed_now(texts) == await embedder.embed(texts)).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("where does the pilot board", True),
+        ("où est la clé", True),
+        ("429", True),
+        ("引水员在哪里登船", False),
+        ("где лоцман", False),
+        ("NFL 的哪支球队", False),
+    ],
+)
+def test_it_says_which_scripts_it_reads(embedder: MiniLmEmbedder, text: str, read: bool) -> None:
+    assert embedder.reads(text) is read

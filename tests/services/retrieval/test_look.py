@@ -9,6 +9,7 @@ import pytest_asyncio
 from app.services.retrieval.diversify import diversify
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.explain import explain
+from app.services.retrieval.fuse import DENSE_WEIGHT, UNREAD_DENSE_WEIGHT, fuse
 from app.services.retrieval.library import Library
 from app.services.retrieval.look import Found
 from app.services.retrieval.query import Query
@@ -114,3 +115,10 @@ async def test_a_reranker_that_the_embedder_cannot_give_is_refused(library: Libr
     with pytest.raises(Invalid) as caught:
         await plain.look("acme", "notes", Query.checked("key", rerank="maxsim"))
     assert caught.value.field == "rerank"
+
+
+async def test_words_weigh_more_for_a_question_in_a_script_that_the_embedder_cannot_read(library: Library) -> None:
+    read = await looked(library, "where does the pilot board")
+    unread = await looked(library, "лоцман где pilot")
+    for found, weight in ((read, DENSE_WEIGHT), (unread, UNREAD_DENSE_WEIGHT)):
+        assert found.ranked.fused == fuse(found.legs.cosines, found.legs.bm25, dense_weight=weight)
