@@ -14,6 +14,7 @@ HEAVY = (
     "onnxruntime",
     "numpy",
     "polars",
+    "dbos",
 )
 
 
