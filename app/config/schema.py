@@ -6,6 +6,7 @@ Money is written in US dollars and tokens a month or minute, as people think of 
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, StringConstraints, model_validator
 
@@ -51,8 +52,10 @@ class ProviderConfig(_Part):
         for field in needs:
             if getattr(self, field) is None:
                 raise ValueError(f"a provider of kind {self.kind} needs {field}")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError("base_url must begin with http:// or https://")
+        if self.base_url is not None:
+            place = urlsplit(self.base_url)  # half an address, or a port that is no number, is a ValueError too
+            if place.scheme not in {"http", "https"} or not place.hostname or place.port == 0:
+                raise ValueError("base_url must be http:// or https:// and name a host")
         return self
 
 
