@@ -1,6 +1,6 @@
 """The Knowledge tab: collections, their documents, one of them opened, and a search with every score."""
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import gradio as gr
 from markupsafe import Markup
@@ -9,9 +9,10 @@ from app import knowledge
 from app.console.advice import Advice, advice_on
 from app.console.chat import PRIVATE, Update
 from app.console.knowledge_search import CONDITIONS, OPERATORS, asked, rows, shown
-from app.console.knowledge_view import drawn_document, drawn_found, kind
+from app.console.knowledge_view import begin, drawn_document, drawn_found, kind
 from app.console.panel import EMPTY, panel, said
 from app.console.reader import principal_of
+from app.console.runs import Trail
 from app.console.view import draw
 from app.knowledge import Collection
 from app.names import HANDBOOK
@@ -32,13 +33,6 @@ FORM: Final = (
     *(f"{part}{number}" for number in range(CONDITIONS) for part in ("field", "operator", "value")),
 )
 VIEWS: Final = [("Documents", "documents"), ("Search", "search")]
-
-
-class Trail(NamedTuple):
-    """Where in the list a browser is: the cursors of the pages it has turned to, and that of the next one."""
-
-    turned: tuple[str | None, ...] = (None,)
-    next: str | None = None
 
 
 class KnowledgeTab:
@@ -201,14 +195,13 @@ class KnowledgeTab:
         return _turned(self, drawn, turned, after)
 
     async def _read(self, collection: str, event: gr.EventData, request: gr.Request) -> Markup:
-        at = said(event, "at")
         try:
             record, text = await knowledge.document(
                 self._bench, principal_of(request), collection, said(event, "document")
             )
         except PilothouseError as error:
             return draw("unread", notice=advice_on(error))
-        return drawn_document(record, text, at=min(int(at), len(text)) if at.isascii() and at.isdigit() else 0)
+        return drawn_document(record, text, at=begin(said(event, "at"), text))
 
     # Searching
 

@@ -1,5 +1,6 @@
 """Documents as the Knowledge tab shows them: what kind of file each was, and one of them opened."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -29,6 +30,11 @@ _KINDS: Final[Mapping[str, str]] = {
 def kind(media_type: str) -> str:
     """A word for a media type; the type itself where there is none."""
     return _KINDS.get(media_type, media_type)
+
+
+def begin(written: str, text: str) -> int:
+    """Where in the text to begin, from what a browser sent; its beginning if that is no number."""
+    return min(int(written), len(text)) if re.fullmatch(r"[0-9]{1,12}", written) else 0
 
 
 def drawn_document(

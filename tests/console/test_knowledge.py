@@ -6,7 +6,7 @@ import pytest
 
 from app.console.figures import size
 from app.console.knowledge_search import asked, typed
-from app.console.knowledge_view import drawn_document, kind
+from app.console.knowledge_view import begin, drawn_document, kind
 from app.console.passage import AROUND_CHARS, excerpt
 from app.knowledge import home_of, may_write
 from app.names import HANDBOOK, SHARED_TENANT
@@ -57,6 +57,13 @@ def test_a_long_document_is_read_part_by_part_to_its_end() -> None:
             break
         at = seen + AROUND_CHARS
     assert seen == len(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "place"), [("2", 2), ("99", 3), ("", 0), ("-1", 0), ("9" * 5_000, 0), ("٣", 0), ("1e1", 0)]
+)
+def test_a_part_begins_within_the_text_whatever_a_browser_sends(written: str, place: int) -> None:
+    assert begin(written, "abc") == place
 
 
 def test_an_attack_in_a_document_stays_text() -> None:
