@@ -255,7 +255,7 @@ class Trial(Generic[T]):
         if self.ended is not None or self.stopped is not None:
             return
         self.stopped = error
-        if self._hearing is not None and self.items is not None and self.items.ag_running:
+        if self._hearing is not None and getattr(self.items, "ag_running", False):  # typing does not know the attribute
             self._interrupted = True
             self._hearing.cancel()
 
