@@ -45,10 +45,8 @@ SETS = ("ops", "med", "cisi", "scifact", "xquad_en", "xquad_zh")
 class Known:
     """The embedder's vectors of questions, without its time."""
 
-    dimensions = 384
-
-    def __init__(self, embedder_id: str, vectors: Mapping[str, Vectors]) -> None:
-        self.id = embedder_id
+    def __init__(self, embedder: MiniLmEmbedder, vectors: Mapping[str, Vectors]) -> None:
+        self.id, self.dimensions, self.reads = embedder.id, embedder.dimensions, embedder.reads
         self._vectors = vectors
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
@@ -90,7 +88,7 @@ class Measured:
         return best
 
 
-async def measure(data: Set, cache: Cache, embedder_id: str) -> Measured:
+async def measure(data: Set, cache: Cache, embedder: MiniLmEmbedder) -> Measured:
     asked = dict(zip(data.queries, cache.vectors(list(data.queries.values())), strict=True))
     vectors = cache.vectors([text for document in data.documents for text in document.texts()])
     entries, first = [], 0
@@ -98,7 +96,7 @@ async def measure(data: Set, cache: Cache, embedder_id: str) -> Measured:
         last = first + len(document.chunks)
         entries.append(Entry(document.document_id, document.title, {}, document.chunks, "", vectors[first:last]))
         first = last
-    known = Known(embedder_id, {data.queries[key]: vector for key, vector in asked.items()})
+    known = Known(embedder, {data.queries[key]: vector for key, vector in asked.items()})
     with tempfile.TemporaryDirectory() as folder:
         library = await Library.open(folder, known)
         began = time.perf_counter()
@@ -221,7 +219,7 @@ async def main() -> None:
     for wanted in given.sets:
         name, _, documents = wanted.partition(":")
         data = await read(folder / name, documents=int(documents or given.documents), queries=given.queries)
-        sets.append(await measure(data, cache, embedder.id))
+        sets.append(await measure(data, cache, embedder))
         print(
             f"{name}: {len(data.documents)} documents, {sets[-1].chunks} chunks, {len(data.queries)} queries",
             flush=True,
