@@ -30,8 +30,7 @@ class Legs:
     def row(self, chunk_id: str) -> Mapping[str, Any]:
         """The columns of a passage; read when asked for, since most candidates are never shown."""
         table, index = self._place(chunk_id)
-        row: Mapping[str, Any] = table.select(COLUMNS).slice(index, 1).to_pylist()[0]
-        return row
+        return {name: table[name][index].as_py() for name in COLUMNS}
 
     def text(self, chunk_id: str) -> str:
         table, index = self._place(chunk_id)
