@@ -34,6 +34,8 @@ FORGET_S: Final = 600.0  # a purse that nobody used for so long is dropped
 
 # Most answers take longer to come than it lingers; one that is quicker is recorded with its settlement.
 _RECORD: Final[Kind[tuple[Any, ...], None]] = Kind("record", 0, book.record, linger=True)
+# A stream's first word waits for its row: that is written while the model server thinks.
+_RECORD_NOW: Final[Kind[tuple[Any, ...], None]] = Kind("record", 0, book.record)
 _SETTLE: Final[Kind[Settlement, Settled]] = Kind("settle", 1, book.settle)
 
 
@@ -51,11 +53,18 @@ class Hold:
     __slots__ = ("_ledger", "_recorded", "_settling", "call_id", "process_id", "reserved", "row")
 
     def __init__(
-        self, ledger: "Ledger", call_id: str, process_id: str, reserved: Mapping[Purse, int], row: tuple[Any, ...]
+        self,
+        ledger: "Ledger",
+        call_id: str,
+        process_id: str,
+        reserved: Mapping[Purse, int],
+        row: tuple[Any, ...],
+        *,
+        streamed: bool,
     ) -> None:
         self.call_id, self.process_id, self.reserved, self.row = call_id, process_id, reserved, row
         self._ledger = ledger
-        self._recorded = ledger.record(row)
+        self._recorded = ledger.record(row, at_once=streamed)
         self._settling: asyncio.Task[None] | None = None
 
     @property
@@ -151,7 +160,8 @@ class Ledger:
                 break  # else the credit went with the old name
         call_id = new_id()
         least = min(reserved.values(), default=charge.wanted_micros)
-        return Hold(self, call_id, process_id, reserved, opening(call_id, charge, now, period, least, process_id))
+        row = opening(call_id, charge, now, period, least, process_id)
+        return Hold(self, call_id, process_id, reserved, row, streamed=charge.streamed)
 
     async def standing(self, limit: Budget) -> tuple[int, int]:
         """Spent and limit of a budget in micros, as this process last saw them; reads them where it never did."""
@@ -167,9 +177,9 @@ class Ledger:
         """Write what lingers; for Hold."""
         self._committer.hurry()
 
-    def record(self, row: tuple[Any, ...]) -> "asyncio.Future[None]":
+    def record(self, row: tuple[Any, ...], *, at_once: bool) -> "asyncio.Future[None]":
         """Write a call down; for Hold."""
-        recorded = self._committer.submit(_RECORD, row)
+        recorded = self._committer.submit(_RECORD_NOW if at_once else _RECORD, row)
         recorded.add_done_callback(_heed)
         return recorded
 
