@@ -74,8 +74,10 @@ class Shelf:
                     "tries": 0,
                     "due_us": now_us,
                 }
-                written = await connection.execute(self._database.insert(alerts).values(row).on_conflict_do_nothing())
-                fresh += [item] * written.rowcount
+                # Not by rowcount: psycopg gives none for an INSERT that may do nothing.
+                write = self._database.insert(alerts).values(row).on_conflict_do_nothing().returning(alerts.c.alert_id)
+                if (await connection.execute(write)).first() is not None:
+                    fresh.append(item)
         return fresh
 
     async def due(self) -> list[Alert]:

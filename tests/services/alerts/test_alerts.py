@@ -10,7 +10,7 @@ import pytest
 from app.outbound.webhooks import Receipt
 from app.services.alerts.alerts import PAUSES_S, Alerts
 from app.services.alerts.marks import Marks
-from app.services.alerts.shelf import Alert
+from app.services.alerts.shelf import Alert, News, Shelf
 from app.services.quota.book import Account, Scope
 from app.services.store.store import Store
 from graphs.errors import Invalid, Missing
@@ -101,6 +101,13 @@ async def test_several_processes_tell_the_same_thing_once(store: Store) -> None:
     await asyncio.gather(*(process.deliver() for process in processes))
     assert sorted(alert.kind for courier in couriers for alert in courier.sent) == ["breaker", "budget"]
     assert await processes[0].unread() == 2
+
+
+async def test_what_is_written_is_given_back_and_what_another_wrote_first_is_not(store: Store) -> None:
+    shelf = Shelf(store.database)
+    old, new = News("loop", "p1", "late", "2026-11-24T17"), News("loop", "p2", "late", "2026-11-24T17")
+    assert await shelf.add([old], "none") == [old]
+    assert await shelf.add([old, new, new], "none") == [new]
 
 
 async def test_a_new_process_does_not_tell_again_what_was_told(store: Store) -> None:
