@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.commands.backup import add_backup
 from app.commands.collections import collections
 from app.records import SCOPES, AnswerCard, Mode, Principal, RunRequest, Scope
 from app.settings import Settings, quiet_libraries
@@ -92,6 +93,7 @@ async def opened_store() -> "AsyncIterator[Store]":
 
 
 app.add_typer(collections(opened, run, out), name="collections")
+add_backup(app, settings, run, out, err)
 
 
 @app.callback(invoke_without_command=True)
@@ -171,27 +173,32 @@ def _show(card: AnswerCard) -> None:
 
 @app.command()
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(exists=True, help="Files or folders.")],
+    sources: Annotated[list[str], typer.Argument(help="Files, folders, or http and https URLs.")],
     collection: Annotated[str, typer.Option(help="Collection to put them into; made if it is new.")],
     tenant: Annotated[str, typer.Option(help="Tenant that owns them.")] = "default",
 ) -> None:
     """Ingest PDF, Office, CSV, HTML, Markdown, text, mail and JSON; a file that fails says why and stops no other."""
-    from app.commands.ingest import Shown, found_files, ingest_files  # the readers, which --help does not wait for
+    from app.commands.ingest import Shown, found_files, ingest_found, is_url  # the readers: --help does not wait
 
+    urls = [each for each in sources if is_url(each)]
+    paths = [Path(each) for each in sources if not is_url(each)]
+    if absent := [str(path) for path in paths if not path.exists()]:
+        raise typer.BadParameter(f"there is no {absent[0]}", param_hint="SOURCES")
     files = found_files(paths)
-    if not files:
+    if not files and not urls:
         err.print("There is no file of a type that is read.")
         raise typer.Exit(1)
 
     async def work() -> Shown:
         async with opened() as bench:
-            return await ingest_files(bench, tenant, collection, files, err)
+            return await ingest_found(bench, tenant, collection, files, urls, err)
 
     shown = run(work())
     out.print(shown.table())
     for name, reason in shown.failed.items():
         err.print(f"[red]{escape(name)}[/]: {escape(reason)}")
-    out.print(f"{len(files) - len(shown.failed)} of {len(files)} documents are in {collection}.")
+    asked = len(files) + len(urls)
+    out.print(f"{asked - len(shown.failed)} of {asked} documents are in {collection}.")
     if shown.failed:
         raise typer.Exit(1)
 

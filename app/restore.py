@@ -1,0 +1,144 @@
+"""Puts a backup in the place of an installation that does not run.
+
+Everything is copied beside the home and checked there; what was in the way is moved aside, never deleted, and no file
+of the backup is changed. Runs and jobs that were in flight are ended or taken up by the server's next start.
+"""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from asyncio import to_thread
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from alembic.script import ScriptDirectory
+
+from app.backup import STORE
+from app.manifest import BackupDamaged, Manifest, copied
+from app.services.retrieval.strays import Name, mend
+from app.services.store.migrate import SchemaTooNew, script_config
+from app.settings import Settings
+from graphs.errors import Conflict, Invalid, PilothouseError
+
+_TRACES: Final = ("mlflow.db", "mlflow.db-wal", "mlflow.db-shm", "artifacts")
+
+
+class RestoreFailed(PilothouseError):
+    """The disk did not give or take what the restore needs; the message says what was moved already."""
+
+    code = "restore_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """`aside` is what was in the way. `erased` counts documents that the store did not list, `lacking` names those
+    that it lists and the index does not hold."""
+
+    manifest: Manifest
+    aside: tuple[Path, ...]
+    erased: int
+    lacking: tuple[Name, ...]
+
+
+async def restore(settings: Settings, folder: Path, *, force: bool = False) -> Restored:
+    """Raises Missing, Invalid, BackupDamaged, SchemaTooNew, Conflict for what is in the way, RestoreFailed."""
+    manifest = Manifest.read(folder)
+    _check_schema(manifest)
+    home, mlruns = _free(settings, manifest, force)
+    try:
+        stage = Path(tempfile.mkdtemp(prefix=f".{home.name}.restoring-", dir=home.parent))
+        try:
+            await to_thread(_checked_copies, manifest, folder, stage)
+            erased, lacking = (
+                await mend(stage / "home" / "lance", _listed(stage)) if STORE in manifest.files else (0, [])
+            )
+            aside = _swap(stage, home, mlruns)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    except (OSError, sqlite3.Error) as error:
+        raise RestoreFailed(f"the backup was not restored: {error}") from error
+    return Restored(manifest, tuple(aside), erased, tuple(lacking))
+
+
+def _check_schema(manifest: Manifest) -> None:
+    known = ScriptDirectory.from_config(script_config())
+    if manifest.schema is not None and manifest.schema not in {script.revision for script in known.walk_revisions()}:
+        head = known.get_current_head()
+        raise SchemaTooNew(f"the backup has schema {manifest.schema}, newer than this version's {head}")
+
+
+def _free(settings: Settings, manifest: Manifest, force: bool) -> tuple[Path, Path]:
+    """Where the home and MLflow's files go."""
+    if STORE in manifest.files and settings.database_url is not None:
+        raise Invalid("the backup's store goes into the home; unset PILOTHOUSE_DATABASE_URL")
+    home, mlruns = settings.home.resolve(), settings.mlruns.resolve()
+    occupied = [path for path in (home, *_traces_in(mlruns, manifest)) if _is_occupied(path)]
+    if occupied and not force:
+        raise Conflict(f"{occupied[0]} holds something; --force moves it aside")
+    _check_rests(home)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    return home, mlruns
+
+
+def _traces_in(mlruns: Path, manifest: Manifest) -> list[Path]:
+    if not any(name.startswith("mlruns/") for name in manifest.files):
+        return []
+    return [mlruns / name for name in _TRACES]
+
+
+def _is_occupied(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _check_rests(home: Path) -> None:
+    """Every process of an installation holds its checkpoints open, and SQLite leaves WAL mode for nobody else only."""
+    if not (home / "checkpoints.db").exists():
+        return
+    with closing(sqlite3.connect(home / "checkpoints.db", timeout=0)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.OperationalError:
+            raise Conflict(f"a server or a command is at work in {home}; stop it first") from None
+        except sqlite3.DatabaseError:
+            return  # a damaged file is a reason to restore
+
+
+def _checked_copies(manifest: Manifest, folder: Path, stage: Path) -> None:
+    """All files, each with the hash that the manifest names. Raises BackupDamaged."""
+    (stage / "home").mkdir(mode=0o700)
+    for name, held in manifest.files.items():
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            raise BackupDamaged(f"{name} is not in the backup")
+        if copied(path, stage / name) != held:
+            raise BackupDamaged(f"{name} is not the file that was backed up")
+
+
+def _listed(stage: Path) -> list[Name]:
+    with closing(sqlite3.connect(stage / STORE)) as connection:
+        return connection.execute("SELECT tenant_id, collection, document_id FROM documents").fetchall()
+
+
+def _swap(stage: Path, home: Path, mlruns: Path) -> list[Path]:
+    """Put the copies in place; what was there gets a new name beside it."""
+    suffix, aside = f".before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}", list[Path]()
+    pairs = [(stage / "home", home)]
+    if mlruns.is_relative_to(home):
+        if (stage / "mlruns").exists():
+            shutil.move(stage / "mlruns", stage / "home" / mlruns.relative_to(home))
+    elif (stage / "mlruns").exists():
+        mlruns.mkdir(parents=True, exist_ok=True)
+        pairs += [(stage / "mlruns" / name, mlruns / name) for name in _TRACES]
+    for new, place in pairs:
+        if _is_occupied(place):
+            aside.append(place.with_name(place.name + suffix))
+            os.rename(place, aside[-1])
+        if new.exists():
+            if place.is_dir():
+                place.rmdir()  # it is empty
+            shutil.move(new, place)
+    return aside
