@@ -124,4 +124,4 @@ def _is_meant(switch: Switch, payer: Payer) -> bool:
 
 
 def _error(switch: Switch) -> SwitchedOff:
-    return SwitchedOff(f"this {switch.kind} is switched off: {switch.reason}".removesuffix(": "))
+    return SwitchedOff.by(switch.kind, switch.name, switch.reason)

@@ -18,7 +18,7 @@ from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.meter import told
 from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
 from app.services.gateway.recover import Attempt, Call, Ended
-from app.services.gateway.routes import Need, Plan, Target
+from app.services.gateway.routes import Plan, Target
 from app.services.gateway.tokens import MESSAGE_TOKENS, estimate_tokens
 from graphs.errors import QuotaExhausted
 from graphs.types import Usage
@@ -69,10 +69,9 @@ async def call_of(gateway: ModelGateway, asked: Asked, body: ChatBody, billed: B
 
 
 def call_on(gateway: ModelGateway, asked: Asked, body: ChatBody, name: str, billed: Billed | None = None) -> Call[Item]:
-    """The call on that route or model, whatever the ladder says. Raises as Router.plan does."""
+    """The call on that route or model, whatever the ladder says. Raises as ModelGateway.plan_on does."""
     prompt_tokens = prompt_tokens_of(body)
-    need = Need("chat", prompt_tokens, body.max_tokens or 0, gateway.recovery.desk.allowed(asked.payer))
-    plan = gateway.router.plan(name, need)
+    plan = gateway.plan_on(name, "chat", prompt_tokens, body.max_tokens or 0, asked.payer)
     return Call(
         payer=asked.payer,
         plan=plan,

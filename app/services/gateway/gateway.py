@@ -21,7 +21,7 @@ from app.services.gateway.recall import recalled, through
 from app.services.gateway.recover import Recovery
 from app.services.gateway.routes import Need, Plan, Router, Target
 from app.services.gateway.tokens import MESSAGE_TOKENS, texts_of
-from graphs.errors import PilothouseError, UpstreamError, UpstreamTimeout
+from graphs.errors import Forbidden, PilothouseError, UpstreamError, UpstreamTimeout
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest, Task
 
 NOBODY: Final = Payer("", "")
@@ -68,23 +68,44 @@ class ModelGateway:
         return self.router.models_of(self.router.name_for(model, task))[0].provider.count_tokens(text)
 
     def plan(self, request: ModelRequest, payer: Payer, granted: frozenset[str] = frozenset()) -> tuple[Plan, int]:
-        """How the request would be tried, and how many tokens its prompt has at most. Raises as Router.plan does.
+        """How the request would be tried, and how many tokens its prompt has at most. Raises as `plan_on` does.
 
         `granted` are models that may be asked though the payer's own list does not name them.
         """
         name = self.router.name_for(request.model, request.task)
         count = self.router.models_of(name)[0].provider.count_tokens
         read = sum(count(text) + MESSAGE_TOKENS for text in texts_of(request.messages))
-        allowed = self.recovery.desk.allowed(payer)
+        prompt_tokens = read + MESSAGE_TOKENS
+        plan = self.plan_on(name, request.task, prompt_tokens, request.max_tokens or 0, payer, granted)
+        return plan, prompt_tokens
+
+    def plan_on(
+        self,
+        name: str,
+        task: Task,
+        prompt_tokens: int,
+        output_tokens: int,
+        payer: Payer,
+        granted: frozenset[str] = frozenset(),
+    ) -> Plan:
+        """How a call on that route or model would be tried. Raises as Router.plan does, and SwitchedOff where all that
+        the payer may use of it is switched off."""
+        desk = self.recovery.desk
+        allowed = desk.allowed(payer)
         if allowed is not None:
             allowed |= granted
-        need = Need(request.task, read + MESSAGE_TOKENS, request.max_tokens or 0, allowed)
-        return self.router.plan(name, need), need.prompt_tokens
+        try:
+            return self.router.plan(name, Need(task, prompt_tokens, output_tokens, allowed))
+        except Forbidden:
+            off = desk.barred(payer, [target.name for target in self.router.models_of(name)])
+            if off is None:
+                raise
+            raise off from None
 
     def stream(
         self, request: ModelRequest, payer: Payer = NOBODY, report: Callable[[Attempt], None] | None = None
     ) -> AsyncGenerator[Delta | Completion, None]:
-        """As the port says. `report` hears of every attempt when it ends. Raises at once what Router.plan raises."""
+        """As the port says. `report` hears of every attempt when it ends. Raises at once what `plan_on` raises."""
         plan, prompt_tokens = self.plan(request, payer)
         return self.follow(plan, prompt_tokens, request, payer, report)
 
@@ -165,8 +186,7 @@ class ModelGateway:
         name = model or MINILM_NAME
         count = self.router.models_of(name)[0].provider.count_tokens
         counts = await asyncio.to_thread(lambda: [count(text) for text in texts])
-        need = Need("embedding", max(counts), 0, self.recovery.desk.allowed(payer))
-        plan = self.router.plan(name, need)
+        plan = self.plan_on(name, "embedding", max(counts), 0, payer)
         call: Call[Embedded] = Call(
             payer=payer,
             plan=plan,

@@ -1,10 +1,11 @@
 """What the gateway needs of its neighbours: somebody who reserves money and tokens, and books what was used."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from app.config.schema import Degrade
 from app.records import Bill, Charge, Payer
+from graphs.errors import Forbidden
 
 
 class Hold(Protocol):
@@ -50,6 +51,10 @@ class Desk(Protocol):
         """The models that the payer may use; None for all."""
         ...
 
+    def barred(self, payer: Payer, models: Sequence[str]) -> Forbidden | None:
+        """Why none of `models` serves the payer where that is an operator's switch; None where it is not."""
+        ...
+
     async def admit(self, payer: Payer) -> Ticket:
         """Let a request in; it holds a place until its ticket is released. Raises QuotaExhausted, Forbidden."""
         ...
@@ -68,6 +73,9 @@ class OpenDesk:
         return None
 
     def allowed(self, payer: Payer) -> frozenset[str] | None:
+        return None
+
+    def barred(self, payer: Payer, models: Sequence[str]) -> Forbidden | None:
         return None
 
     async def admit(self, payer: Payer) -> Ticket:

@@ -27,12 +27,19 @@ class Switches(Protocol):
         """The switch that keeps this payer from calling; None where there is none."""
         ...
 
+    def model_off(self, model: str) -> "Off | None":
+        """The switch that keeps everybody from this model; None where there is none."""
+        ...
+
 
 class Off(Protocol):
     """A switch that is off."""
 
     @property
     def kind(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
 
     @property
     def reason(self) -> str: ...
@@ -44,6 +51,9 @@ class NoSwitches:
     models_off: frozenset[str] = frozenset()
 
     def off(self, payer: Payer) -> Off | None:
+        return None
+
+    def model_off(self, model: str) -> Off | None:
         return None
 
 
@@ -86,6 +96,13 @@ class QuotaDesk:
             return listed
         return (self.all_models if listed is None else listed) - off
 
+    def barred(self, payer: Payer, models: Sequence[str]) -> SwitchedOff | None:
+        """Why none of `models` serves the payer: all that its list names of them are switched off. Else None."""
+        listed = self._allowances.of(payer).models
+        switches = [self._switches.model_off(name) for name in models if listed is None or name in listed]
+        first = switches[0] if switches and all(switches) else None
+        return None if first is None else _refusal(first)
+
     async def rung(self, payer: Payer) -> Degrade | None:
         """The step that applies now: of several ladders' the one that lies highest."""
         caller = self._allowances.of(payer)
@@ -98,8 +115,8 @@ class QuotaDesk:
     async def reserve(self, payer: Payer, charge: Charge, tokens: int) -> "DeskHold | Hold":
         """Set tokens and money aside. Raises SwitchedOff, RateLimited, QuotaExhausted, LedgerUnavailable."""
         self._check_switches(payer)
-        if charge.model in self._switches.models_off:
-            raise SwitchedOff(f"{charge.model} is switched off", field="model")
+        if (switch := self._switches.model_off(charge.model)) is not None:
+            raise _refusal(switch)
         caller = self._allowances.of(payer)
         slot: int | None = None
         if caller.tokens:
@@ -142,7 +159,11 @@ class QuotaDesk:
 
     def _check_switches(self, payer: Payer) -> None:
         if (switch := self._switches.off(payer)) is not None:
-            raise SwitchedOff(f"this {switch.kind} is switched off: {switch.reason}".removesuffix(": "))
+            raise _refusal(switch)
+
+
+def _refusal(switch: Off) -> SwitchedOff:
+    return SwitchedOff.by(switch.kind, switch.name, switch.reason)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Why a caller was not let in. Apart from the desk, so that the doors can name them without loading it."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Self
 
 from graphs.errors import Forbidden, QuotaExhausted
 
@@ -30,3 +30,9 @@ class SwitchedOff(Forbidden):
     """An operator has switched the tenant, key or model off."""
 
     code = "switched_off"
+
+    @classmethod
+    def by(cls, kind: str, name: str, reason: str) -> Self:
+        """As the switch tells it. A model is named: a route has several."""
+        what, field = (name, "model") if kind == "model" else (f"this {kind}", None)
+        return cls(f"{what} is switched off: {reason}".removesuffix(": "), field=field)

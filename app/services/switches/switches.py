@@ -56,6 +56,10 @@ class Switches:
         """The switch that keeps this payer from calling; None where there is none."""
         return self._off.get(("tenant", payer.tenant_id)) or self._off.get(("key", payer.key_id))
 
+    def model_off(self, model: str) -> Switch | None:
+        """The switch that keeps everybody from this model; None where there is none."""
+        return self._off.get(("model", model))
+
     @property
     def models_off(self) -> frozenset[str]:
         return self._models_off

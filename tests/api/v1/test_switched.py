@@ -80,6 +80,18 @@ def test_asi10_it_is_gone_on_with_and_the_place_marked_where_its_route_says_so(
     ]
 
 
+def test_a_call_after_the_switch_is_told_its_reason_at_every_door(http: httpx.Client, lab: Upstream, off: Any) -> None:
+    off()
+    told = "big is switched off: it costs too much"
+    chat = {"model": "big", "messages": [{"role": "user", "content": "hello"}]}
+    call = http.post("/v1/chat/completions", json=chat)
+    assert (call.status_code, call.json()["error"]["code"]) == (403, "switched_off"), call.text
+    assert call.json()["error"]["message"] == told
+    run = http.post("/api/ai/chat", json={"message": "hello", "mode": "chat", "model": "big"})
+    assert (run.status_code, run.json()["code"], run.json()["detail"]) == (403, "switched_off", told)
+    assert lab.requests == []
+
+
 def test_asi10_a_call_of_that_model_alone_is_refused(http: httpx.Client, lab: Upstream, off: Any) -> None:
     asked = asking(http, "big", "wait served-1", "switched-alone", stream=False)
     assert lab.asked.wait(20)

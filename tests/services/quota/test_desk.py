@@ -32,16 +32,23 @@ tenants:
 """
 
 
+@dataclass(frozen=True)
+class Thrown:
+    kind: str
+    name: str
+    reason: str = "it runs away"
+
+
 @dataclass
 class Switchboard:
     models_off: frozenset[str] = frozenset()
     tenants_off: frozenset[str] = frozenset()
 
-    def off(self, payer: Payer) -> "Switchboard | None":
-        return self if payer.tenant_id in self.tenants_off else None
+    def off(self, payer: Payer) -> Thrown | None:
+        return Thrown("tenant", payer.tenant_id) if payer.tenant_id in self.tenants_off else None
 
-    kind: str = "tenant"
-    reason: str = "it runs away"
+    def model_off(self, model: str) -> Thrown | None:
+        return Thrown("model", model) if model in self.models_off else None
 
 
 Opened = Callable[..., Awaitable[QuotaDesk]]
@@ -134,13 +141,22 @@ async def test_what_is_switched_off_stops_at_once_with_its_reason(opened: Opened
     desk = await opened("  acme: {models: [default]}", switches)
     assert desk.allowed(ANN) == {"small"}
     assert desk.allowed(replace(ANN, tenant_id="other")) == {"small", "extractive"}
-    with pytest.raises(SwitchedOff, match="big is switched off"):
+    with pytest.raises(SwitchedOff, match="big is switched off: it runs away"):
         await desk.reserve(ANN, CHARGE, 1)
     switches.tenants_off = frozenset({"acme"})
     with pytest.raises(SwitchedOff, match="this tenant is switched off: it runs away"):
         await desk.admit(ANN)
     with pytest.raises(SwitchedOff):
         await desk.reserve(ANN, replace(CHARGE, model="small"), 1)
+
+
+async def test_a_refusal_names_the_switch_only_where_all_that_the_caller_might_use_is_off(opened: Opened) -> None:
+    desk = await opened("  acme: {models: [cheap]}", Switchboard(frozenset({"small"})))
+    off = desk.barred(ANN, ["big", "small"])
+    assert off is not None
+    assert (off.code, off.message, off.field) == ("switched_off", "small is switched off: it runs away", "model")
+    assert desk.barred(replace(ANN, tenant_id="other"), ["big", "small"]) is None
+    assert desk.barred(ANN, ["big"]) is None
 
 
 async def test_the_ladder_follows_what_is_spent(opened: Opened) -> None:
