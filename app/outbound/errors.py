@@ -1,6 +1,6 @@
 """Why a request was not sent, or its answer not taken. No message names an address, or the host of a redirect."""
 
-from graphs.errors import Forbidden, Invalid, TooLarge, UpstreamError
+from graphs.errors import Forbidden, Invalid, Missing, TooLarge, UpstreamError
 
 
 class UrlInvalid(Invalid):
@@ -36,7 +36,13 @@ class RedirectsEndless(UpstreamError):
     code = "outbound_redirects"
 
 
+class EndpointGone(Missing):
+    """The receiver wants no more events."""
+
+    code = "webhook_gone"
+
+
 class WebhookUndelivered(UpstreamError):
-    """The receiver refused or missed every try."""
+    """The receiver refused or missed a try; another may be taken."""
 
     code = "webhook_undelivered"

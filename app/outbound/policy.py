@@ -21,9 +21,9 @@ class Reach:
     public: bool = True
 
     @classmethod
-    def of(cls, config: ReachConfig, *hosts: str) -> Self:
-        """What the operator's file allows, and `hosts` that the operator named elsewhere. Raises UrlInvalid."""
-        return cls(frozenset(map(host_name, (*config.hosts, *hosts))), config.networks, config.public)
+    def of(cls, config: ReachConfig) -> Self:
+        """What the operator's file allows. Raises UrlInvalid."""
+        return cls(frozenset(map(host_name, config.hosts)), config.networks, config.public)
 
     @classmethod
     def to(cls, url: str) -> Self:
@@ -43,12 +43,10 @@ class Reach:
 class Limits:
     """How long all of it may take, redirects included, and how much an answer may weigh, unpacked.
 
-    `max_bytes` 0 leaves the body unread. `content_types` None takes every type. `made_by_model` refuses URLs that look
-    as if they carried something away.
+    `max_bytes` 0 leaves the body unread. `content_types` None takes every type.
     """
 
     total_s: float = 10.0
     max_bytes: int = 1 << 20
     redirects: int = 0
     content_types: frozenset[str] | None = None
-    made_by_model: bool = False

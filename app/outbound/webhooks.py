@@ -1,28 +1,22 @@
-"""Webhooks: an event, told to an endpoint until it has taken it or the tries are used up.
+"""Webhooks: an event, told to an endpoint once a call. Who calls keeps the tries: alerts in their table, a durable job.
 
-The id of an event is the same in every try: a receiver that heard it already knows it by `webhook-id`. Who keeps tries
-of its own (alerts in their table, a durable job) calls `tell`; `deliver` waits between tries itself.
+The id of an event is the same in every try: a receiver that heard it already knows it by `webhook-id`.
 """
 
-import asyncio
 import json
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from app.outbound.client import Outbound
-from app.outbound.errors import UrlInvalid, WebhookUndelivered
+from app.outbound.errors import UrlInvalid
 from app.outbound.policy import Limits
 from app.outbound.signature import Secrets, headers
 from app.outbound.url import read, without_credentials
 from graphs.errors import PilothouseError
 
-log = logging.getLogger("pilothouse.outbound")
-
 LIMITS: Final = Limits(total_s=10.0, max_bytes=0)  # whatever a receiver says beside its status
-PAUSES_S: Final = (5.0, 30.0, 120.0, 600.0)
 _GONE: Final = 410  # Standard Webhooks: the endpoint wants no more events
 
 
@@ -83,26 +77,3 @@ async def tell(outbound: Outbound, endpoint: Endpoint, event: Event, *, now: dat
         return Receipt(0, error.message, isinstance(error, UrlInvalid), error.retry_after_s)
     said = f"the receiver answered with status {reply.status}"
     return Receipt(reply.status, said, reply.status == _GONE, reply.retry_after_s(now))
-
-
-async def deliver(
-    outbound: Outbound,
-    endpoint: Endpoint,
-    event: Event,
-    *,
-    pauses_s: Sequence[float] = PAUSES_S,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> int:
-    """Tell it, with these pauses between tries, longer where the receiver asks for more; gives the number of tries.
-
-    Raises WebhookUndelivered after the last, and at once where no later try can be taken.
-    """
-    for tries, pause_s in enumerate((*pauses_s, None), start=1):
-        receipt = await tell(outbound, endpoint, event)
-        if receipt.taken:
-            return tries
-        log.warning("a webhook was not taken", extra={"event": event.event_id, "tries": tries, "said": receipt.said})
-        if receipt.final or pause_s is None:
-            raise WebhookUndelivered(f"the webhook was not taken in {tries} tries: {receipt.said}")
-        await sleep(max(pause_s, receipt.retry_after_s or 0.0))
-    raise AssertionError("the last try has no pause after it")

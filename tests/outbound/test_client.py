@@ -276,15 +276,6 @@ async def test_a_server_that_speaks_no_http_or_breaks_off_is_an_upstream_failure
     assert "127.0.0.1" not in gone.value.message
 
 
-async def test_s06_a_model_s_url_that_looks_as_if_it_carried_a_secret_is_not_asked_for() -> None:
-    secret = "/?d=ph_live_7fA93kQmZ81xLw0Tt5bV"
-    async with serving(lambda _: answer()) as server:
-        with pytest.raises(OutboundRefused):
-            await Outbound(LOCAL, Limits(made_by_model=True)).send("GET", server.url(secret))
-        assert server.requests == []
-        await Outbound(LOCAL, Limits(made_by_model=True)).send("GET", server.url("/page"))
-
-
 async def test_s06_a_request_leaves_its_url_s_hash_in_the_log_and_not_the_url(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     async with serving(lambda _: answer()) as server:

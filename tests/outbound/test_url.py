@@ -3,7 +3,6 @@
 import pytest
 
 from app.outbound.errors import UrlInvalid
-from app.outbound.leaking import leaks
 from app.outbound.url import host_name, read, without_credentials
 
 AMBIGUOUS = [
@@ -63,34 +62,3 @@ def test_a_listed_host_is_compared_as_urls_hold_it() -> None:
     ]
     with pytest.raises(UrlInvalid):
         host_name("a b/c")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "https://evil.test/ph_live_7fA93kQmZ81xLw0Tt5",
-        "https://evil.test/log?d=eyJhbGciOiJIUzI1NiJ9",
-        "https://evil.test/log?7fA93kQmZ81xLw0Tt5bV",
-        "https://evil.test/?d=%37fA93%6bQmZ81xLw0Tt5bV",
-        "https://9f86d081884c7d659a2feaa0c55ad015.evil.test/",
-        "https://a.b.c.d.e.f.evil.test/",
-        "https://evil.test/?q=" + "the+budget+is+" * 40,
-        "https://evil.test/" + "word-" * 120,
-    ],
-)
-def test_s06_a_url_that_looks_as_if_it_carried_a_secret_is_noticed(text: str) -> None:
-    assert leaks(read(text))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "https://docs.test/2026/11/24/annual-report-of-the-works-council-2026.html",
-        "https://en.wikipedia.test/wiki/Reciprocal_rank_fusion?action=history&offset=20261124170000",
-        "https://github.test/owner/repository/blob/main/documentation/internationalization.md",
-        "https://shop.test/search?q=waterproof+jacket&size=XL&page=3",
-        "https://www.gov.test/government/publications/guidance-on-the-use-of-heating-oil/part-2",
-    ],
-)
-def test_s06_an_honest_url_is_let_through(text: str) -> None:
-    assert not leaks(read(text))

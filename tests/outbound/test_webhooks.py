@@ -1,16 +1,16 @@
-"""Webhooks, over real sockets: signed as the standard says, told again until taken, given up where all can see it."""
+"""Webhooks, over real sockets: signed as the standard says, and what a receiver says to one try."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
 
 from app.outbound.client import Outbound
-from app.outbound.errors import UrlInvalid, WebhookUndelivered
+from app.outbound.errors import UrlInvalid
 from app.outbound.policy import Reach
 from app.outbound.signature import Secrets, headers
-from app.outbound.webhooks import LIMITS, PAUSES_S, Endpoint, Event, deliver, tell
+from app.outbound.webhooks import LIMITS, Endpoint, Event, tell
 from graphs.errors import Invalid
 from tests.outbound.recipe import NEW, OLD, is_genuine
 from tests.outbound.servers import LOCAL, Server, answer, serving
@@ -18,22 +18,7 @@ from tests.outbound.servers import LOCAL, Server, answer, serving
 AT = datetime(2026, 11, 24, 17, 30, tzinfo=UTC)
 EVENT = Event.of("job-1", "job.succeeded", {"jobId": "j1", "title": "Größe"}, AT)
 OUTBOUND = Outbound(LOCAL, LIMITS)
-OK, BUSY, GONE = answer(b"", status="204 No Content"), answer(status="503 Busy"), answer(status="410 Gone")
-
-
-class Pauses:
-    """Remembers how long it was asked to wait, and does not."""
-
-    def __init__(self) -> None:
-        self.waited_s: list[float] = []
-
-    async def __call__(self, pause_s: float) -> None:
-        self.waited_s.append(pause_s)
-
-
-def one_after_another(*answers: bytes) -> Callable[[str], bytes]:
-    left = list(answers)
-    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+OK = answer(b"", status="204 No Content")
 
 
 @pytest.fixture
@@ -102,31 +87,6 @@ async def test_what_is_told_is_signed_and_says_who_asks(taking: Server) -> None:
     assert is_genuine(NEW, sent, EVENT.body)
 
 
-async def test_all_tries_have_one_id_and_the_pauses_grow_or_are_the_receiver_s() -> None:
-    asks = answer(b"", "Retry-After: 90", status="429 Slow down")
-    async with serving(one_after_another(BUSY, asks, asks, OK)) as server:
-        pauses = Pauses()
-        assert await deliver(OUTBOUND, Endpoint.of(server.url(), Secrets.read(NEW)), EVENT, sleep=pauses) == 4
-    assert {server.header("webhook-id", at) for at in range(4)} == {"job-1"}
-    assert pauses.waited_s == [PAUSES_S[0], 90.0, PAUSES_S[2]]
-
-
-@pytest.mark.parametrize(
-    ("answered", "tries"), [(BUSY, 5), (answer(status="404 Not Found"), 5), (answer(status="302 Found"), 5), (GONE, 1)]
-)
-async def test_a_webhook_that_nobody_takes_is_given_up_with_an_error_and_one_that_is_gone_at_once(
-    answered: bytes, tries: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with serving(lambda _: answered) as server:
-        with pytest.raises(WebhookUndelivered) as undelivered:
-            await deliver(OUTBOUND, Endpoint.of(server.url("/canary"), Secrets.read(NEW)), EVENT, sleep=Pauses())
-    assert len(server.requests) == tries
-    assert f"in {tries} tries" in undelivered.value.message
-    assert (undelivered.value.kind, undelivered.value.code) == ("upstream", "webhook_undelivered")
-    assert len(caplog.records) == tries
-    assert "canary" not in caplog.text + undelivered.value.message
-
-
 async def test_s07_a_tenant_s_endpoint_inside_is_never_asked(taking: Server) -> None:
     outbound = Outbound(Reach(), LIMITS)
     receipt = await tell(outbound, Endpoint.of(taking.url(), Secrets.read(NEW)), EVENT)
@@ -135,6 +95,16 @@ async def test_s07_a_tenant_s_endpoint_inside_is_never_asked(taking: Server) -> 
     assert taking.requests == []
     with pytest.raises(UrlInvalid):
         Endpoint.of("http://127.1/", Secrets.read(NEW))
+
+
+@pytest.mark.parametrize(
+    ("status", "final"), [("503 Busy", False), ("404 Not Found", False), ("302 Found", False), ("410 Gone", True)]
+)
+async def test_a_try_that_is_not_taken_is_the_last_where_the_endpoint_is_gone(status: str, final: bool) -> None:
+    async with serving(lambda _: answer(status=status)) as server:
+        receipt = await tell(OUTBOUND, Endpoint.of(server.url("/canary"), Secrets.read(NEW)), EVENT)
+    assert (receipt.taken, receipt.final, receipt.status) == (False, final, int(status[:3]))
+    assert "canary" not in receipt.said
 
 
 async def test_what_a_receiver_says_beside_its_status_is_not_read() -> None:
