@@ -25,6 +25,8 @@ from app.fleet import HEED_S, TAKE_OVER_S, Fleet
 from app.jobs.ingest import IngestJob
 from app.jobs.open import Bounds, open_jobs
 from app.jobs.runs import RunsJob
+from app.jobs.urls import Fetcher
+from app.jobs.webhook import WebhookJob
 from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
 from app.outbound.policy import Reach
@@ -233,7 +235,11 @@ async def open_workbench(
         jobs = await stack.enter_async_context(
             open_jobs(
                 store.database,
-                (IngestJob(ingest), RunsJob(runner)),
+                (
+                    IngestJob(ingest, Fetcher.of(config.outbound.documents, settings.max_upload_bytes)),
+                    RunsJob(runner),
+                ),
+                WebhookJob.of(config.outbound),
                 _check_owner(store, watch),
                 Bounds(
                     settings.jobs_at_once,

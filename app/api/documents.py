@@ -16,9 +16,9 @@ from app.api.body import StrictRequest, StrictRoute, loads, valid
 from app.api.deps import Bench, Cursor, DocumentReader, DocumentWriter, Limit
 from app.api.errors import Refused
 from app.api.job_views import JobOut
-from app.api.schemas import DocumentsIn, UploadIn
+from app.api.schemas import DocumentsIn, UploadIn, UrlsIn
 from app.api.views import DocumentDetail, DocumentOut, FailedDocument, IngestOut, ListOut, Problem, listed
-from app.jobs.items import INGEST, document_item
+from app.jobs.items import INGEST, document_item, url_item
 from app.names import HANDBOOK, SHARED_TENANT
 from app.records import Principal
 from app.services.jobs.ports import JobItem, JobRequest
@@ -44,10 +44,11 @@ _BODY: Final[dict[str, Any]] = {
                         "id": {"type": "string", "description": "Default: the file's name."},
                         "title": {"type": "string"},
                         "metadata": {"type": "string", "description": "A JSON object of scalars."},
+                        "callbackUrl": {"type": "string", "description": "Told when a job has taken it in."},
                     },
                 }
             },
-            "application/json": {"schema": DocumentsIn.model_json_schema()},
+            "application/json": {"schema": {"oneOf": [DocumentsIn.model_json_schema(), UrlsIn.model_json_schema()]}},
         },
     }
 }
@@ -75,16 +76,19 @@ async def add_documents(
     """One file as multipart, or texts as JSON. A known id is replaced; each document is whole in the index or absent.
 
     Of a JSON batch the documents that cannot be read are named in `failed`; if none can, the answer is a 422. More than
-    100 documents, and whatever is sent with `async=true`, are taken in by a job: the answer is a 202 with its `jobId`,
-    and documents that cannot be read are named in the job's result.
+    100 documents, and whatever is sent with `async=true` or a `callbackUrl`, are taken in by a job: the answer is a 202
+    with its `jobId`, and documents that cannot be read are named in the job's result. `urls` in place of `documents`
+    are always fetched by a job, at most 100 of them.
     """
     later = later or "respond-async" in {part.strip().lower() for part in prefer.split(",")}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _add_file(request, bench, principal, later)
     if kind == "application/json":
-        wanted = valid(DocumentsIn, await StrictRequest.json(request))  # type: ignore[arg-type]
-        return await _add_texts(wanted, bench, principal, later)
+        body = await StrictRequest.json(request)  # type: ignore[arg-type]
+        if isinstance(body, dict) and "urls" in body:
+            return await _add_urls(valid(UrlsIn, body), bench, principal)
+        return await _add_texts(valid(DocumentsIn, body), bench, principal, later)
     raise Refused(415, "unsupported_media_type", "send multipart/form-data or application/json", field="Content-Type")
 
 
@@ -105,9 +109,9 @@ async def _add_file(request: Request, bench: Bench, principal: Principal, later:
             "metadata": wanted.metadata,
         }
         document_id, content = wanted.id or _id_from(name), await file.read()
-        if later:
+        if later or wanted.callback_url is not None:
             item = document_item(document_id, content, **told)
-            return await _taken_in_later(bench, principal, wanted.collection, [item])
+            return await _taken_in_later(bench, principal, wanted, [item])
         try:
             record = await bench.ingest.add(principal.tenant_id, wanted.collection, document_id, content, **told)
         except Invalid as error:
@@ -117,11 +121,11 @@ async def _add_file(request: Request, bench: Bench, principal: Principal, later:
 
 
 async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
-    if later or len(wanted.documents) > AT_ONCE:
+    if later or wanted.callback_url is not None or len(wanted.documents) > AT_ONCE:
         items = [
             document_item(item.id, item.text, title=item.title, metadata=item.metadata) for item in wanted.documents
         ]
-        return await _taken_in_later(bench, principal, wanted.collection, items)
+        return await _taken_in_later(bench, principal, wanted, items)
     added, failed = [], []
     for place, item in enumerate(wanted.documents):
         try:
@@ -144,11 +148,19 @@ async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, la
     return IngestOut(collection=wanted.collection, documents=added, failed=failed)
 
 
-async def _taken_in_later(bench: Bench, principal: Principal, collection: str, items: Sequence[JobItem]) -> Response:
+async def _add_urls(wanted: UrlsIn, bench: Bench, principal: Principal) -> Response:
+    items = [url_item(item.url, document_id=item.id, title=item.title, metadata=item.metadata) for item in wanted.urls]
+    return await _taken_in_later(bench, principal, wanted, items)
+
+
+async def _taken_in_later(
+    bench: Bench, principal: Principal, wanted: DocumentsIn | UrlsIn | UploadIn, items: Sequence[JobItem]
+) -> Response:
     """202 and the job, whose status is at its `Location`."""
-    if collection == HANDBOOK:
+    if wanted.collection == HANDBOOK:
         raise Invalid('the collection "handbook" is the product\'s own and takes no documents', field="collection")
-    asked = JobRequest(principal, INGEST, {"collection": collection}, items)
+    payload = {"collection": wanted.collection}
+    asked = JobRequest(principal, INGEST, payload, items, callback_url=wanted.callback_url)
     job = JobOut.of(await bench.jobs.submit(asked))
     where = {"Location": f"/api/ai/jobs/{job.job_id}"}
     return Response(job.model_dump_json(by_alias=True), 202, where, "application/json")

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StrictInt, StringConstraints
 
-from app.api.schemas import Collection, Filter, Id, Message, Name
+from app.api.schemas import Collection, Filter, Id, Message, Name, Url
 from app.records import AnswerCard, Camel, Mode, RunRequest
-from app.services.jobs.ports import ItemState, ItemStatus, JobFailure, JobState, JobStatus
+from app.services.jobs.ports import CallbackStatus, ItemState, ItemStatus, JobFailure, JobState, JobStatus
 
 MAX_RUNS = 10_000
 
@@ -43,6 +43,7 @@ class JobIn(Camel):
     kind: Literal["runs"]
     runs: Annotated[list[RunIn], Field(min_length=1, max_length=MAX_RUNS, fail_fast=True)]
     priority: Annotated[StrictInt, Field(ge=1, le=1_000)] = 100
+    callback_url: Url | None = Field(default=None, description="Told of the job's end by a signed webhook.")
 
 
 class JobProgressOut(Camel):
@@ -77,6 +78,7 @@ class JobOut(Camel):
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    callback: CallbackStatus | None = Field(description="How far the webhook of its end is; null without one.")
 
     @classmethod
     def of(cls, state: JobState) -> Self:
@@ -93,6 +95,7 @@ class JobOut(Camel):
             created_at=state.created_at,
             started_at=state.started_at,
             ended_at=state.ended_at,
+            callback=state.callback,
         )
 
 

@@ -10,6 +10,7 @@ from app.api.body import StrictRequest, StrictRoute, loads, valid
 from app.api.deps import Bench, Chatter, Cursor, Limit, holder, whose
 from app.api.errors import Refused
 from app.api.job_views import MAX_RUNS, JobIn, JobItemOut, JobOut, RunIn
+from app.api.schemas import Url
 from app.api.views import ListOut, Problem
 from app.jobs.items import RUNS, run_item
 from app.records import AnswerCard, Principal
@@ -43,7 +44,11 @@ _BODY: Final[dict[str, Any]] = {
     responses={409: {"model": Problem}, 413: {"model": Problem}, 415: {"model": Problem}},
 )
 async def submit_job(
-    request: Request, bench: Bench, principal: Chatter, idempotency_key: IdempotencyKey = None
+    request: Request,
+    bench: Bench,
+    principal: Chatter,
+    idempotency_key: IdempotencyKey = None,
+    callback_url: Annotated[Url | None, Query(alias="callbackUrl", description="As in JSON.")] = None,
 ) -> JobOut:
     """Chat, RAG and agent runs, as JSON or as JSON Lines with one run in each. They go through the caller's own limits
     and budget; what came of each is at `/api/ai/jobs/{jobId}/items`.
@@ -63,6 +68,7 @@ async def submit_job(
         items=[run_item(run.custom_id, run.request()) for run in wanted.runs],
         priority=wanted.priority,
         idempotency_key=idempotency_key,
+        callback_url=wanted.callback_url or callback_url,
     )
     return JobOut.of(await bench.jobs.submit(asked))
 

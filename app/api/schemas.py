@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    BeforeValidator,
     Field,
     PlainValidator,
     StrictBool,
@@ -25,6 +26,7 @@ MAX_COMMENT_CHARS = 4_000
 MAX_RESULTS = 50
 MAX_NEIGHBOURS = 3
 MAX_DOCUMENTS = 10_000
+MAX_URLS = 100
 MAX_METADATA = 32
 MAX_METADATA_CHARS = 2_000
 
@@ -46,6 +48,10 @@ def _scalar(value: Any) -> str | bool | int | float | None:
     raise ValueError("must be text, a number, a boolean or null")
 
 
+def _url(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
 def _filter(where: dict[str, Any]) -> dict[str, Any]:
     """The JSON as it came, which the search parses again: it is what a run's record keeps."""
     try:
@@ -63,6 +69,7 @@ Message = Annotated[
 Id = Annotated[str, StringConstraints(max_length=512)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
 Collection = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=8_192), AfterValidator(_printable)]
 DocumentId = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_printable)]
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
 Scalar = Annotated[
@@ -129,6 +136,27 @@ class DocumentIn(Camel):
 class DocumentsIn(Camel):
     collection: Collection
     documents: Annotated[list[DocumentIn], Field(min_length=1, max_length=MAX_DOCUMENTS, fail_fast=True)]
+    callback_url: Url | None = Field(default=None, description="Told when it is done, which a job then does.")
+
+
+class UrlIn(Camel):
+    """A document to fetch. Without an `id` it is named by the URL at which it was found in the end."""
+
+    url: Url
+    id: DocumentId | None = None
+    title: Annotated[str, StringConstraints(max_length=512)] = ""
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class UrlsIn(Camel):
+    """A URL alone stands for an object with nothing else."""
+
+    collection: Collection
+    urls: Annotated[
+        list[Annotated[UrlIn, BeforeValidator(_url, json_schema_input_type=str | UrlIn)]],
+        Field(min_length=1, max_length=MAX_URLS, fail_fast=True),
+    ]
+    callback_url: Url | None = None
 
 
 class UploadIn(Camel):
@@ -138,6 +166,7 @@ class UploadIn(Camel):
     id: DocumentId | None = None
     title: Annotated[str, StringConstraints(max_length=512)] = ""
     metadata: Metadata = Field(default_factory=dict)
+    callback_url: Url | None = None
 
 
 class DecisionIn(Camel):

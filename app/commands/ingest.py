@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from errno import EFBIG
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.jobs.urls import FETCHED_AT_ONCE, Fetcher
 from app.services.ingest.detect import SUFFIXES
 from app.services.ingest.ingest import GROUP, Source
 from app.services.ingest.ports import Progress as Passed
+from graphs.errors import PilothouseError
 
 if TYPE_CHECKING:
     from app.workbench import Workbench
@@ -56,6 +58,10 @@ class Shown:
         return table
 
 
+def is_url(named: str) -> bool:
+    return named.lower().startswith(("http://", "https://"))
+
+
 def found_files(paths: Sequence[Path]) -> Mapping[str, Path]:
     """Files by the id that they will have: their way from the folder that was named, or their name alone."""
     files: dict[str, Path] = {}
@@ -66,10 +72,15 @@ def found_files(paths: Sequence[Path]) -> Mapping[str, Path]:
     return files
 
 
-async def ingest_files(
-    bench: "Workbench", tenant: str, collection: str, files: Mapping[str, Path], console: Console
+async def ingest_found(
+    bench: "Workbench",
+    tenant: str,
+    collection: str,
+    files: Mapping[str, Path],
+    urls: Sequence[str],
+    console: Console,
 ) -> Shown:
-    """Raises Invalid for the collection's name, and what index and store raise; a file's own failure is shown."""
+    """Raises Invalid for the collection's name, and what index and store raise; a document's own failure is shown."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -78,22 +89,43 @@ async def ingest_files(
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        shown = Shown(bar, len(files))
-        limit_bytes = bench.settings.max_upload_bytes
-        group: list[Source] = []
-        for name, path in files.items():
-            try:
-                content = await asyncio.to_thread(_content, path, limit_bytes)
-            except OSError as error:
-                shown(Passed(name, None, happened="failed", reason=error.strerror or str(error)))
-                continue
-            if group and (len(group) == GROUP or len(content) + sum(len(each.content) for each in group) > GROUP_BYTES):
-                await bench.ingest.add_batch(tenant, collection, group, shown)
-                group = []
-            group.append(Source(name, content, filename=path.name))
-        if group:
+        shown = Shown(bar, len(files) + len(urls))
+        async for group in _read(files, bench.settings.max_upload_bytes, shown):
+            await bench.ingest.add_batch(tenant, collection, group, shown)
+        fetcher = Fetcher.of(bench.config.outbound.documents, bench.settings.max_upload_bytes)
+        async for group in _fetched(urls, fetcher, shown):
             await bench.ingest.add_batch(tenant, collection, group, shown)
     return shown
+
+
+async def _read(files: Mapping[str, Path], limit_bytes: int, shown: Shown) -> AsyncIterator[list[Source]]:
+    group: list[Source] = []
+    for name, path in files.items():
+        try:
+            content = await asyncio.to_thread(_content, path, limit_bytes)
+        except OSError as error:
+            shown(Passed(name, None, happened="failed", reason=error.strerror or str(error)))
+            continue
+        if group and (len(group) == GROUP or len(content) + sum(len(each.content) for each in group) > GROUP_BYTES):
+            yield group
+            group = []
+        group.append(Source(name, content, filename=path.name))
+    if group:
+        yield group
+
+
+async def _fetched(urls: Sequence[str], fetcher: Fetcher, shown: Shown) -> AsyncIterator[list[Source]]:
+    async def source(url: str) -> Source | None:
+        try:
+            return await fetcher.source(url)
+        except PilothouseError as error:
+            shown(Passed(url, None, happened="failed", reason=error.message))
+            return None
+
+    for at in range(0, len(urls), FETCHED_AT_ONCE):
+        found = await asyncio.gather(*map(source, urls[at : at + FETCHED_AT_ONCE]))
+        if group := [each for each in found if each is not None]:
+            yield group
 
 
 def _content(path: Path, limit_bytes: int) -> bytes:

@@ -137,6 +137,8 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
     for field in ("webhook_url_env", "webhook_secret_env"):
         if (variable := getattr(config.alerts, field)) is not None and not environment.get(variable):
             yield ("alerts", field), f"the environment has no {variable}"
+    if (secret := config.outbound.webhook_secret_env) is not None and not environment.get(secret):
+        yield ("outbound", "webhook_secret_env"), f"the environment has no {secret}"
     for name, model in config.models.items():
         if model.provider not in config.providers:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"

@@ -187,6 +187,9 @@ class OutboundConfig(_Part):
 
     documents: ReachConfig = ReachConfig()
     webhooks: ReachConfig = ReachConfig()
+    webhook_secret_env: Environment | None = Field(
+        default=None, description="Holds whsec_..., or a new and an old one; without it jobs take no callbackUrl."
+    )
     oidc: ReachConfig = ReachConfig()
 
 

@@ -1,32 +1,35 @@
-"""Taking documents in as a job: in groups, each settled once it is in the index; what cannot be read fails alone."""
+"""Taking documents in as a job: in groups, each settled once it is in the index; one that is lost fails alone."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from app.jobs.items import INGEST
+from app.jobs.urls import FETCHED_AT_ONCE, Fetcher
 from app.records import Scope
-from app.services.ingest.ingest import GROUP, Ingest, Source
-from app.services.jobs.ports import ItemEnd, ItemState, JobWork
+from app.services.ingest.ingest import GROUP, Ingest, Outcome, Source
+from app.services.jobs.ports import ItemEnd, ItemState, JobFailure, JobWork
 from app.services.jobs.rows import failure
+from graphs.errors import PilothouseError
 
 GROUP_BYTES: Final = 8 * 2**20  # held in memory at once, one document at the least
 MAX_NAMED: Final = 1_000  # failures that a job's result names; all of them are among its items
 
 
 class IngestJob:
-    """Payload: `collection`. An item is a document, named by its id."""
+    """Payload: `collection`. An item is a document, named by its id, or the URL of one."""
 
     name = INGEST
     scope: Scope = "documents"
 
-    def __init__(self, ingest: Ingest) -> None:
-        self._ingest = ingest
+    def __init__(self, ingest: Ingest, fetcher: Fetcher) -> None:
+        self._ingest, self._fetcher = ingest, fetcher
 
     async def perform(self, work: JobWork) -> Mapping[str, Any]:
         group: list[ItemState] = []
         async for item in work.open_items():
             group.append(item)
-            if len(group) == GROUP or sum(len(each.content or b"") for each in group) >= GROUP_BYTES:
+            if _is_full(group):
                 await self._take_in(work, group)
                 group = []
         await self._take_in(work, group)
@@ -39,13 +42,37 @@ class IngestJob:
         if not group:
             return
         state = work.state
-        sources = [_source(item) for item in group]
-        outcomes = await self._ingest.add_batch(state.principal.tenant_id, state.payload["collection"], sources)
+        found = await asyncio.gather(*map(self._source, group))
+        sources = [each for each in found if isinstance(each, Source)]
+        outcomes = iter(await self._ingest.add_batch(state.principal.tenant_id, state.payload["collection"], sources))
         ends = []
-        for item, outcome in zip(group, outcomes, strict=True):
-            result = None if outcome.record is None else {"chunks": outcome.record.chunks}
-            ends.append(ItemEnd(item.number, result, None if outcome.error is None else failure(outcome.error)))
+        for item, each in zip(group, found, strict=True):
+            ends.append(_end(item, next(outcomes)) if isinstance(each, Source) else ItemEnd(item.number, error=each))
         await work.settle(ends)
+
+    async def _source(self, item: ItemState) -> Source | JobFailure:
+        told = item.input
+        if "url" not in told:
+            return _source(item)
+        try:
+            return await self._fetcher.source(
+                told["url"], document_id=told["documentId"], title=told["title"], metadata=told["metadata"]
+            )
+        except PilothouseError as error:
+            return failure(error)
+
+
+def _is_full(group: Sequence[ItemState]) -> bool:
+    if sum("url" in item.input for item in group) == FETCHED_AT_ONCE:
+        return True
+    return len(group) == GROUP or sum(len(item.content or b"") for item in group) >= GROUP_BYTES
+
+
+def _end(item: ItemState, outcome: Outcome) -> ItemEnd:
+    if outcome.record is None:
+        assert outcome.error is not None, "an outcome has a record or an error"
+        return ItemEnd(item.number, error=failure(outcome.error))
+    return ItemEnd(item.number, {"chunks": outcome.record.chunks, "documentId": outcome.id})
 
 
 def _source(item: ItemState) -> Source:

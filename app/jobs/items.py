@@ -31,6 +31,14 @@ def document_item(
     return JobItem(document_id, told, content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
 
 
+def url_item(
+    url: str, *, document_id: str | None = None, title: str = "", metadata: Mapping[str, Any] | None = None
+) -> JobItem:
+    """A document to fetch; without an id of the caller's it is named by where it is found."""
+    told = {"url": url, "documentId": document_id or "", "title": title, "metadata": dict(metadata or {})}
+    return JobItem(document_id or url, told)
+
+
 def run_item(name: str, request: RunRequest) -> JobItem:
     """A run of a batch."""
     told = {

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from app.jobs.webhook import WebhookJob
 from app.services.database import Database
 from app.services.jobs.dbos_engine import DbosEngine
 from app.services.jobs.desk import JobDesk
@@ -32,13 +33,18 @@ class Bounds:
 
 @asynccontextmanager
 async def open_jobs(
-    database: Database, kinds: Sequence[JobKind], check: Check, bounds: Bounds, engine_url: str | None
+    database: Database,
+    kinds: Sequence[JobKind],
+    webhooks: WebhookJob,
+    check: Check,
+    bounds: Bounds,
+    engine_url: str | None,
 ) -> AsyncIterator[JobDesk]:
     """Without an `engine_url` jobs are only asked for here, and other processes perform them.
 
     The engine is loaded behind the desk: jobs that come before it wait in the table.
     """
-    desk = JobDesk(database, kinds)
+    desk = JobDesk(database, (*kinds, webhooks), vet_callback=webhooks.vet)
     if engine_url is None:
         yield desk
         return

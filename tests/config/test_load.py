@@ -70,6 +70,7 @@ def test_a_tenant_that_is_not_listed_has_the_allowance_of_everyone():
         ("alerts:\n  webhook_secret_env: NO_SUCH", "alerts.webhook_secret_env", 2, "the environment has no NO_SUCH"),
         ("outbound:\n  oidc: {hosts: ['https://a.b/c']}", "outbound.oidc.hosts.0", 2, "should match"),
         ("outbound: {documents: {networks: [10.0.0.0/33]}}", "outbound.documents.networks.0", 1, "network"),
+        ("outbound: {webhook_secret_env: ABSENT}", "outbound.webhook_secret_env", 1, "environment has no ABSENT"),
         ("routes:\n  a: {candidates: [ghost]}", "routes.a.candidates.0", 2, "no model or route"),
         ("routes:\n  a: {candidates: []}", "routes.a.candidates", 2, "at least 1"),
         ("providers:\n  p: {kind: openai, base_url: http://x/v1, api_key_env: ABSENT}", "providers.p.api_key_env", 2,

@@ -13,9 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.jobs.webhook import WebhookJob
+from app.outbound.signature import Secrets
 from app.services.jobs.ports import ItemEnd, JobWork, Perform
 from app.services.jobs.worker import Worker
 from app.settings import quiet_libraries
+from tests.outbound.recipe import NEW
+from tests.outbound.servers import LOCAL
 from tests.services.jobs.yard import Errand, open_yard
 
 BEAT_S = 0.5
@@ -65,7 +69,8 @@ async def main(home: Path, url: str, moments: set[str]) -> None:
 
         return perform
 
-    async with open_yard(url, "dbos", home, [Errand(does)], performs=performs, beat_s=BEAT_S):
+    kinds = [Errand(does), WebhookJob(LOCAL, Secrets.read(NEW))]
+    async with open_yard(url, "dbos", home, kinds, performs=performs, beat_s=BEAT_S):
         print("up", flush=True)
         await asyncio.Event().wait()
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from app.services.jobs.callbacks import delivery_id
 from app.services.jobs.desk import JobDesk
 from app.services.jobs.ports import JobItem, JobRequest, JobState
 from app.services.store.store import Store
 from tests.flow.job_worker import Effects
+from tests.outbound.servers import answer, serving
 from tests.services.jobs.yard import ANN, Errand
 
 MOMENTS = ("at the start", "after an effect", "after a settlement", "before the end", "after the end")
@@ -35,7 +37,7 @@ async def asking(url: str) -> AsyncIterator[JobDesk]:
         raise AssertionError("nobody performs jobs here")
 
     store = await Store.open(url)
-    yield JobDesk(store.database, [Errand(nothing)])
+    yield JobDesk(store.database, [Errand(nothing)], vet_callback=lambda _: None)
     await store.close()
 
 
@@ -61,6 +63,21 @@ async def test_k03_a_job_whose_worker_is_killed_at_every_moment_is_finished_once
     assert [row[:2] for row in effects.rows("effects")] == [(job.job_id, n) for n in (1, 2, 3)]
     # The one effect whose settlement was lost is tried again, under the same key; no settled item is.
     assert Counter(row[1] for row in effects.rows("tries")) == {1: 1, 2: 2, 3: 1}
+
+
+async def test_k03_an_end_is_told_though_its_worker_is_killed_before_the_delivery(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'pilothouse.db'}"
+    async with asking(url) as desk, serving(lambda _: answer()) as told:
+        job = await desk.submit(JobRequest(ANN, "errand", callback_url=told.url("/hook")))
+        killed = await start(tmp_path, url, "after the end")
+        assert await asyncio.wait_for(killed.wait(), 100) == -9
+        ended = await desk.state("acme", None, job.job_id)
+        assert (ended.status, ended.callback, told.requests) == ("succeeded", "waiting", [])
+        living = await start(tmp_path, url)
+        await until(desk, job.job_id, lambda state: state.callback == "delivered")
+        living.kill()
+        await living.wait()
+    assert [told.header("webhook-id", at) for at in range(len(told.requests))] == [delivery_id(job.job_id)]
 
 
 async def test_k03_of_two_workers_on_postgresql_the_living_one_finishes_what_the_dead_one_held(

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.ids import new_id
 from app.services.database import Database, to_us
+from app.services.jobs.callbacks import WEBHOOK, callbacks, note_end
 from app.services.jobs.ports import ItemState, JobKind, JobRequest, JobState, JobStatus
 from app.services.jobs.rows import fingerprint, item_rows, item_state, job_row, job_state
 from app.services.jobs.tables import job_items, jobs
@@ -20,26 +21,38 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _CURSOR = re.compile(r"(\d{1,18})-([0-9a-f]{32})")
 
 
+def _no_callbacks(url: str) -> None:
+    raise Invalid("no callbacks are sent here", field="callbackUrl")
+
+
 class JobDesk:
     """The jobs of every tenant, each seen by its own alone. A `user_id` None sees those of all users of the tenant."""
 
     def __init__(
-        self, database: Database, kinds: Iterable[JobKind], nudge: Callable[[], object] = lambda: None
+        self,
+        database: Database,
+        kinds: Iterable[JobKind],
+        nudge: Callable[[], object] = lambda: None,
+        vet_callback: Callable[[str], object] = _no_callbacks,
     ) -> None:
-        """`nudge` hears of each new job, so that a worker of this process need not wait for its next look."""
+        """`nudge` hears of each new job, so that a worker of this process need not wait for its next look.
+        `vet_callback` raises a PilothouseError for a URL that no job's end may be told to."""
         self.kinds: Mapping[str, JobKind] = {kind.name: kind for kind in kinds}
-        self.nudge = nudge
+        self.nudge, self._vet_callback = nudge, vet_callback
         self._database = database
 
     async def submit(self, request: JobRequest) -> JobState:
         """Write a job down. The same idempotency key of a user gives the job that there is.
 
         Raises Invalid for an unknown kind, Forbidden without the right that the kind needs, Conflict for a key that
-        stands for another request.
+        stands for another request; what the callback's URL is refused with.
         """
         kind = self.kinds.get(request.kind)
-        if kind is None:
-            raise Invalid(f"kind must be one of {', '.join(sorted(self.kinds))}", field="kind")
+        if kind is None or kind.scope is None:
+            asked_for = sorted(name for name, each in self.kinds.items() if each.scope is not None)
+            raise Invalid(f"kind must be one of {', '.join(asked_for)}", field="kind")
+        if request.callback_url is not None:
+            self._vet_callback(request.callback_url)
         if not request.principal.may(kind.scope):
             raise Forbidden(f"a job of the kind {kind.name} needs the scope {kind.scope}")
         row = job_row(request, new_id(), to_us(self._database.clock()))
@@ -57,10 +70,11 @@ class JobDesk:
                     jobs.c.idempotency_key == request.idempotency_key,
                 )
             found = (await connection.execute(select(jobs).where(mine))).one()
+            told = await callbacks(connection, [found])
         if found.fingerprint != fingerprint(request):
             raise Conflict("this idempotency key stands for another request", field="idempotencyKey")
         self.nudge()
-        return job_state(found)
+        return job_state(found, told.get(found.job_id))
 
     async def state(self, tenant_id: str, user_id: str | None, job_id: str) -> JobState:
         """Raises Missing, for what is not an id as well as for somebody else's."""
@@ -79,6 +93,7 @@ class JobDesk:
             # What it would still have done is not kept: it may be long, and nobody will read it.
             left = and_(job_items.c.job_id == job_id, job_items.c.content.is_not(None))
             await connection.execute(update(job_items).where(left).values(content=None))
+            await note_end(self._database, connection, job_id)
         self.nudge()
         return state
 
@@ -92,17 +107,18 @@ class JobDesk:
         kind: str | None = None,
         status: JobStatus | None = None,
     ) -> tuple[list[JobState], str | None]:
-        """Newest first, and the next page's cursor. Raises Invalid."""
+        """Newest first, and the next page's cursor; deliveries only where their kind is named. Raises Invalid."""
         query = select(jobs).where(jobs.c.tenant_id == tenant_id, _user(user_id), _after(cursor))
-        if kind is not None:
-            query = query.where(jobs.c.kind == kind)
+        query = query.where(jobs.c.kind != WEBHOOK if kind is None else jobs.c.kind == kind)
         if status is not None:
             query = query.where(jobs.c.status == status)
         query = query.order_by(jobs.c.created_us.desc(), jobs.c.job_id.desc()).limit(_checked(limit) + 1)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
+            told = await callbacks(connection, rows[:limit])
         last = rows[limit - 1] if len(rows) > limit else None
-        return [job_state(row) for row in rows[:limit]], None if last is None else f"{last.created_us}-{last.job_id}"
+        found = [job_state(row, told.get(row.job_id)) for row in rows[:limit]]
+        return found, None if last is None else f"{last.created_us}-{last.job_id}"
 
     async def items(self, job_id: str, limit: int, after: int = 0) -> list[ItemState]:
         """Items numbered above `after`, in order, without their contents. The caller has looked whose job it is."""
@@ -126,7 +142,7 @@ async def _one(connection: AsyncConnection, mine: ColumnElement[bool]) -> JobSta
     row = (await connection.execute(select(jobs).where(mine))).one_or_none()
     if row is None:
         raise Missing("no such job")
-    return job_state(row)
+    return job_state(row, (await callbacks(connection, [row])).get(row.job_id))
 
 
 def _of(tenant_id: str, user_id: str | None, job_id: str) -> ColumnElement[bool]:

@@ -14,6 +14,7 @@ from app.records import Principal, Scope
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: Final[tuple[JobStatus, ...]] = ("succeeded", "failed", "cancelled")
+CallbackStatus = Literal["waiting", "delivered", "failed"]
 ItemStatus = Literal["waiting", "begun", "succeeded", "failed"]
 
 
@@ -63,7 +64,7 @@ class JobFailure:
 @dataclass(frozen=True, slots=True)
 class JobState:
     """A job as it stands. `attempt` counts from 0; `result` is there once it has succeeded, `error` once it has failed
-    or while it waits for another attempt."""
+    or while it waits for another attempt. `callback` is how far the webhook of its end is, if it has one."""
 
     job_id: str
     principal: Principal
@@ -79,6 +80,7 @@ class JobState:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    callback: CallbackStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,8 @@ class JobKind(Protocol):
     def name(self) -> str: ...
 
     @property
-    def scope(self) -> Scope:
-        """What its owner has to hold, when it is submitted and still when it starts."""
+    def scope(self) -> Scope | None:
+        """What its owner has to hold, when it is submitted and still when it starts. None: nobody can submit it."""
         ...
 
     async def perform(self, work: JobWork) -> Mapping[str, Any]:

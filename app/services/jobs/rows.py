@@ -10,11 +10,11 @@ from sqlalchemy import Row
 
 from app.records import Principal
 from app.services.database import from_us
-from app.services.jobs.ports import ItemState, JobFailure, JobProgress, JobRequest, JobState
+from app.services.jobs.ports import CallbackStatus, ItemState, JobFailure, JobProgress, JobRequest, JobState
 from graphs.errors import PilothouseError
 
 
-def job_state(row: Row[Any]) -> JobState:
+def job_state(row: Row[Any], callback: CallbackStatus | None = None) -> JobState:
     return JobState(
         job_id=row.job_id,
         principal=Principal(row.tenant_id, row.user_id, frozenset(row.scopes), row.key_id),
@@ -30,6 +30,7 @@ def job_state(row: Row[Any]) -> JobState:
         created_at=from_us(row.created_us),
         started_at=None if row.started_us is None else from_us(row.started_us),
         ended_at=None if row.ended_us is None else from_us(row.ended_us),
+        callback=callback,
     )
 
 

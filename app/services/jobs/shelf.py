@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import and_, delete, select, update
 
 from app.services.database import Database, to_us
+from app.services.jobs.callbacks import note_end
 from app.services.jobs.ports import JobFailure, JobState, JobStatus, Ticket
 from app.services.jobs.rows import failure_row, job_state
 from app.services.jobs.tables import job_items, jobs
@@ -58,7 +59,7 @@ class Shelf:
         """The worker's last word. False where the job is not its any more."""
         mine = and_(jobs.c.job_id == job_id, jobs.c.fence == fence, _OPEN)
         last = {"status": status, "result": result, "error": failure_row(error), "stage": ""}
-        return await self._change(mine, last | {"ended_us": to_us(self.database.clock())})
+        return await self._end(job_id, mine, last)
 
     async def put_back(self, job_id: str, fence: int, *, pause_s: float, error: JobFailure | None = None) -> bool:
         """Let it be attempted again after a pause, by whoever comes; with an error it counts as a failure."""
@@ -90,7 +91,7 @@ class Shelf:
 
     async def give_up(self, ticket: Ticket, fence: int, error: JobFailure) -> bool:
         last = {"status": "failed", "error": failure_row(error), "fence": fence + 1}
-        return await self._change(_still(ticket, fence), last | {"ended_us": to_us(self.database.clock())})
+        return await self._end(ticket.job_id, _still(ticket, fence), last)
 
     async def overtaken(self, held: Mapping[str, int]) -> list[str]:
         """Of these jobs and fences, the jobs that are not theirs any more: called off, or in other hands."""
@@ -121,6 +122,14 @@ class Shelf:
             "fence": jobs.c.fence + 1,
             "due_us": due_us,
         }
+
+    async def _end(self, job_id: str, mine: Any, last: Mapping[str, Any]) -> bool:
+        ended = update(jobs).where(mine).values(**last, ended_us=to_us(self.database.clock()))
+        async with self.database.write() as connection:
+            if not (await connection.execute(ended)).rowcount:
+                return False
+            await note_end(self.database, connection, job_id)
+        return True
 
     async def _change(self, mine: Any, values: Mapping[str, Any]) -> bool:
         async with self.database.write() as connection:

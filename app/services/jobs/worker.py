@@ -93,8 +93,8 @@ class Worker:
             raise UpstreamError(f"this worker knows no jobs of the kind {name}; a newer one may")
         return kind
 
-    async def _may(self, principal: Principal, scope: Scope) -> None:
-        if not principal.may(scope):
+    async def _may(self, principal: Principal, scope: Scope | None) -> None:
+        if scope is not None and not principal.may(scope):
             raise Forbidden(f"the job's owner lacks the scope {scope}")
         await self._check(principal)
 

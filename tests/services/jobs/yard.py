@@ -73,11 +73,12 @@ async def open_yard(
     keeping: bool = True,
     performs: Callable[[Worker], Perform] = lambda worker: worker.perform,
     beat_s: float = BEAT_S,
+    vet_callback: Callable[[str], object] = lambda _: None,
 ) -> AsyncIterator[Yard]:
     """`performs` may put something around what a worker does with an attempt."""
     store = await Store.open(store_url)
     shelf = Shelf(store.database)
-    desk = JobDesk(store.database, kinds)
+    desk = JobDesk(store.database, kinds, vet_callback=vet_callback)
     worker = Worker(shelf, desk.kinds, check)
     executors = Executors(store.database, new_executor_id(), dead_after_s=4 * beat_s)
     await executors.beat()

@@ -1,0 +1,73 @@
+"""Telling a caller's own URL that a job has ended: one signed try an attempt, with the worker's pauses between them."""
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Any, Final, Self
+
+from app.config.schema import OutboundConfig
+from app.outbound.client import Outbound
+from app.outbound.errors import EndpointGone, OutboundRefused, WebhookUndelivered
+from app.outbound.lookup import REFUSAL
+from app.outbound.policy import Reach
+from app.outbound.signature import Secrets
+from app.outbound.url import read
+from app.outbound.webhooks import LIMITS, Endpoint, Event, tell
+from app.services.jobs.callbacks import WEBHOOK
+from app.services.jobs.ports import JobWork
+from graphs.errors import Invalid
+
+FIELD: Final = "callbackUrl"
+
+
+class WebhookJob:
+    """Payload: `url`, `jobId` of the job that ended, and the event's `type`, `timestamp` and `data`."""
+
+    name = WEBHOOK
+    scope = None
+
+    def __init__(self, reach: Reach, secrets: Secrets) -> None:
+        """Without secrets nothing is delivered."""
+        self._reach, self._secrets = reach, secrets
+        self._outbound = Outbound(reach, LIMITS)
+
+    @classmethod
+    def of(cls, config: OutboundConfig) -> Self:
+        """Raises Invalid for what the environment holds and is no secret."""
+        variable = config.webhook_secret_env
+        secrets = Secrets() if variable is None else Secrets.read(os.environ.get(variable, ""))
+        return cls(Reach.of(config.webhooks), secrets)
+
+    def vet(self, url: str) -> None:
+        """Raises Invalid for a URL that could never be told of a job, OutboundRefused for an address that must not be.
+
+        A name is not looked up yet: it has to be right when the job ends.
+        """
+        if not self._secrets.keys:
+            told = "this server has no secret to sign callbacks with: outbound.webhook_secret_env names none"
+            raise Invalid(told, field=FIELD)
+        try:
+            host = read(Endpoint.of(url, self._secrets).url).raw_host or ""
+        except Invalid as error:
+            error.field = FIELD
+            raise
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return
+        if not self._reach.admits(host, address):
+            raise OutboundRefused(REFUSAL, field=FIELD)
+
+    async def perform(self, work: JobWork) -> Mapping[str, Any]:
+        """Raises WebhookUndelivered, after which it is tried again, and EndpointGone."""
+        told = work.state.payload
+        self.vet(told["url"])  # the operator may have changed the file since
+        event = Event.of(work.state.job_id, told["type"], told["data"], datetime.fromisoformat(told["timestamp"]))
+        receipt = await tell(self._outbound, Endpoint.of(told["url"], self._secrets), event)
+        if receipt.taken:
+            return {"jobId": told["jobId"], "status": receipt.status}
+        said = f"the end of the job {told['jobId']} was not taken: {receipt.said}"
+        if receipt.final:
+            raise EndpointGone(said)
+        raise WebhookUndelivered(said, retry_after_s=receipt.retry_after_s)
