@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from app.config.load import ConfigInvalid, Fault, load
-from app.config.price import FREE, Price, configured, listed
+from app.config.price import FREE, UNPRICED, Price, configured, known, listed
 from app.config.schema import Config, ModelConfig, ProviderConfig, RouteConfig
 from app.services.gateway.answers import MemoryAnswers, RedisAnswers
 from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
@@ -231,16 +231,10 @@ def _vendor(module: str, maker: str, place: ProviderConfig, info: ModelInfo, mod
 
 
 def price_of(config: Config, name: str, model: ModelConfig) -> Price:
-    """Raises ConfigInvalid: a price that nobody knows is not zero."""
-    place = config.providers[model.provider]
-    if place.kind in {"llamacpp", "extractive", "scripted"} and model.input_usd_per_mtok is None:
-        return FREE
-    price = configured(model) or listed(model.model, place)
+    """Raises ConfigInvalid, which a file that was read does not come to."""
+    price = known(model, config.providers[model.provider])
     if price is None:
-        fault = Fault(
-            f"models.{name}", 0, "the price list does not know it: give input_usd_per_mtok and output_usd_per_mtok"
-        )
-        raise ConfigInvalid("the configuration", [fault])
+        raise ConfigInvalid("the configuration", [Fault(f"models.{name}", 0, UNPRICED)])
     return price
 
 

@@ -1,7 +1,8 @@
 """Reads the YAML file into a Config, or says at which line and path it is wrong.
 
 Everything that can be known without calling anybody is checked: types and ranges, unknown and doubled keys, names
-that point nowhere, cycles of routes, secrets that the environment lacks. All faults are told at once.
+that point nowhere, cycles of routes, prices that nobody knows, secrets that the environment lacks. All faults are told
+at once.
 """
 
 import os
@@ -13,7 +14,9 @@ from typing import Any, Final
 import yaml
 from pydantic import ValidationError
 
+from app.config.price import UNPRICED, known
 from app.config.schema import Allowance, Config
+from app.config.words import worded
 from graphs.errors import Invalid
 
 MAX_FILE_BYTES: Final = 4 << 20
@@ -77,7 +80,10 @@ def parse(text: str, environment: Mapping[str, str] = os.environ, *, source: str
     try:
         config = Config.model_validate(value)
     except ValidationError as error:
-        faults += [_fault(item["loc"], _said(item), lines) for item in error.errors()]
+        faults += [
+            _fault(item["loc"], worded(item["type"], item.get("ctx", {}), item["msg"]), lines)
+            for item in error.errors()
+        ]
         raise ConfigInvalid(source, faults) from None
     faults += [_fault(path, message, lines) for path, message in _cross_checks(config, environment)]
     if faults:
@@ -117,13 +123,6 @@ def _fault(path: Path_, message: str, lines: Mapping[Path_, int]) -> Fault:
     return Fault(_dotted(path), lines.get(known, 0), message)
 
 
-def _said(item: Any) -> str:
-    """Pydantic's words without its prefixes; a key that we do not know gets ours."""
-    if item["type"] == "extra_forbidden":
-        return "there is no such key"
-    return str(item["msg"]).removeprefix("Value error, ")
-
-
 def _dotted(path: Path_) -> str:
     # Pydantic names the key of a mapping that is itself wrong as [key].
     return ".".join(str(part) for part in path if part != "[key]")
@@ -144,6 +143,8 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
         elif model.kind == "embedding" and (kind := config.providers[model.provider].kind) not in EMBEDDING_KINDS:
             yield ("models", name, "kind"), f"a provider of kind {kind} embeds nothing"
+        elif known(model, config.providers[model.provider]) is None:
+            yield ("models", name), UNPRICED
     yield from _check_routes(config)
     for tenant_id, tenant in config.tenants.items():
         at: Path_ = ("tenants", tenant_id)

@@ -52,6 +52,16 @@ class Price:
 FREE: Final = Price(0, 0, 0, 0, "embedded")
 
 
+UNPRICED: Final = "the price list does not know it: give input_usd_per_mtok and output_usd_per_mtok"
+
+
+def known(model: ModelConfig, provider: ProviderConfig) -> Price | None:
+    """What the model costs there. None: nobody knows, which is not zero."""
+    if provider.kind in {"llamacpp", "extractive", "scripted"} and model.input_usd_per_mtok is None:
+        return FREE
+    return configured(model) or listed(model.model, provider)
+
+
 def configured(model: ModelConfig) -> Price | None:
     """The price that the file gives, None where it is silent. An embedding model has no output price."""
     if model.input_usd_per_mtok is None:

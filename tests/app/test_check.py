@@ -69,12 +69,12 @@ def test_it_prints_who_may_use_what() -> None:
     assert who["any other tenant"].limits == ("no limits",)
 
 
-def test_a_price_that_nobody_knows_is_refused_by_its_path() -> None:
+def test_a_price_that_nobody_knows_is_refused_by_its_file_line_and_path() -> None:
     text = (
         "providers: {lab: {kind: openai, base_url: http://x/v1}}\nmodels: {odd: {provider: lab, model: nobody-knows}}"
     )
-    with pytest.raises(ConfigInvalid, match=r"models\.odd"):
-        check.models(parse(text, {}))
+    with pytest.raises(ConfigInvalid, match=r"p\.yaml .*\n.*line 2: models\.odd: the price list"):
+        parse(text, {}, source="p.yaml")
 
 
 def test_the_command_ends_with_1_where_an_example_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,16 +63,16 @@ def test_a_tenant_that_is_not_listed_has_the_allowance_of_everyone():
         ("models:\n  big: {provider: lab, model: ok, colour: red}", "models.big.colour", 2, "no such key"),
         ("nonsense: 1", "nonsense", 1, "no such key"),
         ("models:\n  big:\n    provider: lab\n    model: ok\n    input_usd_per_mtok: -1\n    output_usd_per_mtok: 1",
-         "models.big.input_usd_per_mtok", 5, "greater than or equal to 0"),
+         "models.big.input_usd_per_mtok", 5, "must be at least 0"),
         ("models: {a: {provider: nowhere, model: x}}", "models.a.provider", 1, "no provider"),
         ("routes:\n  a: {candidates: [b]}\n  b: {candidates: [a]}", "routes.a.candidates", 2, "a -> b -> a"),
         ("routes:\n  a: {candidates: [a]}", "routes.a.candidates", 2, "a -> a"),
         ("alerts:\n  webhook_secret_env: NO_SUCH", "alerts.webhook_secret_env", 2, "the environment has no NO_SUCH"),
-        ("outbound:\n  oidc: {hosts: ['https://a.b/c']}", "outbound.oidc.hosts.0", 2, "should match"),
+        ("outbound:\n  oidc: {hosts: ['https://a.b/c']}", "outbound.oidc.hosts.0", 2, "must match"),
         ("outbound: {documents: {networks: [10.0.0.0/33]}}", "outbound.documents.networks.0", 1, "network"),
         ("outbound: {webhook_secret_env: ABSENT}", "outbound.webhook_secret_env", 1, "environment has no ABSENT"),
         ("routes:\n  a: {candidates: [ghost]}", "routes.a.candidates.0", 2, "no model or route"),
-        ("routes:\n  a: {candidates: []}", "routes.a.candidates", 2, "at least 1"),
+        ("routes:\n  a: {candidates: []}", "routes.a.candidates", 2, "must have at least 1"),
         ("providers:\n  p: {kind: openai, base_url: http://x/v1, api_key_env: ABSENT}", "providers.p.api_key_env", 2,
          "environment has no ABSENT"),
         ("providers: {p: {kind: openai}}", "providers.p", 1, "needs base_url"),
@@ -80,7 +80,7 @@ def test_a_tenant_that_is_not_listed_has_the_allowance_of_everyone():
         ("providers: {p: {kind: openai, base_url: 'http://'}}", "providers.p", 1, "name a host"),
         ("providers: {p: {kind: openai, base_url: 'http://a:many/v1'}}", "providers.p", 1, "Port"),
         ("providers: {p: {kind: openai, base_url: 'http://[::1/v1'}}", "providers.p", 1, "IPv6"),
-        ("providers: {p: {kind: magic}}", "providers.p.kind", 1, "Input should be"),
+        ("providers: {p: {kind: magic}}", "providers.p.kind", 1, "must be 'openai', "),
         ("tenants:\n  acme:\n    budget_usd_month: .nan", "tenants.acme.budget_usd_month", 3, "finite"),
         ("tenants:\n  acme:\n    budget_usd_month: 1\n    budget_usd_month: 900", "tenants.acme.budget_usd_month", 4,
          "twice"),
@@ -101,6 +101,39 @@ def test_a_wrong_file_is_refused_with_its_path_and_line(broken: str, path: str, 
     assert any((path, line) == (found[0], found[1]) and words in found[2] for found in faults_of(broken)), faults_of(
         broken
     )
+
+
+@pytest.mark.parametrize(
+    ("broken", "path", "words"),
+    [
+        ("limits:\n  max_n: many", "limits.max_n", "must be a whole number"),
+        ("limits:\n  max_n: 1.5", "limits.max_n", "must be a whole number"),
+        ("limits:\n  max_n:", "limits.max_n", "must be a whole number"),
+        ("limits:\n  queue_wait_s: long", "limits.queue_wait_s", "must be a number"),
+        ("limits:\n  run_cost_usd: much", "limits.run_cost_usd", "must be a number"),
+        ("limits:\n  run_cost_usd: true", "limits.run_cost_usd", "must be a number"),
+        ("limits:\n  run_cost_usd: .inf", "limits.run_cost_usd", "must be a finite number"),
+        ("limits:\n  3", "limits", "must be a mapping of keys to values"),
+        ("limits:\n  max_m: 3", "limits.max_m", "there is no such key"),
+        ("limits:\n  max_n: 0", "limits.max_n", "must be at least 1"),
+        ("limits:\n  max_n: 129", "limits.max_n", "must be at most 128"),
+        ("limits:\n  queue_wait_s: 0", "limits.queue_wait_s", "must be more than 0.0"),
+        ("providers:\n  p: {}", "providers.p.kind", "the key is missing"),
+        ("routes:\n  r: {candidates: x}", "routes.r.candidates", "must be a list"),
+        ("routes:\n  r: {candidates: []}", "routes.r.candidates", "must have at least 1 in its list"),
+        ("routes:\n  r: {candidates: [x], policy: best}", "routes.r.policy",
+         "must be 'order', 'cost', 'latency' or 'quality'"),
+        ("safe_answer:\n  [sorry]", "safe_answer", "must be text"),
+        ("safe_answer:\n  ''", "safe_answer", "must not be shorter than 1 characters"),
+        ("outbound:\n  oidc: {public: perhaps}", "outbound.oidc.public", "must be true or false"),
+        ("outbound:\n  oidc: {networks: [all]}", "outbound.oidc.networks.0",
+         "must be an IPv4 or IPv6 network, as 10.1.0.0/16"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_fault_says_in_our_words_what_may_stand_there(broken: str, path: str, words: str):
+    ((at, line, told),) = faults_of(broken)
+    assert (at, told) == (path, words)
+    assert line == (2 if "." in path else 1)
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_the_file():
