@@ -31,11 +31,10 @@ async def does(work: JobWork) -> Mapping[str, Any]:
 
 
 @pytest.fixture
-async def yard(tmp_path: Path) -> AsyncIterator[Yard]:
+async def yard(tmp_path: Path, store_url: str) -> AsyncIterator[Yard]:
     """Nothing happens in it by itself: who performs what, and when, is the test's choice."""
-    url = f"sqlite+aiosqlite:///{tmp_path / 'pilothouse.db'}"
     kinds = [Errand(does), WEBHOOKS]
-    async with open_yard(url, "toy", tmp_path, kinds, keeping=False, vet_callback=WEBHOOKS.vet) as open_:
+    async with open_yard(store_url, "toy", tmp_path, kinds, keeping=False, vet_callback=WEBHOOKS.vet) as open_:
         yield open_
 
 
