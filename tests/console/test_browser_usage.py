@@ -74,7 +74,7 @@ def choose(page: Page, label: str, option: str) -> None:
 def test_a_user_sees_its_own_spending_and_its_own_budget(sign_in: SignIn) -> None:
     page = usage(sign_in("ann"))
     expect(page.locator(".tile .figure").first).to_have_text("$2.50")
-    expect(page.locator(".sums tbody tr")).to_have_count(2)
+    expect(page.locator("#usage .sums tbody tr")).to_have_count(2)
     expect(page.locator(".budget .whose b")).to_have_text(["ann"])
     expect(page.locator("#usage-board")).not_to_contain_text("eve")
     expect(page.get_by_label("Tenant", exact=True)).to_have_count(0)
@@ -94,7 +94,7 @@ def test_groups_of_two_dimensions_are_drawn_and_saved_as_the_file_says(sign_in: 
     page = usage(sign_in("owner"))
     choose(page, "Group by", "By day")
     choose(page, "Then by", "then by model")
-    expect(page.locator(".sums th").nth(1)).to_have_text("Model")
+    expect(page.locator("#usage .sums th").nth(1)).to_have_text("Model")
     expect(page.locator(".series li")).to_have_text(["big", "small", SHORT])
     assert page.locator(".plot rect").count() >= 3
     with page.expect_download() as saved:
@@ -119,7 +119,7 @@ def test_attacks_in_every_name_are_shown_as_text(sign_in: SignIn, alert: str) ->
     page = usage(sign_in("owner"))
     for dimension in ("model", "tenant", "feature", "provider", "key", "outcome", "run"):
         choose(page, "Group by", f"By {dimension}")
-        expect(page.locator(".sums th").first).to_have_text(dimension.capitalize())
+        expect(page.locator("#usage .sums th").first).to_have_text(dimension.capitalize())
         expect(page.locator("#usage-board tbody")).to_contain_text(SHORT[:8] if dimension in {"key", "run"} else SHORT)
     health(page)
     expect(page.locator("#alerts")).to_contain_text("onerror")

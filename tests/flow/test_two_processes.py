@@ -247,6 +247,10 @@ async def test_a_tenant_switched_off_at_one_process_stops_at_the_other(one: Inst
         assert (await owner.delete("/api/ai/switches/tenant/acme")).status_code in {200, 204}
     card = await one.b.comes_to(run_id, "failed")
     assert "it runs away" in card["error"]["message"]
+    one.lab.gate("again").set()
+    async with one.a.client() as ann, asyncio.timeout(40):
+        while (await ann.post("/api/ai/chat", json={"message": "hold again"})).status_code == 403:
+            await asyncio.sleep(0.1)  # until this process has heard that the switch is on again
 
 
 # Last: from here on there is one process.

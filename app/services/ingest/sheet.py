@@ -44,7 +44,7 @@ def parse_csv(data: bytes) -> ParsedDocument:
     """Encoding and delimiter are found; a row keeps the number of its line."""
     text = normalise(decode(data))
     builder = Builder("")
-    csv.field_size_limit(len(text) + 1)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # the process's own: never made smaller
     try:
         rows = csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(text[:_HEAD_CHARS]))
         put_rows(builder, rows, Place(row=1))
