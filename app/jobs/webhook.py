@@ -19,6 +19,7 @@ from app.services.jobs.ports import JobWork
 from graphs.errors import Invalid
 
 FIELD: Final = "callbackUrl"
+PAUSES_S: Final = (5.0, 30.0, 120.0, 300.0)  # the last again and again: 22 minutes for a receiver to come back
 
 
 class WebhookJob:
@@ -70,4 +71,5 @@ class WebhookJob:
         said = f"the end of the job {told['jobId']} was not taken: {receipt.said}"
         if receipt.final:
             raise EndpointGone(said)
-        raise WebhookUndelivered(said, retry_after_s=receipt.retry_after_s)
+        pause_s = PAUSES_S[min(work.state.attempt, len(PAUSES_S) - 1)]
+        raise WebhookUndelivered(said, retry_after_s=max(pause_s, receipt.retry_after_s or 0.0))

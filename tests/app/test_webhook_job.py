@@ -13,7 +13,7 @@ from app.outbound.errors import OutboundRefused, UrlInvalid
 from app.outbound.policy import Reach
 from app.outbound.signature import Secrets
 from app.services.jobs.callbacks import delivery_id
-from app.services.jobs.ports import JobRequest, JobState, JobWork
+from app.services.jobs.ports import JobKind, JobRequest, JobState, JobWork
 from app.services.jobs.worker import MAX_FAILURES
 from graphs.errors import Invalid
 from tests.outbound.recipe import NEW, is_genuine
@@ -33,7 +33,7 @@ async def does(work: JobWork) -> Mapping[str, Any]:
 @pytest.fixture
 async def yard(tmp_path: Path, store_url: str) -> AsyncIterator[Yard]:
     """Nothing happens in it by itself: who performs what, and when, is the test's choice."""
-    kinds = [Errand(does), WEBHOOKS]
+    kinds: list[JobKind] = [Errand(does), WEBHOOKS]
     async with open_yard(store_url, "toy", tmp_path, kinds, keeping=False, vet_callback=WEBHOOKS.vet) as open_:
         yield open_
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from app.jobs.webhook import WebhookJob
 from app.outbound.signature import Secrets
-from app.services.jobs.ports import ItemEnd, JobWork, Perform
+from app.services.jobs.ports import ItemEnd, JobKind, JobWork, Perform
 from app.services.jobs.worker import Worker
 from app.settings import quiet_libraries
 from tests.outbound.recipe import NEW
@@ -69,7 +69,7 @@ async def main(home: Path, url: str, moments: set[str]) -> None:
 
         return perform
 
-    kinds = [Errand(does), WebhookJob(LOCAL, Secrets.read(NEW))]
+    kinds: list[JobKind] = [Errand(does), WebhookJob(LOCAL, Secrets.read(NEW))]
     async with open_yard(url, "dbos", home, kinds, performs=performs, beat_s=BEAT_S):
         print("up", flush=True)
         await asyncio.Event().wait()
