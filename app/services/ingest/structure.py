@@ -27,10 +27,12 @@ def _packed(text: str, section: Sequence[Block]) -> Iterator[tuple[Block, Block]
     tokens = 0
     for part in (part for block in section for part in _parts(text, block)):
         size = count_tokens(text[part.start : part.end])
-        if held and tokens + size > TARGET_TOKENS:
+        # What stands between two parts is in the chunk too, be it a heading that is too long to be a name.
+        between = count_tokens(text[held[1].end : part.start]) if held else 0
+        if held and tokens + between + size > TARGET_TOKENS:
             yield held
-            held, tokens = None, 0
-        held, tokens = (held[0] if held else part, part), tokens + size
+            held, tokens, between = None, 0, 0
+        held, tokens = (held[0] if held else part, part), tokens + between + size
     if held:
         yield held
 

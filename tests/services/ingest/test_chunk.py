@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.services.ingest.chunk import CHUNKERS, TARGET_TOKENS, WHOLE_TOKENS, chunk, count_tokens
@@ -39,6 +39,7 @@ def test_no_word_of_a_plain_text_is_lost(text: str) -> None:
 
 
 @given(DOCUMENTS)
+@example("before\n\n" + "heading " * 400 + "\n===\nafter")
 def test_no_chunk_outgrows_the_embedder_unless_it_is_kept_whole(text: str) -> None:
     assert all(count_tokens(piece.text) <= TARGET_TOKENS for piece in chunk(parse_text(text)))
     assert all(count_tokens(piece.text) <= WHOLE_TOKENS for piece in chunk(parse_markdown(text)))
