@@ -305,7 +305,8 @@ def bury(link: Link, deaths: Sequence[Death]) -> Sequence[int | None]:
     """Take over what dead processes left; gives how many calls each had open, None for one that is not dead.
 
     Their calls in flight keep their cost, which is the prompt's estimated one, and are marked abandoned; their holds
-    are let go.
+    are let go. A budget pays for them out of what they held of it: one that is younger than a call was never asked
+    whether it can pay for it.
     """
     return [_bury(link, death) for death in deaths]
 
@@ -326,7 +327,8 @@ def _bury(link: Link, death: Death) -> int | None:
     )
     # Sorted here too: a database may order texts by its locale, and locks are taken in one order everywhere.
     for scope, period, held, unbooked in sorted(holds):
-        cost = unbooked + sum(call[5] for call in abandoned if call[4] == period and _pays(scope, *call[:4]))
+        prompts = sum(call[5] for call in abandoned if call[4] == period and _pays(scope, *call[:4]))
+        cost = unbooked + min(prompts, max(held - unbooked, 0))
         link.write(
             "UPDATE budgets SET spent_micros = spent_micros + ?, held_micros = held_micros - ? "
             "WHERE scope = ? AND period = ?",

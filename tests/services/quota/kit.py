@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from app.records import Bill, Charge, Payer
@@ -21,6 +22,7 @@ ANN = Payer("acme", "ann", "k1", "search", "q1", "r1")
 
 
 def charge(wanted: int, least: int | None = None, *, payer: Payer = ANN, **given: Any) -> Charge:
+    at_least = wanted if least is None else least
     values = {
         "model": "big",
         "provider": "lab",
@@ -30,9 +32,9 @@ def charge(wanted: int, least: int | None = None, *, payer: Payer = ANN, **given
         "streamed": False,
         "price_source": "config",
         "prompt_tokens": 7,
-        "prompt_micros": min(7, wanted),
+        "prompt_micros": min(7, at_least),
     } | given
-    return Charge(payer=payer, wanted_micros=wanted, least_micros=wanted if least is None else least, **values)
+    return Charge(payer=payer, wanted_micros=wanted, least_micros=at_least, **values)
 
 
 def bill(cost: int, **given: Any) -> Bill:
@@ -78,11 +80,12 @@ class Books:
         return ledger
 
     def rows(self, statement: str, **values: Any) -> Sequence[Any]:
-        engine = create_engine(sync_url(self.url), poolclass=NullPool)
-        with engine.connect() as connection:
-            found = connection.execute(text(statement), values).all()
-        engine.dispose()
-        return found
+        with self._engine.connect() as connection:
+            return connection.execute(text(statement), values).all()
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return create_engine(sync_url(self.url), poolclass=NullPool)
 
     def one(self, statement: str, **values: Any) -> Any:
         (row,) = self.rows(statement, **values)

@@ -9,9 +9,10 @@ from datetime import timedelta
 import pytest
 
 from app.services.quota import committer as committing
+from app.services.quota.book import Scope
 from app.services.quota.committer import LedgerUnavailable
-from app.services.quota.ledger import Ledger
-from app.services.quota.life import DEAD_AFTER_S
+from app.services.quota.ledger import Budget, Ledger
+from app.services.quota.life import BEAT_S, DEAD_AFTER_S
 from app.services.quota.link import Again, Away, Link
 from graphs.errors import QuotaExhausted
 from graphs.types import Usage
@@ -223,6 +224,22 @@ async def test_r11_whoever_was_not_watching_buries_nobody(store_url: str):
         assert book.one("SELECT state FROM ledger") == "open"
         await hold.settle(bill(60))
         assert book.one("SELECT state, cost_micros FROM ledger") == ("settled", 60)
+
+
+async def test_r04_a_budget_that_was_never_asked_for_a_call_pays_for_it_within_its_limit_only(store_url: str):
+    """The budget of a user came with a new configuration, after the call; its process held nothing of it any more."""
+    users = Budget(Scope("user", "acme", "ann"), 100)
+    async with books(store_url) as book:
+        dying, living = book.open(), book.open()
+        await spend(dying, 40, [users])
+        await dying.keep_once()
+        for _ in range(2):
+            book.clock.pass_by(BEAT_S)
+            await dying.keep_once()
+        await (await dying.reserve(charge(50), LIMIT)).recorded()
+        await (await living.reserve(charge(60), [users])).recorded()
+        await dying.close()
+        assert book.rows("SELECT spent_micros, held_micros FROM budgets WHERE scope = 'user:acme/ann'") == [(40, 60)]
 
 
 async def test_closing_lets_everything_go_at_once(store_url: str):
