@@ -1,4 +1,5 @@
-"""The command `pilothouse`: serve, worker, ask, ingest, eval, keys, switch, usage, doctor, mlflow.
+"""The command `pilothouse`: serve, worker, ask, ingest, collections, eval, keys, switch, usage, config, backup, restore,
+doctor, mlflow.
 
 Commands other than `serve` open the same workbench on the same state; they may run beside a server.
 """
