@@ -10,6 +10,7 @@ import numpy as np
 from app.services.retrieval.embedder import Vectors
 from app.services.retrieval.filters import Filter
 from app.services.retrieval.predicate import predicate
+from app.services.retrieval.shelf import Snapshot
 from app.services.retrieval.table import COLUMNS, words
 
 SELECTED = (*COLUMNS, "ordinal", "vector")
@@ -52,17 +53,21 @@ class Legs:
         return (self._tables[0], near - 1) if near else (self._tables[1], (match or 0) - 1)
 
 
-async def search_legs(table: Any, question: str, vector: Vectors, only: Filter | None, limit: int) -> Legs:
-    """Up to `limit` rows of each leg that pass the filter; both read `table` at the same time."""
+async def search_legs(snapshot: Snapshot, question: str, vector: Vectors, only: Filter | None, limit: int) -> Legs:
+    """Up to `limit` rows of each leg that pass the filter; both read the same version, at the same time."""
     from lancedb.query import MatchQuery
 
-    near = table.query().nearest_to(vector).distance_type("dot").select([*SELECTED, "_distance"]).limit(limit)
-    matching = table.query().nearest_to_text(MatchQuery(words(question), "words"))
+    line = predicate(only) if only is not None else None
+    matching = snapshot.table.query().nearest_to_text(MatchQuery(words(question), "words"))
     matching = matching.select([*SELECTED, "_score"]).limit(limit)
-    if only is not None:
-        line = predicate(only)
-        near, matching = near.where(line), matching.where(line)
-    nearest, matched = await asyncio.gather(near.to_arrow(), matching.to_arrow())
+    if line is not None:
+        matching = matching.where(line)
+
+    async def nearest_rows() -> Any:
+        near = await snapshot.near.query(snapshot.table, vector, line)
+        return await near.select([*SELECTED, "_distance"]).limit(limit).to_arrow()
+
+    nearest, matched = await asyncio.gather(nearest_rows(), matching.to_arrow())
     return _legs(nearest, matched, vector)
 
 

@@ -82,7 +82,7 @@ class Library:
         place = Place(tenant_id, collection)
         await self.shelf.snapshot(place, as_of)  # an unknown collection is refused before anything is embedded
 
-        async def read(work: Callable[[Any], Awaitable[Any]]) -> tuple[Any, Snapshot]:
+        async def read(work: Callable[[Snapshot], Awaitable[Any]]) -> tuple[Any, Snapshot]:
             return await self.shelf.read(place, work, as_of)
 
         return await look(query, self.embedder, self._rerankers, read, collection=collection)
@@ -115,8 +115,9 @@ class Library:
         """The state that each held chunk of a document was written with; none if it or its collection is unknown."""
         from lancedb.expr import col, lit
 
-        async def held(table: Any) -> Any:
-            return await table.query().where(col("document_id") == lit(document_id)).select(["state"]).to_arrow()
+        async def held(snapshot: Snapshot) -> Any:
+            rows = snapshot.table.query().where(col("document_id") == lit(document_id))
+            return await rows.select(["state"]).to_arrow()
 
         try:
             found, _ = await self.shelf.read(Place(tenant_id, collection), held)

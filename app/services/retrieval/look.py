@@ -22,8 +22,8 @@ from graphs.types import Passage, Retrieval
 
 CANDIDATES = 100  # of each leg; never fewer than the results asked for
 
-# Runs what reads a table on the collection's table, and says which state of it that was.
-Read = Callable[[Callable[[Any], Awaitable[Any]]], Awaitable[tuple[Any, Snapshot]]]
+# Runs what reads a table on a state of the collection's table, and says which one that was.
+Read = Callable[[Callable[[Snapshot], Awaitable[Any]]], Awaitable[tuple[Any, Snapshot]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ async def look(
     vector = (await embedder.embed([query.text]))[0]
     moments.append(time.perf_counter())
 
-    async def legs_of(table: Any) -> Legs:
-        return await search_legs(table, query.text, vector, query.only, max(query.limit, CANDIDATES))
+    async def legs_of(snapshot: Snapshot) -> Legs:
+        return await search_legs(snapshot, query.text, vector, query.only, max(query.limit, CANDIDATES))
 
     legs, snapshot = await read(legs_of)
     moments.append(time.perf_counter())

@@ -10,15 +10,16 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from app.services.retrieval.commit import IndexFailed, guarded
 from app.services.retrieval.damage import Damage
 from app.services.retrieval.library import KEPT, Library
 from app.services.retrieval.locks import Taken
+from app.services.retrieval.near import ensure_near
 from app.services.retrieval.place import Place
 from app.services.retrieval.rebuild import Rebuild
-from app.services.retrieval.shelf import readable
+from app.services.retrieval.shelf import Snapshot, readable
 from graphs.errors import Conflict, PilothouseError
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,9 @@ class Maintenance:
             self._rested[place.base] = ended + REST * (ended - begun)
 
     async def _tidy(self, place: Place, build: str) -> None:
-        await self._shelf.ensure_index(await self._shelf.open(place, build))
+        table = await self._shelf.open(place, build)
+        await self._shelf.ensure_index(table)
+        await ensure_near(table)
         await self._shelf.tidy(place, build, await self._kept(place, build))
 
     async def _kept(self, place: Place, build: str) -> timedelta:
@@ -147,10 +150,11 @@ class Maintenance:
             return False
 
 
-async def _probe(table: Any) -> None:
+async def _probe(snapshot: Snapshot) -> None:
     """Look up one row's words, for which the text index has to be read."""
     from lancedb.query import MatchQuery
 
+    table = snapshot.table
     for words in (await table.query().select(["words"]).limit(1).to_arrow())["words"].to_pylist():
         await table.query().nearest_to_text(MatchQuery(words, "words")).select(["_score"]).limit(1).to_arrow()
 

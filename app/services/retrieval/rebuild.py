@@ -19,6 +19,7 @@ from app.services.retrieval.gate import Golden, Report, Thresholds, judge
 from app.services.retrieval.held import HeldDocument, HeldEntry, held_documents
 from app.services.retrieval.library import KEPT, Library, put
 from app.services.retrieval.locks import Taken
+from app.services.retrieval.near import ensure_near
 from app.services.retrieval.place import Place
 from app.services.retrieval.shelf import Shelf, Snapshot
 from app.services.retrieval.table import Entry
@@ -209,6 +210,7 @@ class Rebuild:
             if len(changed) <= GROUP:
                 break
         await self._shelf.ensure_index(table)
+        await ensure_near(table)
         await self._shelf.tidy(place, build, KEPT)
         async with self._shelf.turn(place):
             source, seen, changed, gone = await self._since(place, seen)

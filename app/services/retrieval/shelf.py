@@ -8,7 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from app.services.retrieval.commit import IndexDamaged, IndexFailed, committed, 
 from app.services.retrieval.damage import DamageReport
 from app.services.retrieval.journal import Event, Happening, Standing, journal_schema, standing
 from app.services.retrieval.locks import Locks
+from app.services.retrieval.near import Near
 from app.services.retrieval.place import Place
 from app.services.retrieval.table import made_by, schema
 from app.services.retrieval.versions import VersionGone, label, parsed
@@ -34,6 +35,7 @@ class Snapshot:
     table: Any
     build: str
     version: int
+    near: Near = field(default_factory=Near, compare=False)
 
     def label(self, collection: str) -> str:
         return label(collection, self.build, self.version)
@@ -57,27 +59,27 @@ class Shelf:
         self._db.close()
 
     async def read(
-        self, place: Place, work: Callable[[Any], Awaitable[Any]], as_of: str | None = None
+        self, place: Place, work: Callable[[Snapshot], Awaitable[Any]], as_of: str | None = None
     ) -> tuple[Any, Snapshot]:
-        """What `work` reads from the table, past a broken index. Raises Missing, VersionGone, IndexDamaged."""
+        """What `work` reads of the collection, past a broken index. Raises Missing, VersionGone, IndexDamaged."""
         snapshot = await self.snapshot(place, as_of)
         broken = self.damage.of(place)
         if broken is not None and broken.part == "rows" and (broken.build, broken.version) == _at(snapshot):
             raise _closed(place)
         try:
-            return await guarded(work(snapshot.table)), snapshot
+            return await guarded(work(snapshot)), snapshot
         except IndexFailed:
             self._forget(place, snapshot.build)
         # Another process may have cleaned up this version, or dropped this build: the newest is tried before judging.
         again = await self.snapshot(place, as_of)
         try:
-            return await guarded(work(again.table)), again
+            return await guarded(work(again)), again
         except IndexFailed as error:
             if as_of is not None:
                 raise IndexDamaged(f"version {as_of} cannot be read") from error
             await self.drop_broken_indices(place, again)
         mended = await self.snapshot(place)
-        return await guarded(work(mended.table)), mended
+        return await guarded(work(mended)), mended
 
     async def drop_broken_indices(self, place: Place, snapshot: Snapshot) -> None:
         """Have the collection searched without its indexes until they are made anew. Raises IndexDamaged."""
@@ -144,7 +146,7 @@ class Shelf:
     async def checked_out(self, place: Place, build: str, version: int) -> Snapshot:
         table = await guarded(self._db.open_table(place.table(build)))
         await guarded(table.checkout(version))
-        return Snapshot(table, build, version)
+        return Snapshot(table, build, version, await Near.of(table))
 
     async def open(self, place: Place, build: str, *, foreign: bool = False) -> Any:
         """The build at its newest version. Raises Missing; Conflict for another embedder's, unless `foreign`."""
@@ -181,7 +183,7 @@ class Shelf:
     async def ensure_index(self, table: Any) -> None:
         from lancedb.index import FTS
 
-        if not await guarded(table.list_indices()):
+        if not any(index.columns == ["words"] for index in await guarded(table.list_indices())):
             # icu/split also parts Chinese and Japanese, where the default takes a whole sentence as one word.
             words_index = FTS(base_tokenizer="icu/split", language="English", stem=True, max_token_length=64)
             await committed(lambda: table.create_index("words", config=words_index))

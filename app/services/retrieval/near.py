@@ -1,0 +1,137 @@
+"""The nearest vectors of a table: all rows are read while they are few, an index answers for many.
+
+The index is IVF_RQ: a bit for each dimension, rows in partitions of what lies together. A search looks into some of
+them and compares the best exactly. Into how many is found out when the index is made, by asking it and the rows
+themselves; where it cannot reach RECALL there is none. What was found is written at the column, with the rows' own
+version, so that a search "as of" a version reads both together.
+
+A filter makes an index lie: what passes it may be in partitions that nobody looked into. Where few rows pass they are
+all read; where many do, the search looks into as many more partitions.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.services.retrieval.commit import committed, guarded
+
+log = logging.getLogger(__name__)
+
+FROM_ROWS: Final = 20_000  # benchmarks/tenants.py: reading so many rows takes about as long as asking an index
+RECALL: Final = 0.99  # of the true ten nearest, which leaves something for questions unlike the tried ones
+TRIED: Final = 64  # rows that the index is tried with
+NEAREST: Final = 10
+ASKED: Final = 100  # neighbours, as a search asks for; more are compared exactly the more are asked for
+# A question is less like its passages than they are like each other: each tried row is moved by so much of its length.
+MOVED: Final = 0.5
+PROBES: Final = (8, 16, 32, 64, 128, 256)
+REFINE: Final = 3  # times as many as asked for are compared exactly
+GROWN: Final = 1.5  # times the rows it was trained on: then it is trained anew
+MAX_PARTS: Final = 32  # each tidying adds one, and a search looks into all of them
+_KEY: Final = b"near"
+_INDEX: Final = "vector_idx"
+_COUNTS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """What is known of a table's vector index; `probes` is 0 where all rows are to be read.
+
+    `rows` were there when it was trained. `_passing` holds how many rows pass a filter, of this one version.
+    """
+
+    probes: int = 0
+    rows: int = 0
+    _passing: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    async def of(cls, table: Any) -> "Near":
+        """As written at the table's version. Raises IndexFailed."""
+        noted = ((await guarded(table.schema())).field("vector").metadata or {}).get(_KEY)
+        return cls(**json.loads(noted)) if noted else cls()
+
+    async def query(self, table: Any, vector: NDArray[np.float32], line: str | None) -> Any:
+        """The query for the rows nearest to `vector` that pass the predicate `line`."""
+        near = table.query().nearest_to(vector).distance_type("dot")
+        if line is not None:
+            near = near.where(line)
+        if not self.probes:
+            return near.bypass_vector_index()
+        probes = self.probes if line is None else await self._probes(table, line)
+        return near.nprobes(probes).refine_factor(REFINE) if probes else near.bypass_vector_index()
+
+    async def _probes(self, table: Any, line: str) -> int:
+        """0 where so few rows pass that they are all read."""
+        passing = self._passing.get(line)
+        if passing is None:
+            if len(self._passing) >= _COUNTS:
+                self._passing.clear()
+            passing = self._passing[line] = await table.count_rows(line)
+        return 0 if passing < FROM_ROWS else -(-self.probes * self.rows // passing)
+
+
+async def ensure_near(table: Any) -> None:
+    """Make or renew the index of a table that is large enough, and try it. Raises IndexFailed."""
+    rows, near = await guarded(table.count_rows()), await Near.of(table)
+    if rows < FROM_ROWS or not await _is_due(table, near, rows):
+        return
+    from lancedb.index import IvfRq
+
+    config = IvfRq(distance_type="dot")
+    await committed(partial(table.create_index, "vector", config=config, replace=True, name=_INDEX))
+    probes = await _tried(table, rows)
+    if not probes:
+        log.warning("no vector index finds enough of this table; all rows are read", extra={"rows": rows})
+        await committed(partial(table.drop_index, _INDEX))
+    noted = {_KEY.decode(): json.dumps({"probes": probes, "rows": rows})}
+    await committed(partial(table.update_field_metadata, {"path": "vector", "metadata": noted}))
+
+
+async def _is_due(table: Any, near: Near, rows: int) -> bool:
+    if rows > near.rows * GROWN:
+        return True
+    if not near.probes:
+        return False  # it was tried, and found too little
+    stats = await guarded(table.index_stats(_INDEX))
+    return stats is None or stats.num_indices > MAX_PARTS
+
+
+async def _tried(table: Any, rows: int) -> int:
+    """The fewest probes that reach RECALL; 0 where none do."""
+    questions = _moved(await _sample(table, rows))
+    true = [await _ids(table.query().nearest_to(each).distance_type("dot").bypass_vector_index()) for each in questions]
+    for probes in PROBES:
+        found = [await _ids(_asked(table, each, probes)) for each in questions]
+        if np.mean([len(ours & theirs) / len(theirs) for ours, theirs in zip(found, true, strict=True)]) >= RECALL:
+            return probes
+    return 0
+
+
+def _asked(table: Any, vector: NDArray[np.float32], probes: int) -> Any:
+    return table.query().nearest_to(vector).distance_type("dot").nprobes(probes).refine_factor(REFINE)
+
+
+async def _ids(query: Any) -> set[str]:
+    found = await guarded(query.select(["chunk_id", "_distance"]).limit(ASKED).to_arrow())
+    return set(found["chunk_id"].to_pylist()[:NEAREST])
+
+
+async def _sample(table: Any, rows: int) -> NDArray[np.float32]:
+    """Shape (TRIED, dimensions); from all over the table."""
+    offsets = np.linspace(0, rows - 1, TRIED).astype(int).tolist()
+    column = (await guarded(table.take_offsets(offsets).select(["vector"]).to_arrow()))["vector"].combine_chunks()
+    matrix: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(column), -1)
+    return matrix
+
+
+def _moved(vectors: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
+    """Unit vectors a step away from the given ones, the same in every run."""
+    steps = np.random.default_rng(7).standard_normal(vectors.shape).astype(np.float32)
+    moved = vectors + steps * (MOVED / np.linalg.norm(steps, axis=1, keepdims=True))
+    return list(moved / np.linalg.norm(moved, axis=1, keepdims=True))
