@@ -1,5 +1,5 @@
-"""The command `pilothouse`: serve, worker, ask, ingest, collections, eval, keys, switch, usage, config, backup, restore,
-doctor, mlflow.
+"""The command `pilothouse`: serve, worker, ask, ingest, collections, eval, keys, switch, usage, config, doctor, mlflow,
+backup, restore.
 
 Commands other than `serve` open the same workbench on the same state; they may run beside a server.
 """

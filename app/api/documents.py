@@ -27,6 +27,7 @@ from graphs.errors import Invalid, Missing, TooLarge
 router = APIRouter(prefix="/api/ai/documents", tags=["documents"], route_class=StrictRoute)
 
 MAX_FIELDS: Final = 8
+MAX_FILES: Final = 100
 MAX_FIELD_BYTES: Final = 128 * 1024
 AT_ONCE: Final = 100  # documents; a larger batch is taken in by a job, which a client's time-out does not break off
 
@@ -39,7 +40,11 @@ _BODY: Final[dict[str, Any]] = {
                     "type": "object",
                     "required": ["file", "collection"],
                     "properties": {
-                        "file": {"type": "string", "format": "binary"},
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "May be repeated; several files are taken in by one job.",
+                        },
                         "collection": {"type": "string"},
                         "id": {"type": "string", "description": "Default: the file's name."},
                         "title": {"type": "string"},
@@ -77,13 +82,13 @@ async def add_documents(
 
     Of a JSON batch the documents that cannot be read are named in `failed`; if none can, the answer is a 422. More than
     100 documents, and whatever is sent with `async=true` or a `callbackUrl`, are taken in by a job: the answer is a 202
-    with its `jobId`, and documents that cannot be read are named in the job's result. `urls` in place of `documents`
-    are always fetched by a job, at most 100 of them.
+    with its `jobId`, and documents that cannot be read are named in the job's result. So are several files of one form;
+    `urls` in place of `documents` are always fetched by a job; at most 100 of either.
     """
     later = later or "respond-async" in {part.strip().lower() for part in prefer.split(",")}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _add_file(request, bench, principal, later)
+        return await _add_files(request, bench, principal, later)
     if kind == "application/json":
         body = await StrictRequest.json(request)  # type: ignore[arg-type]
         if isinstance(body, dict) and "urls" in body:
@@ -92,32 +97,43 @@ async def add_documents(
     raise Refused(415, "unsupported_media_type", "send multipart/form-data or application/json", field="Content-Type")
 
 
-async def _add_file(request: Request, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
-    async with request.form(max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise Invalid("the form needs one file in the field file", field="file")
+async def _add_files(request: Request, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
+    async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
+        files = [each for each in form.getlist("file") if isinstance(each, UploadFile)]
+        if not files:
+            raise Invalid("the form needs a file in the field file", field="file")
         fields: dict[str, Any] = {name: value for name, value in form.multi_items() if name != "file"}
         wanted = valid(UploadIn, fields | _parsed_metadata(fields))
-        if (file.size or 0) > bench.settings.max_upload_bytes:
+        if any((file.size or 0) > bench.settings.max_upload_bytes for file in files):
             raise TooLarge(f"a file may have {bench.settings.max_upload_bytes} bytes", field="file")
-        name = _base_name(file.filename or "")
-        told: dict[str, Any] = {
-            "filename": name,
-            "media_type": file.content_type or "",
-            "title": wanted.title,
-            "metadata": wanted.metadata,
-        }
-        document_id, content = wanted.id or _id_from(name), await file.read()
-        if later or wanted.callback_url is not None:
-            item = document_item(document_id, content, **told)
-            return await _taken_in_later(bench, principal, wanted, [item])
+        if len(files) > 1 and (wanted.id or wanted.title):
+            raise Invalid("several files cannot have one id or title", field="id" if wanted.id else "title")
+        if later or len(files) > 1 or wanted.callback_url is not None:
+            items = [document_item(*await _told(file, wanted), **_described(file, wanted)) for file in files]
+            return await _taken_in_later(bench, principal, wanted, items)
+        (file,) = files
+        document_id, content = await _told(file, wanted)
+        told = _described(file, wanted)
         try:
             record = await bench.ingest.add(principal.tenant_id, wanted.collection, document_id, content, **told)
         except Invalid as error:
             error.field = error.field or "file"
             raise
     return IngestOut(collection=wanted.collection, documents=[DocumentOut.of(record)])
+
+
+async def _told(file: UploadFile, wanted: UploadIn) -> tuple[str, bytes]:
+    """The id that the document will have, and its content. Raises Invalid."""
+    return wanted.id or _id_from(_base_name(file.filename or "")), await file.read()
+
+
+def _described(file: UploadFile, wanted: UploadIn) -> dict[str, Any]:
+    return {
+        "filename": _base_name(file.filename or ""),
+        "media_type": file.content_type or "",
+        "title": wanted.title,
+        "metadata": wanted.metadata,
+    }
 
 
 async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:

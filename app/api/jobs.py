@@ -119,6 +119,19 @@ async def cancel_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
     return JobOut.of(await bench.jobs.cancel(principal.tenant_id, whose(principal), job_id))
 
 
+@router.post(
+    "/{job_id}/retry",
+    summary="Ask again for what is left of a job",
+    status_code=202,
+    response_model=JobOut,
+    responses={409: {"model": Problem, "description": "It has not ended, was called off, or has nothing left to do."}},
+)
+async def retry_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
+    """A new job with the documents or runs of this one that did not succeed, under the caller's own rights."""
+    job = await bench.jobs.state(principal.tenant_id, whose(principal), job_id)
+    return JobOut.of(await bench.jobs.again(principal, job))
+
+
 async def _card(bench: Bench, principal: Principal, kind: str, item: ItemState) -> AnswerCard | None:
     if kind != RUNS or item.ref is None or item.status == "waiting":
         return None

@@ -1,10 +1,12 @@
 """Taking documents in as a job: in groups, each settled once it is in the index; one that is lost fails alone."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from app.jobs.items import INGEST
+from app.jobs.stages import Stages
 from app.jobs.urls import FETCHED_AT_ONCE, Fetcher
 from app.records import Scope
 from app.services.ingest.ingest import GROUP, Ingest, Outcome, Source
@@ -41,14 +43,26 @@ class IngestJob:
     async def _take_in(self, work: JobWork, group: Sequence[ItemState]) -> None:
         if not group:
             return
-        state = work.state
+        state, begun = work.state, time.perf_counter()
         found = await asyncio.gather(*map(self._source, group))
+        took_s = time.perf_counter() - begun
+        both = list(zip(group, found, strict=True))
         sources = [each for each in found if isinstance(each, Source)]
-        outcomes = iter(await self._ingest.add_batch(state.principal.tenant_id, state.payload["collection"], sources))
-        ends = []
-        for item, each in zip(group, found, strict=True):
-            ends.append(_end(item, next(outcomes)) if isinstance(each, Source) else ItemEnd(item.number, error=each))
-        await work.settle(ends)
+        async with Stages(work, {each.id: item.number for item, each in both if isinstance(each, Source)}) as stages:
+            for item, each in both:
+                if "url" in item.input and isinstance(each, Source):
+                    stages.passed(each.id, "fetch", took_s)
+            outcomes = iter(
+                await self._ingest.add_batch(
+                    state.principal.tenant_id, state.payload["collection"], sources, report=stages
+                )
+            )
+        await work.settle(
+            [
+                _end(item, next(outcomes), stages) if isinstance(each, Source) else ItemEnd(item.number, error=each)
+                for item, each in both
+            ]
+        )
 
     async def _source(self, item: ItemState) -> Source | JobFailure:
         told = item.input
@@ -68,11 +82,13 @@ def _is_full(group: Sequence[ItemState]) -> bool:
     return len(group) == GROUP or sum(len(item.content or b"") for item in group) >= GROUP_BYTES
 
 
-def _end(item: ItemState, outcome: Outcome) -> ItemEnd:
+def _end(item: ItemState, outcome: Outcome, stages: Stages) -> ItemEnd:
+    took = {"tookMs": stages.of(outcome.id)}
     if outcome.record is None:
         assert outcome.error is not None, "an outcome has a record or an error"
-        return ItemEnd(item.number, error=failure(outcome.error))
-    return ItemEnd(item.number, {"chunks": outcome.record.chunks, "documentId": outcome.id})
+        return ItemEnd(item.number, took, failure(outcome.error))
+    told = {"chunks": outcome.record.chunks, "documentId": outcome.id, "happened": outcome.happened}
+    return ItemEnd(item.number, told | took)
 
 
 def _source(item: ItemState) -> Source:

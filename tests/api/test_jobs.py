@@ -156,6 +156,32 @@ def test_documents_are_taken_in_later_where_that_is_asked_for_and_a_broken_one_f
     assert ann.get("/api/ai/documents/eel.md?collection=river").json()["title"] == "Eel"
 
 
+def test_several_files_are_one_job_that_says_what_each_stage_took_and_tries_what_failed_again(
+    ann: httpx.Client,
+) -> None:
+    form = {"collection": "reeds", "metadata": '{"lake": "long"}'}
+    contents = {"a.md": b"# Reed\n\nA reed bends.", "b.txt": b"  ", "c.txt": b"Rushes stand."}
+    files = [("file", (name, content, "text/plain")) for name, content in contents.items()]
+    sent = ann.post("/api/ai/documents", data=form, files=files)
+    assert sent.status_code == 202
+    job = ended(ann, sent.json()["jobId"])
+    assert [failed["documentId"] for failed in job["result"]["failed"]] == ["b.txt"]
+    first, second, third = ann.get(f"/api/ai/jobs/{job['jobId']}/items").json()["items"]
+    for item in (first, third):
+        assert (item["result"]["documentId"], item["result"]["happened"]) == (item["name"], "added")
+        assert list(item["result"]["tookMs"]) == ["parse", "chunk", "embed", "index"]
+    assert second["status"] == "failed"
+    assert ann.get("/api/ai/documents/c.txt?collection=reeds").json()["metadata"] == {"lake": "long"}
+    for alone in ("id", "title"):
+        refused = ann.post("/api/ai/documents", data=form | {alone: "x"}, files=files)
+        assert (refused.status_code, refused.json()["field"]) == (422, alone)
+
+    again = ann.post(f"/api/ai/jobs/{job['jobId']}/retry")
+    assert (again.status_code, again.json()["progress"]["total"]) == (202, 1)
+    assert [failed["documentId"] for failed in ended(ann, again.json()["jobId"])["result"]["failed"]] == ["b.txt"]
+    assert ann.post(f"/api/ai/jobs/{NEVER}/retry").status_code == 404
+
+
 def test_a_large_batch_is_a_job_and_a_small_one_is_not(ann: httpx.Client) -> None:
     def send(number: int) -> httpx.Response:
         documents = [{"id": f"d{n}", "text": f"Text {n}."} for n in range(number)]

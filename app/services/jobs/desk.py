@@ -1,16 +1,19 @@
 """Where jobs are asked for, looked at and called off: by the API, in any process, whether it performs jobs or not."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, insert, null, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.ids import new_id
+from app.records import Principal
 from app.services.database import Database, to_us
+from app.services.jobs.again import submit_again
 from app.services.jobs.callbacks import WEBHOOK, callbacks, note_end
-from app.services.jobs.ports import ItemState, JobKind, JobRequest, JobState, JobStatus
+from app.services.jobs.counts import item_counts
+from app.services.jobs.ports import ItemState, ItemStatus, JobKind, JobRequest, JobState, JobStatus
 from app.services.jobs.rows import fingerprint, item_rows, item_state, job_row, job_state
 from app.services.jobs.tables import job_items, jobs
 from graphs.errors import Conflict, Forbidden, Invalid, Missing
@@ -47,14 +50,9 @@ class JobDesk:
         Raises Invalid for an unknown kind, Forbidden without the right that the kind needs, Conflict for a key that
         stands for another request; what the callback's URL is refused with.
         """
-        kind = self.kinds.get(request.kind)
-        if kind is None or kind.scope is None:
-            asked_for = sorted(name for name, each in self.kinds.items() if each.scope is not None)
-            raise Invalid(f"kind must be one of {', '.join(asked_for)}", field="kind")
         if request.callback_url is not None:
             self._vet_callback(request.callback_url)
-        if not request.principal.may(kind.scope):
-            raise Forbidden(f"a job of the kind {kind.name} needs the scope {kind.scope}")
+        self._check_right(request.principal, request.kind)
         row = job_row(request, new_id(), to_us(self._database.clock()))
         async with self._database.write() as connection:
             # Not by rowcount: psycopg gives none for an INSERT that may do nothing.
@@ -97,6 +95,14 @@ class JobDesk:
         self.nudge()
         return state
 
+    async def again(self, who: Principal, job: JobState, numbers: Collection[int] | None = None) -> JobState:
+        """A new job with what this one did not bring about, or with those of its items. The caller has looked whose job
+        it is. Raises Forbidden, Conflict."""
+        self._check_right(who, job.kind)
+        job_id = await submit_again(self._database, who, job, numbers)
+        self.nudge()
+        return await self.state(who.tenant_id, who.user_id, job_id)
+
     async def page(
         self,
         tenant_id: str,
@@ -120,12 +126,20 @@ class JobDesk:
         found = [job_state(row, told.get(row.job_id)) for row in rows[:limit]]
         return found, None if last is None else f"{last.created_us}-{last.job_id}"
 
-    async def items(self, job_id: str, limit: int, after: int = 0) -> list[ItemState]:
+    async def counts(self, job_id: str) -> Mapping[ItemStatus, int]:
+        """How many of a job's items there are of each status; those that are none are left out."""
+        return await item_counts(self._database, job_id)
+
+    async def items(
+        self, job_id: str, limit: int, after: int = 0, *, status: ItemStatus | None = None
+    ) -> list[ItemState]:
         """Items numbered above `after`, in order, without their contents. The caller has looked whose job it is."""
         columns = [column for column in job_items.c if column is not job_items.c.content]
         query = select(*columns, null().label("content")).where(
             job_items.c.job_id == job_id, job_items.c.number > after
         )
+        if status is not None:
+            query = query.where(job_items.c.status == status)
         async with self._database.read() as connection:
             rows = (await connection.execute(query.order_by(job_items.c.number).limit(_checked(limit)))).all()
         return [item_state(row) for row in rows]
@@ -134,8 +148,16 @@ class JobDesk:
         """What was begun for items of jobs that have not ended: a worker goes on with it, and nobody else may."""
         query = select(job_items.c.ref).join(jobs, jobs.c.job_id == job_items.c.job_id)
         async with self._database.read() as connection:
-            rows = await connection.execute(query.where(jobs.c.ended_us.is_(None), job_items.c.status == "begun"))
-            return frozenset(rows.scalars())
+            held = query.where(jobs.c.ended_us.is_(None), job_items.c.status == "begun", job_items.c.ref.is_not(None))
+            return frozenset((await connection.execute(held)).scalars())
+
+    def _check_right(self, who: Principal, name: str) -> None:
+        kind = self.kinds.get(name)
+        if kind is None or kind.scope is None:
+            asked_for = sorted(name for name, each in self.kinds.items() if each.scope is not None)
+            raise Invalid(f"kind must be one of {', '.join(asked_for)}", field="kind")
+        if not who.may(kind.scope):
+            raise Forbidden(f"a job of the kind {kind.name} needs the scope {kind.scope}")
 
 
 async def _one(connection: AsyncConnection, mine: ColumnElement[bool]) -> JobState:

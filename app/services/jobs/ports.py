@@ -85,7 +85,8 @@ class JobState:
 
 @dataclass(frozen=True, slots=True)
 class ItemState:
-    """An item as it stands. `ref` names what was begun for it, such as a run; `number` counts from 1."""
+    """An item as it stands. `ref` names what was begun for it, such as a run; `number` counts from 1. The `result` of
+    one that is not settled yet is how far it is, as its kind noted it."""
 
     number: int
     name: str
@@ -120,8 +121,14 @@ class JobWork(Protocol):
         """Write down what is about to be done for an item, so that a second attempt can look what became of it."""
         ...
 
+    async def note(self, notes: Mapping[int, Mapping[str, Any]], stage: str) -> None:
+        """Write down how far items are that are in hand, by number, and the stage of the whole; not more than twice a
+        second, since each is a write."""
+        ...
+
     async def settle(self, ends: Sequence[ItemEnd]) -> None:
-        """Write the ends of items down, once: their contents are dropped, and the job is that much further."""
+        """Write the ends of items down, once: the job is that much further. Of what succeeded the content is dropped;
+        what failed can be tried again."""
         ...
 
     async def progress(self, progress: JobProgress) -> None:

@@ -1,11 +1,13 @@
 """A job in the hands of a worker: its items, and words that count only as long as the job is that worker's."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Update, func, select, update
+from sqlalchemy import Update, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.services.database import Database
+from app.services.jobs.counts import item_counts
 from app.services.jobs.ports import ItemEnd, ItemState, ItemStatus, JobProgress, JobState
 from app.services.jobs.rows import failure_row, item_state
 from app.services.jobs.tables import job_items, jobs
@@ -43,17 +45,23 @@ class Work:
             await self._hold(connection)
             await connection.execute(self._item(number).values(status="begun", ref=ref))
 
+    async def note(self, notes: Mapping[int, Mapping[str, Any]], stage: str) -> None:
+        async with self._database.write() as connection:
+            await self._hold(connection)
+            for number, told in notes.items():
+                await connection.execute(self._item(number).values(status="begun", result=told))
+            await connection.execute(update(jobs).where(jobs.c.job_id == self.state.job_id).values(stage=stage))
+
     async def settle(self, ends: Sequence[ItemEnd]) -> None:
         async with self._database.write() as connection:
             await self._hold(connection)
             settled = 0
             for end in ends:
-                last = {
-                    "status": "succeeded" if end.error is None else "failed",
-                    "result": end.result,
-                    "error": failure_row(end.error),
-                    "content": None,
-                }
+                last: dict[str, Any] = {"result": end.result, "error": failure_row(end.error)}
+                if end.error is None:
+                    last |= {"status": "succeeded", "content": None}
+                else:
+                    last |= {"status": "failed"}
                 settled += (await connection.execute(self._item(end.number).values(last))).rowcount
             mine = jobs.c.job_id == self.state.job_id
             await connection.execute(update(jobs).where(mine).values(done=jobs.c.done + settled))
@@ -72,10 +80,7 @@ class Work:
             return [item_state(row) for row in await connection.execute(query)]
 
     async def counts(self) -> Mapping[ItemStatus, int]:
-        query = select(job_items.c.status, func.count().label("number")).where(job_items.c.job_id == self.state.job_id)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query.group_by(job_items.c.status))).all()
-        return {row.status: row.number for row in rows}
+        return await item_counts(self._database, self.state.job_id)
 
     async def _hold(self, connection: AsyncConnection) -> None:
         """Lock the job's row for this transaction, if it is still ours."""

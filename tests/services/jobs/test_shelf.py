@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from app.records import Principal
 from app.services.jobs.desk import JobDesk
 from app.services.jobs.executors import Executors
 from app.services.jobs.keeper import Keeper
-from app.services.jobs.ports import Carriage, ItemEnd, JobItem, JobRequest, JobWork, Ticket
+from app.services.jobs.ports import Carriage, ItemEnd, JobFailure, JobItem, JobRequest, JobWork, Ticket
 from app.services.jobs.shelf import Shelf
 from app.services.jobs.work import Overtaken, Work
 from app.services.jobs.worker import MAX_FAILURES, Worker
@@ -200,3 +200,47 @@ async def test_k12_the_living_are_told_from_the_dead_by_their_beats_and_no_clock
     assert await looker.living() == {"me", "one", "two"}
     await others[0].leave()
     assert await looker.living() == {"me", "two"}
+
+
+async def test_what_failed_is_asked_for_again_with_its_content_and_what_succeeded_is_not(bench: Bench) -> None:
+    parts = [JobItem("good", {"a": 1}, b"x"), JobItem("bad", {"b": 2}, b"y"), JobItem("worse", {}, b"z")]
+    job = await bench.desk.submit(request(payload={"p": 1}, items=parts, priority=7))
+    claim = await bench.shelf.claim(job.job_id, 0)
+    assert claim is not None
+    work = Work(bench.store.database, claim.state, claim.fence)
+    await work.note({1: {"tookMs": {"parse": 2.5}}}, "parse")
+    (noted,) = await bench.desk.items(job.job_id, 10, status="begun")
+    assert (noted.name, noted.result) == ("good", {"tookMs": {"parse": 2.5}})
+    assert (await bench.desk.state("acme", "ann", job.job_id)).progress.stage == "parse"
+    assert await bench.desk.begun() == frozenset()
+    broken = JobFailure("invalid", "bad", "It is bad.")
+    await work.settle([ItemEnd(1, {"n": 1}), ItemEnd(2, error=broken), ItemEnd(3, error=broken)])
+    with pytest.raises(Conflict, match="running"):
+        await bench.desk.again(ANN, await bench.desk.state("acme", "ann", job.job_id))
+    await bench.shelf.end(job.job_id, claim.fence, "succeeded", result={})
+    ended = await bench.desk.state("acme", "ann", job.job_id)
+
+    again = await bench.desk.again(ANN, ended)
+    assert (again.kind, again.payload, again.priority, again.status) == ("errand", {"p": 1}, 7, "queued")
+    assert (again.progress.total, again.job_id != job.job_id) == (2, True)
+    claim = await bench.shelf.claim(again.job_id, 0)
+    assert claim is not None
+    left = [item async for item in Work(bench.store.database, claim.state, claim.fence).open_items()]
+    assert [(item.number, item.name, item.input, item.content) for item in left] == [
+        (1, "bad", {"b": 2}, b"y"),
+        (2, "worse", {}, b"z"),
+    ]
+    alone = await bench.desk.again(ANN, ended, [3])
+    assert [item.name for item in await bench.desk.items(alone.job_id, 10)] == ["worse"]
+    for nothing in ([1], [99]):
+        with pytest.raises(Conflict, match="nothing"):
+            await bench.desk.again(ANN, ended, nothing)
+    with pytest.raises(Forbidden):
+        await bench.desk.again(replace(ANN, scopes=frozenset()), ended)
+
+
+async def test_a_job_that_was_called_off_keeps_no_contents_and_is_not_asked_for_again(bench: Bench) -> None:
+    job = await bench.desk.submit(request(items=[JobItem("one", content=b"long")]))
+    off = await bench.desk.cancel("acme", "ann", job.job_id)
+    with pytest.raises(Conflict, match="cancelled"):
+        await bench.desk.again(ANN, off)
