@@ -47,6 +47,15 @@ class Settings(BaseSettings):
     )
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default is SQLite in `home`.")
 
+    storage_url: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()-]+)*/?$",
+        description="s3://bucket/prefix for the index; default is `home`. Credentials come from AWS_* as usual.",
+    )
+    storage_endpoint_url: str | None = Field(
+        default=None, pattern=r"^https?://[^/@\s]+/?$", description="An S3-compatible server that is not AWS's."
+    )
+
     redis_url: SecretStr | None = Field(
         default=None, description="Redis or Valkey that several processes share: limits, breakers, caches."
     )
