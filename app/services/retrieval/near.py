@@ -1,7 +1,7 @@
 """The nearest vectors of a table: all rows are read while they are few, an index answers for many.
 
 The index is IVF_RQ: a bit for each dimension, rows in partitions of what lies together. A search looks into some of
-them and compares the best exactly. Into how many is found out when the index is made, by asking it and the rows
+them and compares the best exactly. How far it has to look is found out when the index is made, by asking it and the rows
 themselves; where it cannot reach RECALL there is none. What was found is written at the column, with the rows' own
 version, so that a search "as of" a version reads both together.
 
@@ -30,8 +30,9 @@ NEAREST: Final = 10
 ASKED: Final = 100  # neighbours, as a search asks for; more are compared exactly the more are asked for
 # A question is less like its passages than they are like each other: each tried row is moved by so much of its length.
 MOVED: Final = 0.5
+PART_ROWS: Final = 4_096  # smaller ones took several times as long to make, for searches no quicker
 PROBES: Final = (8, 16, 32, 64, 128, 256)
-REFINE: Final = 3  # times as many as asked for are compared exactly
+REFINES: Final = (3, 10)  # times as many as asked for are compared exactly
 GROWN: Final = 1.5  # times the rows it was trained on: then it is trained anew
 MAX_PARTS: Final = 32  # each tidying adds one, and a search looks into all of them
 _KEY: Final = b"near"
@@ -47,6 +48,7 @@ class Near:
     """
 
     probes: int = 0
+    refine: int = 0
     rows: int = 0
     _passing: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
@@ -64,7 +66,7 @@ class Near:
         if not self.probes:
             return near.bypass_vector_index()
         probes = self.probes if line is None else await self._probes(table, line)
-        return near.nprobes(probes).refine_factor(REFINE) if probes else near.bypass_vector_index()
+        return near.nprobes(probes).refine_factor(self.refine) if probes else near.bypass_vector_index()
 
     async def _probes(self, table: Any, line: str) -> int:
         """0 where so few rows pass that they are all read."""
@@ -83,13 +85,13 @@ async def ensure_near(table: Any) -> None:
         return
     from lancedb.index import IvfRq
 
-    config = IvfRq(distance_type="dot")
+    config = IvfRq(distance_type="dot", target_partition_size=PART_ROWS)
     await committed(partial(table.create_index, "vector", config=config, replace=True, name=_INDEX))
-    probes = await _tried(table, rows)
-    if not probes:
+    found = await _tried(table, rows)
+    if not found.probes:
         log.warning("no vector index finds enough of this table; all rows are read", extra={"rows": rows})
         await committed(partial(table.drop_index, _INDEX))
-    noted = {_KEY.decode(): json.dumps({"probes": probes, "rows": rows})}
+    noted = {_KEY.decode(): json.dumps({"probes": found.probes, "refine": found.refine, "rows": rows})}
     await committed(partial(table.update_field_metadata, {"path": "vector", "metadata": noted}))
 
 
@@ -102,19 +104,15 @@ async def _is_due(table: Any, near: Near, rows: int) -> bool:
     return stats is None or stats.num_indices > MAX_PARTS
 
 
-async def _tried(table: Any, rows: int) -> int:
-    """The fewest probes that reach RECALL; 0 where none do."""
+async def _tried(table: Any, rows: int) -> Near:
+    """The least that reaches RECALL; 0 probes where nothing does."""
     questions = _moved(await _sample(table, rows))
     true = [await _ids(table.query().nearest_to(each).distance_type("dot").bypass_vector_index()) for each in questions]
-    for probes in PROBES:
-        found = [await _ids(_asked(table, each, probes)) for each in questions]
+    for near in (Near(probes, refine, rows) for refine in REFINES for probes in PROBES):
+        found = [await _ids(await near.query(table, each, None)) for each in questions]
         if np.mean([len(ours & theirs) / len(theirs) for ours, theirs in zip(found, true, strict=True)]) >= RECALL:
-            return probes
-    return 0
-
-
-def _asked(table: Any, vector: NDArray[np.float32], probes: int) -> Any:
-    return table.query().nearest_to(vector).distance_type("dot").nprobes(probes).refine_factor(REFINE)
+            return near
+    return Near(rows=rows)
 
 
 async def _ids(query: Any) -> set[str]:
