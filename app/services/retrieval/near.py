@@ -1,8 +1,8 @@
 """The nearest vectors of a table: all rows are read while they are few, an index answers for many.
 
 The index is IVF_RQ: a bit for each dimension, rows in partitions of what lies together. A search looks into some of
-them and compares the best exactly. How far it has to look is found out when the index is made, by asking it and the rows
-themselves; where it cannot reach RECALL there is none. What was found is written at the column, with the rows' own
+them and compares the best exactly. How far it has to look is found out when the index is made, by asking it and the
+rows themselves; where it cannot reach RECALL there is none. What was found is written at the column, with the rows' own
 version, so that a search "as of" a version reads both together.
 
 A filter makes an index lie: what passes it may be in partitions that nobody looked into. Where few rows pass they are
