@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from app.sight import EVERYTHING, Sight
 from graphs.types import Usage
 
 Mode = Literal["chat", "rag", "agent"]
@@ -28,6 +29,7 @@ class Principal:
     user_id: str
     scopes: frozenset[str]
     key_id: str = ""
+    groups: frozenset[str] = frozenset()
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or "owner" in self.scopes
@@ -35,6 +37,11 @@ class Principal:
     @property
     def is_owner(self) -> bool:
         return "owner" in self.scopes
+
+    @property
+    def sight(self) -> Sight:
+        """What it sees of its tenant's documents; the owner all of them."""
+        return EVERYTHING if self.is_owner else Sight(self.groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "no_ans
 GuardAction = Literal["allow", "flag", "redact", "block"]
 Decision = Literal["approve", "deny"]
 Task = Literal["chat", "rag", "agent", "arguments", "embedding"]
+# Where a text came from: the operator's own hand, a system of the tenant's, or anybody (uploaded files, fetched URLs).
+Trust = Literal["operator", "tenant", "untrusted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Passage:
     collection: str
     heading: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    trust: Trust = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)

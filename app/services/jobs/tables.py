@@ -33,6 +33,7 @@ jobs = Table(
     Column("user_id", Text, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("scopes", JSON, nullable=False),
+    Column("groups", JSON, nullable=False, server_default="[]"),
     Column("kind", Text, nullable=False),
     Column("payload", JSON, nullable=False),
     Column("priority", Integer, nullable=False),
@@ -80,4 +81,14 @@ job_executors = Table(
     metadata,
     Column("executor_id", Text, primary_key=True),
     Column("beat", BigInteger, nullable=False),
+)
+
+# What a job has for itself, such as a collection. A lease is worth what the job's fence is: it ends with the job, or
+# when another worker takes the job on, and no clock has to agree with another.
+job_leases = Table(
+    "job_leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("job_id", Text, nullable=False),
+    Column("fence", Integer, nullable=False),
 )

@@ -19,6 +19,7 @@ from app.services.store.database import Database
 from app.services.store.page import build, columns
 from app.services.store.records import KeyRecord
 from app.services.store.tables import keys
+from app.sight import MAX_MEMBER_GROUPS, checked_groups
 from graphs.errors import Invalid, Missing
 
 OWNER_TENANT: Final = "default"
@@ -35,11 +36,19 @@ class Keys:
         self._db = database
 
     async def create(
-        self, tenant_id: str, user_id: str, scopes: Iterable[str], name: str, expires_at: datetime | None = None
+        self,
+        tenant_id: str,
+        user_id: str,
+        scopes: Iterable[str],
+        name: str,
+        expires_at: datetime | None = None,
+        *,
+        groups: Iterable[str] = (),
     ) -> tuple[KeyRecord, str]:
         """A new key and its secret, `ph_<key id>_<43 characters>`, which nothing can show again.
 
-        Raises Invalid for an unknown or no scope, and for an empty or reserved (leading underscore) tenant or user.
+        Raises Invalid for an unknown or no scope, for an empty or reserved (leading underscore) tenant or user, and for
+        groups with odd names.
         """
         _check_name(tenant_id, "tenantId")
         _check_name(user_id, "userId")
@@ -54,6 +63,7 @@ class Keys:
             "user_id": user_id,
             "name": name,
             "scopes": [scope for scope in SCOPES if scope in granted],
+            "groups": checked_groups(groups, MAX_MEMBER_GROUPS, "groups"),
             "secret_sha256": _digest(secret),
             "created_at": self._db.clock(),
             "expires_at": expires_at,
@@ -107,9 +117,24 @@ class Keys:
 
     async def active(self, key_id: str) -> bool:
         """Whether the key still opens doors: neither revoked nor expired."""
+        return await self.groups(key_id) is not None
+
+    async def groups(self, key_id: str) -> frozenset[str] | None:
+        """The groups that the key is in now; None for one that opens no doors."""
         async with self._db.read() as connection:
-            found = await connection.execute(select(keys.c.key_id).where(keys.c.key_id == key_id, self._live()))
-        return found.first() is not None
+            found = await connection.execute(select(keys.c.groups).where(keys.c.key_id == key_id, self._live()))
+        row = found.first()
+        return None if row is None else frozenset(row.groups)
+
+    async def regroup(self, key_id: str, groups: Iterable[str]) -> KeyRecord:
+        """Put the key into these groups and no others. Raises Missing, Invalid."""
+        now_in = checked_groups(groups, MAX_MEMBER_GROUPS, "groups")
+        change = update(keys).where(keys.c.key_id == key_id).values(groups=now_in).returning(*_KEY_COLUMNS)
+        async with self._db.write() as connection:
+            row = (await connection.execute(change)).first()
+        if row is None:
+            raise Missing("no such key")
+        return build(KeyRecord, row)
 
     async def revoke(self, key_id: str, tenant_id: str | None) -> None:
         """Close the key for good; again is fine. None as tenant is the owner's reach. Raises Missing."""

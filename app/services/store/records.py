@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
 from app.records import AnswerCard, ApprovalState, Mode, RunStatus
-from graphs.types import Decision, Risk
+from graphs.types import Decision, Risk, Trust
 
 T = TypeVar("T")
 Rating = Literal["up", "down"]
@@ -32,6 +32,7 @@ class KeyRecord:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class RunRecord:
     trace_id: str | None
     process_id: str
     cancel_asked: bool
+    groups: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,10 @@ class FeedbackRecord:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRecord:
-    """A document without its text. `document_id` is the caller's own; `chunks` is how many the index holds."""
+    """A document without its text. `document_id` is the caller's own; `chunks` is how many the index holds.
+
+    `allow_groups` are those that see it; where there is none, everybody of the tenant does.
+    """
 
     tenant_id: str
     collection: str
@@ -180,6 +185,8 @@ class DocumentRecord:
     metadata: Mapping[str, Any]
     created_at: datetime
     updated_at: datetime
+    allow_groups: tuple[str, ...] = ()
+    trust: Trust = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ keys = Table(
     Column("user_id", Clean, nullable=False),
     Column("name", Clean, nullable=False),
     Column("scopes", Strings, nullable=False),
+    Column("groups", Strings, nullable=False, server_default="[]"),
     Column("secret_sha256", Clean, nullable=False),
     Column("imported", Boolean, nullable=False, default=False),
     Column("created_at", Utc, nullable=False),
@@ -188,6 +189,8 @@ runs = Table(
     Column("process_id", Clean, nullable=False, server_default=""),
     Column("cancel_asked", Boolean, nullable=False, server_default=false()),
     Column("reads", Integer, nullable=False, server_default="0"),
+    # Of who asked, for a run without a key that goes on later; a key's own are asked for anew.
+    Column("groups", Strings, nullable=False, server_default="[]"),
     Index(None, "tenant_id", "created_at", "run_id"),
     Index(None, "conversation_id"),
     # The outbox and the runs in flight are small parts of a table that only grows.
@@ -291,6 +294,8 @@ documents = Table(
     Column("sha256", Clean, nullable=False),
     Column("chunks", Integer, nullable=False),
     Column("metadata", JSON_VALUE, nullable=False),
+    Column("allow_groups", Strings, nullable=False, server_default="[]"),
+    Column("trust", Clean, nullable=False, server_default="untrusted"),
     Column("created_at", Utc, nullable=False),
     Column("updated_at", Utc, nullable=False),
     # Last, so that SQLite reads the columns before it without walking the text's overflow pages.
