@@ -18,6 +18,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
 from app.card import RunFacts, card, card_error, event
+from app.checkpoints import thread_id
 from app.fleet import Alone, Fleet
 from app.ids import new_id
 from app.live import LAST_EVENTS, LiveRun
@@ -262,8 +263,17 @@ class Runner:
             await asyncio.wait({task})
             return
         was_driven = await self._fleet.cancel(run_id)
-        if not await self._store.runs.set_status(run_id, "cancelled", "waiting") and not was_driven:
+        if await self._store.runs.set_status(run_id, "cancelled", "waiting"):
+            await self._forget(record.tenant_id, run_id, record.mode)
+        elif not was_driven:
             raise Conflict(f"run {run_id} has ended as {record.status}")
+
+    async def erase(self, principal: Principal, conversation_id: str) -> None:
+        """Remove a conversation of the caller's, and what its runs had come to. Raises Missing."""
+        tenant_id = principal.tenant_id
+        for run_id in await self._store.conversations.delete(conversation_id, tenant_id, principal.user_id):
+            for mode in self._graphs:
+                await self._forget(tenant_id, run_id, mode)
 
     def stop(self, whose: Callable[[Payer], bool], error: PilothouseError) -> int:
         """Cancel the runs in flight of those payers; they end with `error`. Gives how many. Waiting runs stay."""
@@ -490,11 +500,11 @@ class Runner:
         graph = self._graphs[mode]
         config: Any = {"recursion_limit": 60}
         if graph.checkpointer is not None:
-            config["configurable"] = {"thread_id": _thread(context.tenant_id, context.run_id)}
+            config["configurable"] = {"thread_id": thread_id(context.tenant_id, context.run_id)}
             if isinstance(graph_input, Command):
                 snapshot = await graph.aget_state(config)
                 if snapshot.created_at is None:
-                    raise Interrupted("what this run had come to is not in the checkpoints of this process's home")
+                    raise Interrupted("what this run had come to is not in the checkpoints")
                 leg.state = snapshot.values
                 if not snapshot.next:
                     return  # the graph had ended, the row had not: a process died in between
@@ -581,19 +591,27 @@ class Runner:
         )
         if self._fleet.relay is not None:
             self._fleet.relay.end(job.run_id, closing.number)
-        if status != "waiting":
-            await self._forget(job)
+        if status != "waiting" or not stored:
+            await self._forget(job.principal.tenant_id, job.run_id, job.request.mode)
         log_run(finished, tenant_id=job.principal.tenant_id, user_id=job.principal.user_id)
         self._ended(finished)
         if stored:
             live.card = finished
         live.emit(*last)
 
-    async def _forget(self, job: Job) -> None:
-        """Drop the checkpoints of a run that has ended; its row and spans hold what may be asked of it later."""
-        checkpointer = self._graphs[job.request.mode].checkpointer
-        if isinstance(checkpointer, BaseCheckpointSaver):
-            await checkpointer.adelete_thread(_thread(job.principal.tenant_id, job.run_id))
+    async def _forget(self, tenant_id: str, run_id: str, mode: str) -> None:
+        """Drop the checkpoints of a run that is over; its row and spans hold what may be asked of it later.
+
+        A run that another process drives by now keeps them. Where they cannot be dropped, a sweep does it later.
+        """
+        checkpointer = self._graphs[mode].checkpointer
+        if not isinstance(checkpointer, BaseCheckpointSaver):
+            return
+        try:
+            if not await self._store.runs.is_open(run_id):
+                await checkpointer.adelete_thread(thread_id(tenant_id, run_id))
+        except PilothouseError as error:
+            log.warning("checkpoints were not dropped yet", extra={"requestId": run_id, "cause": error.message})
 
     def _facts(self, leg: _Leg) -> RunFacts:
         job, gateway, earlier = leg.job, leg.gateway, leg.job.earlier
@@ -643,6 +661,7 @@ class Runner:
             message_appends=[("user", record.message)],
             held_by=record.process_id,
         )
+        await self._forget(record.tenant_id, run_id, record.mode)
 
     def _live_for(self, principal: Principal, run_id: str) -> LiveRun | None:
         """The run in flight, if this caller may know of it: what is not stored yet needs no look into the store."""
@@ -663,10 +682,6 @@ def _payer(job: Job) -> Payer:
 
 def _message(turn: MessageRecord) -> Message:
     return Message("assistant" if turn.role == "assistant" else "user", turn.content)
-
-
-def _thread(tenant_id: str, run_id: str) -> str:
-    return f"{tenant_id}/{run_id}"
 
 
 def _conversation(record: RunRecord) -> str:

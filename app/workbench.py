@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.checkpoints import checkpointer
+from app.checkpoints import checkpointer, sweep
 from app.config.price import usd_to_micros
 from app.config.schema import Config, ReachConfig
 from app.fleet import HEED_S, TAKE_OVER_S, Fleet
@@ -203,7 +204,7 @@ async def open_workbench(
         prompts = PromptBook.packaged()
         picker = ToolPicker(embedder, fallback=SearchDocuments.spec.name)
         guard = PatternGuard(embedder, settings.image_hosts)
-        saver = await stack.enter_async_context(checkpointer(home / "checkpoints.db"))
+        saver = await stack.enter_async_context(checkpointer(settings.store_url, home / "checkpoints.db"))
         relay = None if redis is None else EventRelay(redis)
         if relay is not None:
             stack.push_async_callback(relay.close)
@@ -287,6 +288,7 @@ async def open_workbench(
             behind.add(asyncio.create_task(bench.maintenance.keep(), name="keep the index"))
             behind |= {
                 asyncio.create_task(_every(SWEEP_S, runner.go_on), name="sweep approvals"),
+                asyncio.create_task(_every(SWEEP_S, partial(sweep, saver, store)), name="sweep checkpoints"),
                 asyncio.create_task(_every(TAKE_OVER_S, runner.take_over), name="take over runs"),
             }
         try:

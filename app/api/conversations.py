@@ -35,5 +35,5 @@ async def read_conversation(conversation_id: str, bench: Bench, principal: Chatt
 @router.delete("/{conversation_id}", summary="Delete a conversation", status_code=204, response_class=Response)
 async def delete_conversation(conversation_id: str, bench: Bench, principal: Chatter) -> None:
     """Its messages, the contents of its runs, and the tenant's kept answers go with it."""
-    await bench.store.conversations.delete(conversation_id, principal.tenant_id, principal.user_id)
+    await bench.runner.erase(principal, conversation_id)
     await bench.gateway.forget(principal.tenant_id)

@@ -307,7 +307,7 @@ class ChatTab:
     async def _forget(self, current: str, mode: Mode, event: gr.EventData, request: gr.Request) -> Update:
         who, conversation = principal_of(request), said(event, "conversation")
         try:
-            await self._bench.store.conversations.delete(conversation, who.tenant_id, who.user_id)
+            await self._bench.runner.erase(who, conversation)
             await self._bench.gateway.forget(who.tenant_id)
         except PilothouseError as error:
             return await self._opened(who, current, notice=advice_on(error))

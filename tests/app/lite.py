@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.checkpoints import checkpointer
+from app.checkpoints import PostgresCheckpoints, SqliteCheckpoints, checkpointer
 from app.fleet import Fleet
 from app.records import Payer, Principal, RunEvent, RunRequest
 from app.runner import Job, Runner
@@ -48,6 +48,7 @@ class Lite:
     runner: Runner
     store: Store
     gateway: ScriptedGateway
+    checkpoints: PostgresCheckpoints | SqliteCheckpoints
 
     async def ask(self, message: str, *, who: Principal = ANN, **options: object) -> "Answer":
         run_id = await self.runner.start(who, RunRequest(message, **options))  # type: ignore[arg-type]
@@ -87,9 +88,11 @@ async def lite(
     native_tools: bool = True,
     barred: Callable[[Payer], PilothouseError | None] = lambda _: None,
     fleet: Callable[[Store], Fleet] | None = None,
+    database_url: str | None = None,
 ) -> AsyncIterator[Lite]:
     """Two at once on one `home` are two processes, each with a `fleet`."""
-    store = await Store.open(f"sqlite+aiosqlite:///{home / 'lite.db'}", clock)
+    url = database_url or f"sqlite+aiosqlite:///{home / 'lite.db'}"
+    store = await Store.open(url, clock)
     gateway = script if isinstance(script, ModelGateway) else ScriptedGateway(script)
     guard, prompts = PatternGuard(embedder), PromptBook.packaged()
 
@@ -115,7 +118,7 @@ async def lite(
             model=job.request.model,
         ), metered
 
-    async with checkpointer(home / "checkpoints.db") as saver:
+    async with checkpointer(url, home / "checkpoints.db") as saver:
         runner = Runner(
             store=store,
             graphs={
@@ -132,7 +135,7 @@ async def lite(
         )
         await runner.recover()
         try:
-            yield Lite(runner, store, gateway)  # type: ignore[arg-type]
+            yield Lite(runner, store, gateway, saver)  # type: ignore[arg-type]
         finally:
             await runner.close()
             await store.close()

@@ -1,5 +1,6 @@
 """Conversations and their messages: the one place where a history is kept."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, insert, literal, select
@@ -8,7 +9,7 @@ from app.ids import new_id
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
 from app.services.store.records import ConversationRecord, MessageRecord, Page
-from app.services.store.tables import conversations, messages
+from app.services.store.tables import conversations, messages, runs
 from graphs.errors import Missing
 
 _COLUMNS = columns(conversations, ConversationRecord)
@@ -42,15 +43,18 @@ class Conversations:
             raise Missing("no such conversation")
         return build(ConversationRecord, row)
 
-    async def delete(self, conversation_id: str, tenant_id: str, user_id: str | None) -> None:
+    async def delete(self, conversation_id: str, tenant_id: str, user_id: str | None) -> Sequence[str]:
         """Remove it with all its contents: messages, runs, their events, spans, feedback, approvals and escalations.
 
-        Tickets stay. A run still in flight ends without leaving a row. Raises Missing.
+        Tickets stay. Gives the runs that had not ended; one still in flight ends without leaving a row. Raises Missing.
         """
+        unended = select(runs.c.run_id).where(runs.c.conversation_id == conversation_id, runs.c.ended_at.is_(None))
         gone = delete(conversations).where(owned(conversation_id, tenant_id, user_id))
         async with self._db.write() as connection:
+            left = (await connection.execute(unended)).scalars().all()
             if (await connection.execute(gone)).rowcount == 0:
                 raise Missing("no such conversation")
+        return left
 
     async def append(
         self, conversation_id: str, tenant_id: str, role: str, content: str, run_id: str | None

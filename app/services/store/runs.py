@@ -180,6 +180,14 @@ class Runs:
         )
         return await self._ids(query.order_by(runs.c.created_at))
 
+    async def is_open(self, run_id: str) -> bool:
+        """Whether the run is in flight or waits, at whatever process."""
+        return bool(await self._ids(select(runs.c.run_id).where(runs.c.run_id == run_id, runs.c.ended_at.is_(None))))
+
+    async def unended(self) -> frozenset[str]:
+        """The runs that are in flight or wait."""
+        return frozenset(await self._ids(select(runs.c.run_id).where(runs.c.ended_at.is_(None))))
+
     async def export_batch(self, limit: int) -> list[RunRecord]:
         """Ended runs whose trace has not been exported, the longest waiting first."""
         query = select(*_COLUMNS).where(_in_outbox()).order_by(runs.c.ended_at, runs.c.run_id).limit(limit)
