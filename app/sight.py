@@ -32,6 +32,11 @@ OPEN: Final = Sight()
 EVERYTHING: Final = Sight(everything=True)
 
 
+def names_groups(key: str) -> bool:
+    """Whether metadata of this name would be taken for the groups that a document is for, which are told beside it."""
+    return key.replace("_", "").lower() == "allowgroups"
+
+
 def is_group(name: object) -> bool:
     return (
         isinstance(name, str)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.sight import names_groups
 from graphs.errors import Invalid
 
 LIMIT_ID_CHARS: Final = 512
@@ -25,6 +26,8 @@ def checked_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
         written.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Invalid("metadata must be a JSON object", field="metadata") from error
+    if any(map(names_groups, copy)):
+        raise Invalid("whom a document is for is told beside its metadata, not in it", field="metadata")
     if len(written) > LIMIT_METADATA_CHARS:
         raise Invalid(f"metadata has {len(written)} characters, at most {LIMIT_METADATA_CHARS}", field="metadata")
     return copy

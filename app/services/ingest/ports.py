@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.services.ingest.chunk import Chunk
+from graphs.types import Trust
 
 
 class Record(Protocol):
@@ -62,7 +63,10 @@ class Documents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A document as it goes into the index, with its state's digest; `vectors` has shape (len(chunks), dimensions)."""
+    """A document as it goes into the index, with its state's digest; `vectors` has shape (len(chunks), dimensions).
+
+    `allow_groups` are those that see it, none for everyone.
+    """
 
     document_id: str
     title: str
@@ -70,6 +74,8 @@ class Entry:
     chunks: Sequence[Chunk]
     state: str
     vectors: NDArray[np.float32]
+    allow_groups: Sequence[str] = ()
+    trust: Trust = "untrusted"
 
 
 class Library(Protocol):

@@ -10,7 +10,8 @@ from graphs.types import Passage
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """Ranks are from 1. A leg that did not find the passage gives it no rank; a text without a word of the question
-    has no BM25 score. `why_not` is empty for the passages shown."""
+    has no BM25 score, and none is told where documents are hidden from who asks, since it counts their words too.
+    `why_not` is empty for the passages shown."""
 
     passage: Passage
     rank: int
@@ -33,7 +34,7 @@ def explain(found: Found) -> tuple[Candidate, ...]:
             rank=rank,
             cosine=found.legs.cosines[chunk_id],
             vector_rank=found.legs.ranks[chunk_id][0],
-            bm25=found.legs.bm25.get(chunk_id),
+            bm25=found.legs.bm25.get(chunk_id) if found.legs.whole else None,
             text_rank=found.legs.ranks[chunk_id][1],
             fused=fused[chunk_id][1],
             fused_rank=fused[chunk_id][0],

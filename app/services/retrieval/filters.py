@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
+from app.sight import names_groups
 from graphs.errors import Invalid
 
 LIMIT_DEPTH = 6  # levels of objects below the outermost
@@ -105,6 +106,8 @@ def facet(key: str, value: Any) -> str:
     """
     if not _KEY.fullmatch(key):
         raise _fault("a filter's key is 1 to 64 of A-Z a-z 0-9 _ . - and begins with a letter or _")
+    if names_groups(key):
+        raise _fault("no filter asks whom a document is for: each search keeps to what its caller may see")
     if isinstance(value, float):
         if not math.isfinite(value):
             raise _fault(f"the filter on {key} is not a finite number")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.services.retrieval.embedder import Vectors
+from app.services.retrieval.groups import read_groups
+from graphs.types import Trust
 
 # Keys of a row's metadata that may be its chunk's own. Kept with the chunk even where the document named them, since
 # putting the two together again gives the same.
@@ -30,6 +32,8 @@ class HeldDocument:
     metadata: Mapping[str, Any]
     state: str
     chunks: tuple[HeldChunk, ...]
+    allow_groups: tuple[str, ...]
+    trust: Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,14 @@ class HeldEntry:
     def chunks(self) -> Sequence[HeldChunk]:
         return self.document.chunks
 
+    @property
+    def allow_groups(self) -> Sequence[str]:
+        return self.document.allow_groups
+
+    @property
+    def trust(self) -> Trust:
+        return self.document.trust
+
 
 def held_documents(rows: Iterable[Mapping[str, Any]]) -> list[HeldDocument]:
     """Rows of the index in any order, as documents by id."""
@@ -72,6 +84,8 @@ def held_documents(rows: Iterable[Mapping[str, Any]]) -> list[HeldDocument]:
             {key: value for key, value in json.loads(pieces[0]["metadata"]).items() if key not in PLACES},
             pieces[0]["state"],
             tuple(_chunk(piece) for piece in pieces),
+            read_groups(pieces[0]["allow_groups"]),
+            pieces[0]["trust"],
         )
         for document_id, pieces in by_document.items()
     ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.services.retrieval.embedder import Vectors
 from app.services.retrieval.filters import Filter
+from app.services.retrieval.groups import Seen
 from app.services.retrieval.predicate import predicate
 from app.services.retrieval.shelf import Snapshot
 from app.services.retrieval.table import COLUMNS, words
@@ -27,6 +28,7 @@ class Legs:
     bm25: Mapping[str, float]
     ranks: Mapping[str, tuple[int | None, int | None]]
     _tables: tuple[Any, Any]
+    whole: bool = True  # nothing was kept from who asked
 
     def row(self, chunk_id: str) -> Mapping[str, Any]:
         """The columns of a passage; read when asked for, since most candidates are never shown."""
@@ -53,11 +55,18 @@ class Legs:
         return (self._tables[0], near - 1) if near else (self._tables[1], (match or 0) - 1)
 
 
-async def search_legs(snapshot: Snapshot, question: str, vector: Vectors, only: Filter | None, limit: int) -> Legs:
-    """Up to `limit` rows of each leg that pass the filter; both read the same version, at the same time."""
+async def search_legs(
+    snapshot: Snapshot, question: str, vector: Vectors, only: Filter | None, limit: int, seen: Seen
+) -> Legs:
+    """Up to `limit` rows of each leg that are seen and pass the filter; both read the same version, at the same time.
+
+    Rows that are not seen are left out before the nearest are taken, so that they push nothing out.
+    """
     from lancedb.query import MatchQuery
 
-    line = predicate(only) if only is not None else None
+    allowed = await seen.line(snapshot)
+    asked = predicate(only) if only is not None else None
+    line = " AND ".join(filter(None, (allowed, asked))) or None
     matching = snapshot.table.query().nearest_to_text(MatchQuery(words(question), "words"))
     matching = matching.select([*SELECTED, "_score"]).limit(limit)
     if line is not None:
@@ -68,10 +77,10 @@ async def search_legs(snapshot: Snapshot, question: str, vector: Vectors, only: 
         return await near.select([*SELECTED, "_distance"]).limit(limit).to_arrow()
 
     nearest, matched = await asyncio.gather(nearest_rows(), matching.to_arrow())
-    return _legs(nearest, matched, vector)
+    return _legs(nearest, matched, vector, whole=allowed is None)
 
 
-def _legs(nearest: Any, matched: Any, vector: Vectors) -> Legs:
+def _legs(nearest: Any, matched: Any, vector: Vectors, *, whole: bool) -> Legs:
     near_ids, match_ids = nearest["chunk_id"].to_pylist(), matched["chunk_id"].to_pylist()
     # The text leg's rows get their cosine too: leaving it at 0 would push down a passage that only just missed the cut.
     cosines = dict(zip(match_ids, (_matrix(matched) @ vector).tolist(), strict=True))
@@ -83,6 +92,7 @@ def _legs(nearest: Any, matched: Any, vector: Vectors) -> Legs:
         bm25=dict(zip(match_ids, matched["_score"].to_pylist(), strict=True)),
         ranks={chunk_id: (near_ranks.get(chunk_id), match_ranks.get(chunk_id)) for chunk_id in cosines},
         _tables=(nearest, matched),
+        whole=whole,
     )
 
 

@@ -18,6 +18,7 @@ from app.services.retrieval.arrow import arrow
 from app.services.retrieval.commit import IndexDamaged, IndexFailed, committed, guarded
 from app.services.retrieval.damage import Damage
 from app.services.retrieval.embedder import Embedder
+from app.services.retrieval.groups import Seen, hidden_documents, relabelled
 from app.services.retrieval.locks import Locks
 from app.services.retrieval.look import Found, look
 from app.services.retrieval.place import Place
@@ -26,8 +27,9 @@ from app.services.retrieval.rerank import rerankers
 from app.services.retrieval.shelf import Shelf, Snapshot
 from app.services.retrieval.table import Entry
 from app.services.retrieval.versions import Version, label
+from app.sight import OPEN, Sight
 from graphs.errors import Missing
-from graphs.types import Retrieval
+from graphs.types import Retrieval, Trust
 
 __all__ = ["IndexDamaged", "IndexFailed", "Library"]
 
@@ -70,14 +72,17 @@ class Library:
         limit: int = 6,
         where: Mapping[str, Any] | None = None,
         as_of: str | None = None,
+        sight: Sight = OPEN,
     ) -> Retrieval:
         """Best first, scores in [0, 1]. `as_of` is the `index_version` of an earlier answer.
 
         Raises Missing for an unknown collection or version, VersionGone, Invalid, IndexFailed.
         """
-        return (await self.look(tenant_id, collection, Query.checked(query, limit, where), as_of)).retrieval
+        return (await self.look(tenant_id, collection, Query.checked(query, limit, where), as_of, sight)).retrieval
 
-    async def look(self, tenant_id: str, collection: str, query: Query, as_of: str | None = None) -> Found:
+    async def look(
+        self, tenant_id: str, collection: str, query: Query, as_of: str | None = None, sight: Sight = OPEN
+    ) -> Found:
         """The same with all that was found on the way. Raises Invalid too for a re-ranker that is not to be had."""
         place = Place(tenant_id, collection)
         await self.shelf.snapshot(place, as_of)  # an unknown collection is refused before anything is embedded
@@ -85,7 +90,15 @@ class Library:
         async def read(work: Callable[[Snapshot], Awaitable[Any]]) -> tuple[Any, Snapshot]:
             return await self.shelf.read(place, work, as_of)
 
-        return await look(query, self.embedder, self._rerankers, read, collection=collection)
+        seen = Seen(sight, None if as_of is None else await self._hidden(place, sight))
+        return await look(query, self.embedder, self._rerankers, read, collection=collection, seen=seen)
+
+    async def _hidden(self, place: Place, sight: Sight) -> frozenset[str]:
+        """The documents that are kept from this reader now."""
+        if sight.everything:
+            return frozenset()
+        found, _ = await self.shelf.read(place, partial(hidden_documents, sight=sight))
+        return frozenset(found)
 
     async def version(self, tenant_id: str, collection: str) -> str:
         """`collection@number`, or `collection@build.number`; it changes with every commit. Raises Missing."""
@@ -142,6 +155,20 @@ class Library:
             for build in reversed(stands.written):
                 table = await self.shelf.writable(place, build)
                 await put(table, data, list(latest))
+        await self._tidy(place, stands.live)
+
+    async def relabel(
+        self, tenant_id: str, collection: str, document_id: str, allow_groups: Sequence[str], trust: Trust
+    ) -> None:
+        """Say anew whom a document is for and where it came from, in one commit. Raises Missing, Conflict, IndexFailed.
+
+        Once it returns every search goes by it, of earlier versions too.
+        """
+        place = Place(tenant_id, collection)
+        async with self.shelf.turn(place):
+            stands = await self.shelf.standing(place)
+            for build in reversed(stands.written):
+                await relabelled(await self.shelf.open(place, build), document_id, allow_groups, trust)
         await self._tidy(place, stands.live)
 
     async def remove(self, tenant_id: str, collection: str, document_id: str) -> None:

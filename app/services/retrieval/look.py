@@ -11,6 +11,7 @@ from typing import Any
 from app.services.retrieval.commit import guarded
 from app.services.retrieval.embedder import Embedder, ScriptBound
 from app.services.retrieval.fuse import DENSE_WEIGHT, UNREAD_DENSE_WEIGHT
+from app.services.retrieval.groups import Seen
 from app.services.retrieval.legs import Legs, search_legs
 from app.services.retrieval.query import Query, Rerank
 from app.services.retrieval.rank import Ranked, rank
@@ -55,7 +56,7 @@ class Found:
 
 
 async def look(
-    query: Query, embedder: Embedder, rerankers: Mapping[Rerank, Reranker], read: Read, *, collection: str
+    query: Query, embedder: Embedder, rerankers: Mapping[Rerank, Reranker], read: Read, *, collection: str, seen: Seen
 ) -> Found:
     """Raises what `read` raises, and Invalid for a re-ranker that this embedder cannot give."""
     if query.rerank != "none" and query.rerank not in rerankers:
@@ -65,7 +66,7 @@ async def look(
     moments.append(time.perf_counter())
 
     async def legs_of(snapshot: Snapshot) -> Legs:
-        return await search_legs(snapshot, query.text, vector, query.only, max(query.limit, CANDIDATES))
+        return await search_legs(snapshot, query.text, vector, query.only, max(query.limit, CANDIDATES), seen)
 
     legs, snapshot = await read(legs_of)
     moments.append(time.perf_counter())
@@ -84,7 +85,7 @@ async def look(
 async def _with_neighbours(table: Any, best: Sequence[Passage], legs: Legs, reach: int) -> list[Passage]:
     """Each passage and after it, in the document's order, the chunks beside it that no better passage brought.
 
-    A neighbour has the score of the passage it stands beside.
+    A neighbour has the score of the passage it stands beside, and is seen as it is: groups are a whole document's.
     """
     places = [(found, legs.ordinal(found.chunk_id)) for found in best]
     rows = await guarded(_rows(table, [(found.document_id, ordinal) for found, ordinal in places], reach))

@@ -19,7 +19,7 @@ def predicate(filter_: Filter) -> str:
     """Never null for any row: `NOT` of it is its complement."""
     match filter_:
         case Equals():
-            return f"contains(facets, {_literal(LINE + filter_.facet + LINE)})"
+            return f"contains(facets, {literal(LINE + filter_.facet + LINE)})"
         case Exists():
             return f"contains(facets, {_opening(filter_.key)})"
         case Compares():
@@ -34,19 +34,20 @@ def predicate(filter_: Filter) -> str:
 
 def _side(filter_: Compares) -> str:
     """The row's value under the key; null where there is none of the bound's type."""
-    value = f"split_part(split_part(facets, {_opening(filter_.key)}, 2), {_literal(LINE)}, 1)"
+    value = f"split_part(split_part(facets, {_opening(filter_.key)}, 2), {literal(LINE)}, 1)"
     if isinstance(filter_.bound, str):
-        return f"array_element(regexp_match({value}, {_literal(PLAIN_TEXT)}), 1)"
+        return f"array_element(regexp_match({value}, {literal(PLAIN_TEXT)}), 1)"
     return f"try_cast({value} AS double)"
 
 
 def _bound(bound: str | float) -> str:
-    return _literal(bound) if isinstance(bound, str) else f"try_cast({_literal(json.dumps(bound))} AS double)"
+    return literal(bound) if isinstance(bound, str) else f"try_cast({literal(json.dumps(bound))} AS double)"
 
 
 def _opening(key: str) -> str:
-    return _literal(f"{LINE}{key}=")
+    return literal(f"{LINE}{key}=")
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """Text as SQL writes it. The caller has seen to it that it is text that can be written."""
     return "'" + text.replace("'", "''") + "'"

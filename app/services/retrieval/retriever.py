@@ -7,6 +7,7 @@ from app.names import HANDBOOK, SHARED_TENANT, checked_collection
 from app.services.retrieval.library import Library
 from app.services.retrieval.look import Found
 from app.services.retrieval.query import Query
+from app.sight import OPEN, Sight
 from graphs.context import Trace
 from graphs.types import Retrieval
 
@@ -17,10 +18,12 @@ class TenantRetriever:
     The name "handbook" means the shared collection for everybody, and is what is searched when none is named.
     """
 
-    def __init__(self, library: Library, tenant_id: str, trace: Trace) -> None:
+    def __init__(self, library: Library, tenant_id: str, trace: Trace, sight: Sight = OPEN) -> None:
+        """`sight` is the reader's own, of that tenant's documents."""
         self._library = library
         self._tenant_id = tenant_id
         self._trace = trace
+        self._sight = sight
 
     async def search(
         self, query: str, *, collection: str | None = None, limit: int = 6, where: Mapping[str, Any] | None = None
@@ -33,7 +36,9 @@ class TenantRetriever:
         name = checked_collection(HANDBOOK if collection is None else collection)
         owner = SHARED_TENANT if name == HANDBOOK else self._tenant_id
         with self._trace.span("search", "search", query=query.text, collection=name, k=query.limit) as span:
-            found = await self._library.look(owner, name, query, as_of)
+            # What a tenant calls its groups says nothing in the collection that all tenants share.
+            sight = self._sight if owner == self._tenant_id else OPEN
+            found = await self._library.look(owner, name, query, as_of, sight)
             span.set(
                 index_version=found.index_version,
                 embedder=found.embedder,

@@ -15,6 +15,7 @@ from typing import Any
 
 from app.services.retrieval.commit import IndexDamaged, IndexFailed, committed, guarded
 from app.services.retrieval.damage import DamageReport
+from app.services.retrieval.groups import ForSome, ensure_groups, has_groups
 from app.services.retrieval.journal import Event, Happening, Standing, journal_schema, standing
 from app.services.retrieval.locks import Locks
 from app.services.retrieval.near import Near
@@ -36,6 +37,7 @@ class Snapshot:
     build: str
     version: int
     near: Near = field(default_factory=Near, compare=False)
+    for_some: ForSome = field(default_factory=ForSome, compare=False)
 
     def label(self, collection: str) -> str:
         return label(collection, self.build, self.version)
@@ -137,11 +139,14 @@ class Shelf:
         if number > newest:
             raise Missing(f"collection {place} has no such version")
         try:
-            return await self.checked_out(place, build, number)
+            past = await self.checked_out(place, build, number)
         except IndexFailed as error:
             if "no longer exists" in str(error.__cause__):
                 raise VersionGone(f"version {as_of} is gone") from error
             raise
+        if not await has_groups(past.table):
+            raise VersionGone(f"version {as_of} is from before documents had groups")
+        return past
 
     async def checked_out(self, place: Place, build: str, version: int) -> Snapshot:
         table = await guarded(self._db.open_table(place.table(build)))
@@ -155,6 +160,7 @@ class Shelf:
             table = await self._opened(name)
             if table is None:
                 raise Missing(f"no collection {place}")
+            await ensure_groups(table)
             made = ((await guarded(table.schema())).metadata or {}).get(b"made", b"").decode()
             if made != made_by(self._embedder_id):
                 if foreign:

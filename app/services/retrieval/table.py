@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.services.retrieval.filters import facets
-from graphs.types import Passage
+from app.services.retrieval.groups import written_groups
+from graphs.types import Passage, Trust
 
 LAYOUT = 1  # of the columns; one more whenever they or what they mean change
 
 # What a passage is made of; a search selects these by name, so that vectors stay where they are.
-COLUMNS = ("chunk_id", "document_id", "title", "heading", "text", "start", "end", "metadata")
+COLUMNS = ("chunk_id", "document_id", "title", "heading", "text", "start", "end", "metadata", "trust")
 
 # Words joined by _ . : / or -, or camelCase: names of settings, error codes, metrics, paths.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9]+(?:[_.:/-]+[A-Za-z0-9]+)+")
@@ -60,6 +61,10 @@ class Entry(Protocol):
     def state(self) -> str: ...
     @property
     def vectors(self) -> NDArray[np.float32]: ...
+    @property
+    def allow_groups(self) -> Sequence[str]: ...
+    @property
+    def trust(self) -> Trust: ...
 
 
 def table_name(tenant_id: str, collection: str) -> str:
@@ -90,6 +95,9 @@ def schema(embedder_id: str, dimensions: int) -> Any:
             pa.field("state", pa.string(), nullable=False),
             pa.field("facets", pa.string(), nullable=False),
             pa.field("words", pa.string(), nullable=False),
+            # Nullable, as in tables that got them later: LanceDB adds no others.
+            pa.field("allow_groups", pa.list_(pa.string())),
+            pa.field("trust", pa.string()),
             pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
         ],
         metadata={"made": made_by(embedder_id)},
@@ -115,6 +123,8 @@ def rows(tenant_id: str, collection: str, entries: Sequence[Entry]) -> Iterator[
                 "state": entry.state,
                 "facets": facet_lines(facets(metadata)),
                 "words": words("\n".join((entry.title, chunk.heading, chunk.text))),
+                "allow_groups": written_groups(entry.allow_groups),
+                "trust": entry.trust,
             }
 
 
@@ -144,4 +154,5 @@ def passage(row: Mapping[str, Any], score: float, collection: str) -> Passage:
         collection=collection,
         heading=row["heading"],
         metadata=json.loads(row["metadata"]),
+        trust=row["trust"],
     )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.services.retrieval.embedder import Embedder
+from graphs.types import Trust
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,19 @@ class Doc:
     vectors: NDArray[np.float32]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     state: str = ""
+    allow_groups: tuple[str, ...] = ()
+    trust: Trust = "tenant"
 
 
 async def doc(
-    embedder: Embedder, document_id: str, texts: str | Sequence[str], title: str = "", **metadata: Any
+    embedder: Embedder,
+    document_id: str,
+    texts: str | Sequence[str],
+    title: str = "",
+    *,
+    allow_groups: tuple[str, ...] = (),
+    **metadata: Any,
 ) -> Doc:
     pieces = [texts] if isinstance(texts, str) else texts
-    return Doc(document_id, title, tuple(map(Piece, pieces)), await embedder.embed(pieces), metadata)
+    vectors = await embedder.embed(pieces)
+    return Doc(document_id, title, tuple(map(Piece, pieces)), vectors, metadata, allow_groups=allow_groups)
