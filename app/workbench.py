@@ -19,10 +19,12 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from app.builds import Builds
 from app.checkpoints import checkpointer, sweep
 from app.config.price import usd_to_micros
 from app.config.schema import Config, ReachConfig
 from app.fleet import HEED_S, TAKE_OVER_S, Fleet
+from app.jobs.collections import OptimizeJob, RebuildJob
 from app.jobs.ingest import IngestJob
 from app.jobs.open import Bounds, open_jobs
 from app.jobs.runs import RunsJob
@@ -104,6 +106,7 @@ class Workbench:
     embedder: MiniLmEmbedder
     library: Library
     rebuild: Rebuild
+    builds: Builds
     golden: GoldenQuestions
     maintenance: Maintenance
     ingest: Ingest
@@ -233,12 +236,17 @@ async def open_workbench(
         )
         watch.stops(runner.stop)
         stack.push_async_callback(runner.close)
+        golden = GoldenQuestions(store.database)
+        builds = Builds(library, golden, gateway.forget)
+        maintenance = Maintenance(library, home / "lance")
         jobs = await stack.enter_async_context(
             open_jobs(
                 store.database,
                 (
                     IngestJob(ingest, Fetcher.of(config.outbound.documents, settings.max_upload_bytes)),
                     RunsJob(runner),
+                    RebuildJob(builds),
+                    OptimizeJob(maintenance, library),
                 ),
                 WebhookJob.of(config.outbound),
                 _check_owner(store, watch),
@@ -262,8 +270,9 @@ async def open_workbench(
             embedder=embedder,
             library=library,
             rebuild=Rebuild(library),
-            golden=GoldenQuestions(store.database),
-            maintenance=Maintenance(library, home / "lance"),
+            builds=builds,
+            golden=golden,
+            maintenance=maintenance,
             ingest=ingest,
             config=config,
             desk=desk,

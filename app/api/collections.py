@@ -43,12 +43,7 @@ async def promote(
 ) -> ReportOut:
     """Judge the build that waits by the golden questions; if it passes, it answers from now on."""
     _check_own(name)
-    golden = await bench.golden.list(principal.tenant_id, name)
-    thresholds = (wanted or PromoteIn()).thresholds()
-    report = await bench.rebuild.promote(principal.tenant_id, name, golden, thresholds)
-    if report.passed:
-        await bench.gateway.forget(principal.tenant_id)  # kept answers quote what the other build found
-    return ReportOut.of(report)
+    return ReportOut.of(await bench.builds.promote(principal.tenant_id, name, (wanted or PromoteIn()).thresholds()))
 
 
 @router.post(
@@ -59,12 +54,8 @@ async def promote(
 )
 async def roll_back(name: str, bench: Bench, principal: DocumentWriter) -> NowOut:
     """The build before answers again, with every document written since. A second time goes forward again."""
-    from app.services.retrieval.place import Place
-
     _check_own(name)
-    version = await bench.rebuild.roll_back(Place(principal.tenant_id, name))
-    await bench.gateway.forget(principal.tenant_id)
-    return NowOut(index_version=version)
+    return NowOut(index_version=await bench.builds.roll_back(principal.tenant_id, name))
 
 
 @router.post("/{name}/optimise", summary="Optimise the index", response_model=NowOut)

@@ -1,16 +1,28 @@
 """Jobs as they come in over HTTP and go out again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, StrictInt, StringConstraints
+from pydantic import AfterValidator, Field, StrictInt, StringConstraints
 
+from app.api.collection_views import PromoteIn
 from app.api.schemas import Collection, Filter, Id, Message, Name, Url
+from app.jobs.items import run_item
+from app.names import HANDBOOK
 from app.records import AnswerCard, Camel, Mode, RunRequest
-from app.services.jobs.ports import CallbackStatus, ItemState, ItemStatus, JobFailure, JobState, JobStatus
+from app.services.jobs.ports import CallbackStatus, ItemState, ItemStatus, JobFailure, JobItem, JobState, JobStatus
 
 MAX_RUNS = 10_000
+
+
+def _own(name: str) -> str:
+    if name == HANDBOOK:
+        raise ValueError("the handbook is the product's own")
+    return name
+
+
+OwnCollection = Annotated[Collection, AfterValidator(_own)]
 
 
 class RunIn(Camel):
@@ -37,13 +49,64 @@ class RunIn(Camel):
         )
 
 
-class JobIn(Camel):
-    """A batch of runs. A smaller `priority` comes first among the jobs of the tenant."""
+class _Asked(Camel):
+    """A smaller `priority` comes first among the jobs of the tenant."""
+
+    priority: Annotated[StrictInt, Field(ge=1, le=1_000)] = 100
+    callback_url: Url | None = Field(default=None, description="Told of the job's end by a signed webhook.")
+
+    def payload(self) -> Mapping[str, Any]:
+        return {}
+
+    def items(self) -> Sequence[JobItem]:
+        return ()
+
+
+class RunsIn(_Asked):
+    """A batch of runs."""
 
     kind: Literal["runs"]
     runs: Annotated[list[RunIn], Field(min_length=1, max_length=MAX_RUNS, fail_fast=True)]
-    priority: Annotated[StrictInt, Field(ge=1, le=1_000)] = 100
-    callback_url: Url | None = Field(default=None, description="Told of the job's end by a signed webhook.")
+
+    def items(self) -> Sequence[JobItem]:
+        return [run_item(run.custom_id, run.request()) for run in self.runs]
+
+
+class RebuildIn(_Asked):
+    """A collection made anew beside its live build, which it replaces if the gate lets it; with `keep` it waits."""
+
+    kind: Literal["rebuild"]
+    collection: OwnCollection
+    keep: bool = False
+    gate: PromoteIn = PromoteIn()
+
+    def payload(self) -> Mapping[str, Any]:
+        return {"collection": self.collection, "keep": self.keep, "bounds": self.gate.model_dump()}
+
+
+class OptimizeIn(_Asked):
+    """A collection's index kept quick and small now, rather than with the next round."""
+
+    kind: Literal["optimize"]
+    collection: OwnCollection
+
+    def payload(self) -> Mapping[str, Any]:
+        return {"collection": self.collection}
+
+
+class RetentionIn(_Asked):
+    """Jobs that ended long ago forgotten now, rather than within the hour. For the owner."""
+
+    kind: Literal["retention"]
+
+
+JobIn = RunsIn | RebuildIn | OptimizeIn | RetentionIn
+JOBS: Final[Mapping[str, type[JobIn]]] = {
+    "runs": RunsIn,
+    "rebuild": RebuildIn,
+    "optimize": OptimizeIn,
+    "retention": RetentionIn,
+}
 
 
 class JobProgressOut(Camel):

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import ValidationError
 
 from app.api.body import StrictRequest, StrictRoute, loads, valid
-from app.api.deps import Bench, Chatter, Cursor, Limit, holder, whose
+from app.api.deps import Bench, Cursor, Limit, holder, whose
 from app.api.errors import Refused
-from app.api.job_views import MAX_RUNS, JobIn, JobItemOut, JobOut, RunIn
+from app.api.job_views import JOBS, MAX_RUNS, JobIn, JobItemOut, JobOut, RunIn, RunsIn
 from app.api.schemas import Url
 from app.api.views import ListOut, Problem
-from app.jobs.items import RUNS, run_item
+from app.jobs.items import RUNS
 from app.records import AnswerCard, Principal
 from app.services.jobs.ports import ItemState, JobRequest, JobStatus
 from graphs.errors import Invalid, Missing
@@ -21,6 +21,7 @@ router = APIRouter(prefix="/api/ai/jobs", tags=["jobs"], route_class=StrictRoute
 
 JSON_LINES: Final = frozenset({"application/jsonl", "application/x-ndjson", "application/x-jsonlines"})
 
+Asker = Annotated[Principal, Depends(holder("chat", "documents"))]
 JobReader = Annotated[Principal, Depends(holder("documents", "chat", "runs"))]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, description="Names the same job again.")]
 
@@ -28,7 +29,7 @@ _BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": JobIn.model_json_schema()},
+            "application/json": {"schema": {"oneOf": [shape.model_json_schema() for shape in JOBS.values()]}},
             "application/jsonl": {"schema": {"type": "string", "description": "A run a line."}},
         },
     }
@@ -37,7 +38,7 @@ _BODY: Final[dict[str, Any]] = {
 
 @router.post(
     "",
-    summary="Run a batch",
+    summary="Ask for a job",
     status_code=202,
     response_model=JobOut,
     openapi_extra=_BODY,
@@ -46,26 +47,29 @@ _BODY: Final[dict[str, Any]] = {
 async def submit_job(
     request: Request,
     bench: Bench,
-    principal: Chatter,
+    principal: Asker,
     idempotency_key: IdempotencyKey = None,
     callback_url: Annotated[Url | None, Query(alias="callbackUrl", description="As in JSON.")] = None,
 ) -> JobOut:
-    """Chat, RAG and agent runs, as JSON or as JSON Lines with one run in each. They go through the caller's own limits
-    and budget; what came of each is at `/api/ai/jobs/{jobId}/items`.
+    """`runs` are chat, RAG and agent runs, as JSON or as JSON Lines with one run in each: they need the scope `chat` and
+    go through the caller's own limits and budget; what came of each is at `/api/ai/jobs/{jobId}/items`. `rebuild` and
+    `optimize` are of a collection and need `documents`; `retention` needs `owner`.
 
     The same `Idempotency-Key` gives the same job; 409 if it stands for another batch.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    wanted: JobIn
     if kind in JSON_LINES:
-        wanted = JobIn(kind=RUNS, runs=await asyncio.to_thread(_runs, await request.body()))
+        wanted = RunsIn(kind=RUNS, runs=await asyncio.to_thread(_runs, await request.body()))
     elif kind == "application/json":
-        wanted = valid(JobIn, await StrictRequest.json(request))  # type: ignore[arg-type]
+        wanted = _wanted(await StrictRequest.json(request))  # type: ignore[arg-type]
     else:
         raise Refused(415, "unsupported_media_type", "send application/json or application/jsonl", field="Content-Type")
     asked = JobRequest(
         principal,
         wanted.kind,
-        items=[run_item(run.custom_id, run.request()) for run in wanted.runs],
+        wanted.payload(),
+        wanted.items(),
         priority=wanted.priority,
         idempotency_key=idempotency_key,
         callback_url=wanted.callback_url or callback_url,
@@ -140,6 +144,14 @@ async def _card(bench: Bench, principal: Principal, kind: str, item: ItemState) 
     except Missing:  # it has not begun yet, or went with its conversation
         return None
     return card
+
+
+def _wanted(body: Any) -> JobIn:
+    """Read by its kind, so that what is wrong is told of that kind alone."""
+    kind = body.get("kind") if isinstance(body, dict) else RUNS
+    if not isinstance(kind, str) or kind not in JOBS:
+        raise Invalid(f"kind must be one of {', '.join(JOBS)}", field="kind")
+    return valid(JOBS[kind], body)
 
 
 def _runs(body: bytes) -> list[RunIn]:

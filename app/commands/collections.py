@@ -15,7 +15,8 @@ from app.telemetry.redact import printable
 from graphs.errors import Invalid
 
 if TYPE_CHECKING:
-    from app.services.retrieval.gate import Golden, Report, Thresholds
+    from app.builds import Built
+    from app.services.retrieval.gate import Golden, Report
     from app.workbench import Workbench
 
 Name = Annotated[str, typer.Argument(help="The collection.")]
@@ -55,24 +56,21 @@ def collections(
         slack_ms: Annotated[float, typer.Option(min=0, help="Forgiven of a slower search.")] = 5.0,
     ) -> None:
         """Embed all chunks anew with the current embedder, beside the live index; promote it if the gate passes."""
+        from app.builds import Wish
         from app.services.retrieval.gate import Thresholds
-        from app.services.retrieval.rebuild import embedded_anew
 
         bounds = Thresholds(
             min_questions=min_questions, min_recall=min_recall, min_ndcg=min_ndcg, latency_slack_ms=slack_ms
         )
 
-        async def work() -> tuple[str, "Report | None"]:
+        async def work() -> "Built":
             async with opened(ready=False) as bench:
-                version = await bench.rebuild.build(tenant, name, embedded_anew(bench.embedder))
-                if keep:
-                    return version, None
-                return version, await _judged(bench, tenant, name, bounds)
+                return await bench.builds.rebuild(tenant, name, Wish(keep, bounds), told=_counting(out))
 
-        version, report = run(work())
-        out.print(f"{version} is built.", markup=False, highlight=False)
-        if report is not None:
-            _show(report, out)
+        built = run(work())
+        out.print(f"{built.version} is built.", markup=False, highlight=False)
+        if built.report is not None:
+            _show(built.report, out)
 
     @group.command("promote")
     def promote(
@@ -92,21 +90,21 @@ def collections(
 
         async def work() -> "Report":
             async with opened(ready=False) as bench:
-                return await _judged(bench, tenant, name, bounds)
+                return await bench.builds.promote(tenant, name, bounds)
 
         _show(run(work()), out)
 
     @group.command("rollback")
     def roll_back(name: Name, tenant: Tenant = "default") -> None:
         """Let the build before the last promotion answer again."""
-        from app.services.retrieval.place import Place
 
         async def work() -> str:
             async with opened(ready=False) as bench:
-                return await bench.rebuild.roll_back(Place(tenant, name))
+                return await bench.builds.roll_back(tenant, name)
 
         out.print(f"{run(work())} answers.", markup=False, highlight=False)
 
+    @group.command("optimize", hidden=True)
     @group.command("optimise")
     def optimise(name: Name, tenant: Tenant = "default") -> None:
         """Index new rows, join small files, drop old versions, and take erased text from the disk."""
@@ -114,7 +112,6 @@ def collections(
 
         async def work() -> str:
             async with opened(ready=False) as bench:
-                await bench.rebuild.purge(Place(tenant, name))
                 await bench.maintenance.optimise(Place(tenant, name))
                 return await bench.library.version(tenant, name)
 
@@ -163,8 +160,14 @@ def collections(
     return group
 
 
-async def _judged(bench: "Workbench", tenant: str, name: str, bounds: "Thresholds") -> "Report":
-    return await bench.rebuild.promote(tenant, name, await bench.golden.list(tenant, name), bounds)
+def _counting(out: Console) -> Callable[[int, int], Coroutine[Any, Any, None]]:
+    """Says how far a build is, where somebody looks."""
+
+    async def told(done: int, total: int) -> None:
+        if out.is_terminal:
+            out.print(f"{done:,} of {total:,} documents", end="\r")
+
+    return told
 
 
 def _golden_from(lines: str) -> "list[Golden]":

@@ -5,7 +5,10 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
+from app.jobs.collections import OPTIMIZE
+from app.jobs.retention import RETENTION, RetentionJob
 from app.jobs.webhook import WebhookJob
 from app.services.database import Database
 from app.services.jobs.dbos_engine import DbosEngine
@@ -13,12 +16,14 @@ from app.services.jobs.desk import JobDesk
 from app.services.jobs.executors import Executors, new_executor_id
 from app.services.jobs.keeper import Keeper
 from app.services.jobs.ports import JobKind
+from app.services.jobs.schedule import Recurring, Schedule
 from app.services.jobs.shelf import Shelf
 from app.services.jobs.worker import Check, Worker
 
 log = logging.getLogger("pilothouse.jobs")
 
-RETRY_S = 10.0
+RETRY_S: Final = 10.0
+RECURRING: Final = (Recurring(OPTIMIZE, 300.0), Recurring(RETENTION, 3_600.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +44,18 @@ async def open_jobs(
     check: Check,
     bounds: Bounds,
     engine_url: str | None,
+    recurring: Sequence[Recurring] = RECURRING,
 ) -> AsyncIterator[JobDesk]:
     """Without an `engine_url` jobs are only asked for here, and other processes perform them.
 
     The engine is loaded behind the desk: jobs that come before it wait in the table.
     """
-    desk = JobDesk(database, (*kinds, webhooks), vet_callback=webhooks.vet)
+    retention = RetentionJob()
+    desk = JobDesk(database, (*kinds, webhooks, retention), vet_callback=webhooks.vet)
     if engine_url is None:
         yield desk
         return
-    working = asyncio.create_task(_work(database, desk, check, bounds, engine_url), name="jobs")
+    working = asyncio.create_task(_work(database, desk, retention, check, bounds, engine_url, recurring), name="jobs")
     try:
         yield desk
     finally:
@@ -56,18 +63,28 @@ async def open_jobs(
         await asyncio.wait({working})
 
 
-async def _work(database: Database, desk: JobDesk, check: Check, bounds: Bounds, engine_url: str) -> None:
+async def _work(
+    database: Database,
+    desk: JobDesk,
+    retention: RetentionJob,
+    check: Check,
+    bounds: Bounds,
+    engine_url: str,
+    recurring: Sequence[Recurring],
+) -> None:
     """Until cancelled."""
     shelf = Shelf(database)
     worker = Worker(shelf, desk.kinds, check)
     executors = Executors(database, new_executor_id())
     engine = await _launched(executors, worker, bounds, engine_url)
     keeper = Keeper(shelf, engine, executors, worker, poll_s=bounds.poll_s, retention_s=bounds.retention_s)
-    desk.nudge = keeper.nudge
+    desk.nudge, retention.sweep = keeper.nudge, keeper.sweep
     log.info("jobs are performed here", extra={"executor_id": executors.executor_id})
+    asking = asyncio.create_task(Schedule(desk, recurring, database.clock).keep(), name="schedule")
     try:
         await keeper.keep()
     finally:
+        asking.cancel()
         await worker.close()
         await engine.close()
         await executors.leave()

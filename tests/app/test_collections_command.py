@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from app.builds import Builds
 from app.cli import run
 from app.commands.collections import collections
 from app.services.ingest.ingest import Ingest
@@ -35,6 +36,10 @@ def embedder() -> Iterator[MiniLmEmbedder]:
     made.close()
 
 
+async def forgotten(_: str) -> None:
+    """No answers are kept here."""
+
+
 class Terminal:
     """The commands over the real index and store of a folder, without the models that they never ask."""
 
@@ -50,6 +55,7 @@ class Terminal:
                 library=library,
                 embedder=self.embedder,
                 rebuild=Rebuild(library),
+                builds=Builds(library, GoldenQuestions(store.database), forgotten),
                 maintenance=Maintenance(library, self.home / "lance"),
                 golden=GoldenQuestions(store.database),
                 ingest=Ingest(library, self.embedder, store.documents),

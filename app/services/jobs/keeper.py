@@ -1,7 +1,7 @@
 """Sees to it that every open job is in the hands of the engine, and the engine's attempts in those of a living worker.
 
 Each process that performs jobs has a keeper, and any of them may do any of this at the same time: jobs that were only
-written down are handed over, lost attempts are made again, dead workers' attempts are brought to others, old jobs go.
+written down are handed over, lost attempts are made again, dead workers' attempts are brought to others.
 """
 
 import asyncio
@@ -20,7 +20,6 @@ log = logging.getLogger("pilothouse.jobs")
 
 LOOK_AGAIN_S: Final = 60.0  # how long the engine is believed to have what it was handed
 LOST_PAUSE_S: Final = 2.0
-SWEEP_S: Final = 3600.0
 STUMBLED_S: Final = 5.0
 POISONOUS = JobFailure("internal", "job_given_up", "The job's workers died of it, one after the other.")
 
@@ -43,7 +42,7 @@ class Keeper:
         self._shelf, self._engine, self._executors, self._worker = shelf, engine, executors, worker
         self._poll_s, self._retention_s, self._beat_s, self._monotonic = poll_s, retention_s, beat_s, monotonic
         self._nudged = asyncio.Event()
-        self._beat_at = self._sweep_at = 0.0
+        self._beat_at = 0.0
 
     def nudge(self) -> None:
         """There is something new: look now. To be called on the keeper's loop."""
@@ -73,9 +72,16 @@ class Keeper:
         await self._worker.call_off()
         while await self._hand_over():
             pass
-        if now >= self._sweep_at:
-            self._sweep_at = now + SWEEP_S
-            await self._sweep()
+
+    async def sweep(self) -> int:
+        """Forget the jobs that ended long ago; how many that were."""
+        gone = 0
+        while old := await self._shelf.old(self._retention_s):
+            await self._engine.forget(old)
+            forgotten = {ticket.job_id for ticket in old}
+            await self._shelf.forget(forgotten)
+            gone += len(forgotten)
+        return gone
 
     async def _hand_over(self) -> int:
         """Give the engine what it does not have, and learn what became of what it had; how many jobs that were."""
@@ -97,8 +103,3 @@ class Keeper:
         for executor_id in await self._engine.holders() - await self._executors.living():
             if found := await self._engine.recover(executor_id):
                 log.warning("a worker died with jobs in its hands", extra={"executor_id": executor_id, "jobs": found})
-
-    async def _sweep(self) -> None:
-        while old := await self._shelf.old(self._retention_s):
-            await self._engine.forget(old)
-            await self._shelf.forget({ticket.job_id for ticket in old})

@@ -6,11 +6,13 @@ and `JobWork` refuses the words of a worker that was overtaken.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, Protocol
 
 from app.records import Principal, Scope
+from graphs.errors import Conflict
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: Final[tuple[JobStatus, ...]] = ("succeeded", "failed", "cancelled")
@@ -107,6 +109,12 @@ class ItemEnd:
     error: JobFailure | None = None
 
 
+class Busy(Conflict):
+    """Another job has what this one wants for itself."""
+
+    code = "busy"
+
+
 class JobWork(Protocol):
     """A job in the hands of the worker that does it. What writes raises Overtaken once the job is not its any more."""
 
@@ -133,6 +141,13 @@ class JobWork(Protocol):
 
     async def progress(self, progress: JobProgress) -> None:
         """Say how far it is, for a kind that works without items, or the stage of one with them."""
+        ...
+
+    def alone(self, name: str, *, wait: bool = True) -> AbstractAsyncContextManager[None]:
+        """Have something for this job alone, among the jobs of all processes, for the block.
+
+        Without `wait` raises Busy where another job has it.
+        """
         ...
 
     async def failed(self, limit: int) -> Sequence[ItemState]:

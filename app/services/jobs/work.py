@@ -1,18 +1,21 @@
 """A job in the hands of a worker: its items, and words that count only as long as the job is that worker's."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
-from sqlalchemy import Update, select, update
+from sqlalchemy import Update, and_, delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.services.database import Database
 from app.services.jobs.counts import item_counts
-from app.services.jobs.ports import ItemEnd, ItemState, ItemStatus, JobProgress, JobState
+from app.services.jobs.ports import Busy, ItemEnd, ItemState, ItemStatus, JobProgress, JobState
 from app.services.jobs.rows import failure_row, item_state
-from app.services.jobs.tables import job_items, jobs
+from app.services.jobs.tables import job_items, job_leases, jobs
 from graphs.errors import Conflict
 
+LOOK_AGAIN_S: Final = 0.5
 _UNSETTLED = job_items.c.status.in_(("waiting", "begun"))
 
 
@@ -73,6 +76,19 @@ class Work:
             told = {"done": progress.done, "total": progress.total, "stage": progress.stage}
             await connection.execute(update(jobs).where(mine).values(told))
 
+    @asynccontextmanager
+    async def alone(self, name: str, *, wait: bool = True) -> AsyncIterator[None]:
+        while not await self._lease(name):
+            if not wait:
+                raise Busy(f"another job is at {name}")
+            await asyncio.sleep(LOOK_AGAIN_S)
+        try:
+            yield
+        finally:
+            mine = (job_leases.c.name == name, job_leases.c.job_id == self.state.job_id)
+            async with self._database.write() as connection:
+                await connection.execute(delete(job_leases).where(*mine, job_leases.c.fence == self._fence))
+
     async def failed(self, limit: int) -> Sequence[ItemState]:
         mine = (job_items.c.job_id == self.state.job_id, job_items.c.status == "failed")
         query = select(job_items).where(*mine).order_by(job_items.c.number).limit(limit)
@@ -81,6 +97,19 @@ class Work:
 
     async def counts(self) -> Mapping[ItemStatus, int]:
         return await item_counts(self._database, self.state.job_id)
+
+    async def _lease(self, name: str) -> bool:
+        """Take the lease where nobody has it, or who has it is not at its job any more."""
+        mine = {"job_id": self.state.job_id, "fence": self._fence}
+        holder = and_(jobs.c.job_id == job_leases.c.job_id, jobs.c.fence == job_leases.c.fence)
+        held = exists().where(holder, jobs.c.ended_us.is_(None))
+        fresh = self._database.insert(job_leases).values({"name": name} | mine).on_conflict_do_nothing()
+        orphaned = update(job_leases).where(job_leases.c.name == name, ~held).values(mine)
+        async with self._database.write() as connection:
+            await self._hold(connection)
+            if (await connection.execute(fresh.returning(job_leases.c.name))).first() is not None:
+                return True
+            return bool((await connection.execute(orphaned)).rowcount)
 
     async def _hold(self, connection: AsyncConnection) -> None:
         """Lock the job's row for this transaction, if it is still ours."""

@@ -1,13 +1,15 @@
-"""What keeps collections quick and small behind the calls: one round after another, one process of a machine at a time.
+"""What keeps collections quick and small behind the calls.
 
 A round goes through all collections: erased text leaves the disk, what killed processes left is swept, new rows are
-indexed, small files joined, old versions dropped. Damage that a search met is mended at once, without waiting for it.
+indexed, small files joined, old versions dropped. Jobs make rounds, for the whole installation; each process mends by
+itself the damage that its own searches met, at once.
 """
 
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -24,7 +26,7 @@ from graphs.errors import Conflict, PilothouseError
 
 log = logging.getLogger(__name__)
 
-ROUND_S: Final = 60.0
+MEND_S: Final = 60.0
 # Old versions go earlier than KEPT where they weigh too much; a reader that is on one finishes within this.
 READERS_KEPT: Final = timedelta(minutes=2)
 MAX_VERSIONS: Final = 200
@@ -33,43 +35,62 @@ LIGHT_BYTES: Final = 64 << 20  # all files of a collection together may weigh th
 MAX_FILES_RATIO: Final = 10.0  # bytes of all files to those of the newest version
 
 
+Alone = Callable[[str], AbstractAsyncContextManager[None]]
+"""Has a collection, by its base, for one runner among all processes; raises Conflict where another one has it."""
+
+Told = Callable[[int, int], Awaitable[None]]
+"""Hears how many of how many collections are done."""
+
+
+async def silent(done: int, total: int) -> None:
+    """Nobody wants to know."""
+
+
+def anybody(_: str) -> AbstractAsyncContextManager[None]:
+    """Nobody else is at it: for a process that is alone with its folder."""
+    return nullcontext()
+
+
 class Maintenance:
     """Looks after all collections of a library. The workbench runs `keep` behind it."""
 
-    def __init__(self, library: Library, folder: Path | None, *, round_s: float = ROUND_S) -> None:
+    def __init__(self, library: Library, folder: Path | None, *, pause_s: float = MEND_S) -> None:
         """`folder` is where the tables lie, to weigh their files; None for an object store."""
         self._shelf = library.shelf
         self._rebuild = Rebuild(library)
         self._folder = folder
-        self._round_s = round_s
+        self._pause_s = pause_s
         self._tidied = dict[str, tuple[str, int]]()
         self._rested = dict[str, float]()
 
     async def keep(self) -> None:
-        """For ever: a round, then a pause that ends early where damage was found."""
+        """Mend damage as it is found, for ever; what cannot be mended is tried again after a pause."""
         while True:
-            begun = time.monotonic()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._shelf.damage.found.wait(), self._pause_s)
+            self._shelf.damage.found.clear()
             try:
                 await self.mend()
-                await self.round()
             except Exception:
                 # The loop of a worker: an index that is away for a minute must not end it.
-                log.exception("maintenance of the index failed; the next round tries again")
-            with suppress(TimeoutError):
-                pause_s = max(self._round_s, REST * (time.monotonic() - begun))
-                await asyncio.wait_for(self._shelf.damage.found.wait(), pause_s)
-            self._shelf.damage.found.clear()
+                log.exception("damage of the index could not be mended; it is tried again")
 
-    async def round(self) -> None:
-        """Look after each collection; nothing where another process is at it."""
+    async def round(self, alone: Alone = anybody, told: Told = silent) -> int:
+        """Look after each collection that no other runner has; gives how many. None while the index is halted."""
+        done = 0
         with suppress(Taken):
             async with self._shelf.locks.turn("round", wait=False):
-                for base, names in (await self._shelf.names()).items():
+                tables = await self._shelf.names()
+                for number, (base, names) in enumerate(tables.items(), 1):
                     try:
-                        await self._look_after(Place("", "", base), names)
+                        async with alone(base):
+                            await self._look_after(Place("", "", base), names)
+                        done += 1
                     except PilothouseError as error:
                         # One broken collection must not keep the others waiting; a search of it says the same.
                         log.warning("a collection was not looked after", extra={"collection": base}, exc_info=error)
+                    await told(number, len(tables))
+        return done
 
     async def mend(self) -> None:
         """Build anew the indexes that were dropped; open collections again whose files are whole once more."""
@@ -84,7 +105,12 @@ class Maintenance:
                     log.warning("damage is mended", extra={"collection": str(damage.place), "part": damage.part})
 
     async def optimise(self, place: Place) -> None:
-        """Index new rows, join small files and drop old versions now. Raises Missing, IndexFailed."""
+        """Take erased text from the disk, index new rows, join small files and drop old versions now.
+
+        Raises Missing, IndexFailed.
+        """
+        await self._shelf.snapshot(place)
+        await self._rebuild.purge(place)
         snapshot = await self._shelf.snapshot(place)
         await self._tidy(place, snapshot.build)
 

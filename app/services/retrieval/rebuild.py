@@ -7,6 +7,7 @@ collection's turn. A process killed on the way leaves the live build as it was; 
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -36,6 +37,21 @@ CANDIDATE_KEPT = timedelta(days=1)  # it costs every write a second one
 
 Remake = Callable[[Sequence[HeldDocument]], Awaitable[Sequence[Entry]]]
 
+Told = Callable[[int, int], Awaitable[None]]
+"""Hears how many of how many documents are in the new build."""
+
+
+async def silent(done: int, total: int) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What became of a build that was begun for the same errand; `verdict` is the gate's, once it was promoted."""
+
+    version: str
+    verdict: Report | None
+
 
 def embedded_anew(embedder: Embedder) -> Remake:
     """The same chunks with this embedder's vectors, of the text that taking a document in embeds."""
@@ -57,19 +73,35 @@ class Rebuild:
         self._library = library
         self._shelf: Shelf = library.shelf
 
-    async def build(self, tenant_id: str, collection: str, remake: Remake) -> str:
+    async def build(
+        self, tenant_id: str, collection: str, remake: Remake, *, errand: str = "", told: Told = silent
+    ) -> str:
         """Make a candidate of all documents and give its version's label; an earlier candidate is dropped.
+
+        The journal keeps with it the name of the `errand` that it was made for, such as a job's id.
 
         Raises Missing, and Conflict where somebody else is at it.
         """
         place = Place(tenant_id, collection)
         try:
             async with self._shelf.locks.turn(f"{place.base}.build", wait=False):
-                build = await self._begin(place)
-                await self._fill(place, build, remake)
+                build = await self._begin(place, errand)
+                await self._fill(place, build, remake, told)
         except Taken as error:
             raise Conflict(f"collection {place} is being rebuilt already") from error
         return await self._label(place, build)
+
+    async def earlier(self, tenant_id: str, collection: str, errand: str) -> Earlier | None:
+        """The whole build that this errand has led to already; None where there is none, or it went since."""
+        place = Place(tenant_id, collection)
+        events, stands = await self._shelf.events(place), await self._shelf.standing(place)
+        builds = {event.build for event in events if event.happening == "building" and event.note == errand}
+        whole = {stands.candidate} if stands.complete else set()
+        for event in events:
+            if event.happening == "promoted" and event.build in builds - stands.gone:
+                return Earlier(await self._label(place, event.build), Report.parsed(event.note))
+        waiting = [build for build in builds if build in whole]
+        return Earlier(await self._label(place, waiting[0]), None) if waiting else None
 
     async def promote(
         self, tenant_id: str, collection: str, golden: Sequence[Golden], thresholds: Thresholds
@@ -179,7 +211,7 @@ class Rebuild:
             await self._shelf.note(place, "rolled_back", standby)
         return stands.live, standby
 
-    async def _begin(self, place: Place) -> str:
+    async def _begin(self, place: Place, errand: str = "") -> str:
         """The name of a new candidate, in the place of any earlier one."""
         stands = await self._shelf.standing(place)
         await self._shelf.open(place, stands.live, foreign=True)
@@ -187,10 +219,10 @@ class Rebuild:
             await self._discard(place, stands.candidate)
         build = new_id()[:8]
         async with self._shelf.turn(place):
-            await self._shelf.note(place, "building", build)
+            await self._shelf.note(place, "building", build, note=errand)
         return build
 
-    async def _fill(self, place: Place, build: str, remake: Remake | None) -> None:
+    async def _fill(self, place: Place, build: str, remake: Remake | None, told: Told = silent) -> None:
         """All documents of the live build; without `remake` their rows as they are."""
         import pyarrow as pa  # Lazy, as lancedb is: 47 MB
 
@@ -202,7 +234,11 @@ class Rebuild:
                 await committed(partial(table.add, pa.Table.from_batches([batch])))
         else:
             table = await self._shelf.create(place, build)
-            await self._put(place, table, source, sorted({document_id for document_id, _, _ in seen}), remake)
+            documents = sorted({document_id for document_id, _, _ in seen})
+            for done in range(0, len(documents), GROUP):
+                await told(done, len(documents))
+                await self._put(place, table, source, documents[done : done + GROUP], remake)
+            await told(len(documents), len(documents))
         for _ in range(CATCH_UPS):
             source, seen, changed, gone = await self._since(place, seen)
             taken_away |= gone
@@ -286,13 +322,9 @@ class Rebuild:
 
 
 async def _contents(table: Any) -> set[tuple[str, str, str]]:
-    """Document and chunk of each row, and all of it that may change while the chunk stays the same."""
-    names = ("document_id", "chunk_id", "state", "trust", "allow_groups")
-    rows = await guarded(table.query().select(list(names)).to_arrow())
-    return {
-        (document_id, chunk_id, json.dumps(rest))
-        for document_id, chunk_id, *rest in zip(*(rows[name].to_pylist() for name in names), strict=True)
-    }
+    """Document, chunk and state of each row."""
+    rows = await guarded(table.query().select(["document_id", "chunk_id", "state"]).to_arrow())
+    return set(zip(*(rows[name].to_pylist() for name in ("document_id", "chunk_id", "state")), strict=True))
 
 
 def _groups(document_ids: Sequence[str]) -> Iterator[Sequence[str]]:

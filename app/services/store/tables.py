@@ -300,6 +300,7 @@ documents = Table(
     Column("updated_at", Utc, nullable=False),
     # Last, so that SQLite reads the columns before it without walking the text's overflow pages.
     Column("text", Clean, nullable=False),
+    Column("structure", Text, nullable=False, server_default=""),
     Index(None, "tenant_id", "created_at"),
     Index(None, "document_id"),
 )

@@ -179,7 +179,7 @@ async def test_ended_jobs_are_forgotten_after_their_time_with_every_attempt(benc
     await bench.desk.cancel("acme", None, old.job_id)
     bench.clock.forward(86_400 + 1)
     waits = await bench.desk.submit(request())
-    await bench.keeper.turn()
+    await bench.keeper.sweep()
     assert [ticket.job_id for ticket in bench.engine.forgotten] == [old.job_id]
     assert [job.job_id for job in (await bench.desk.page("acme", None, 10, None))[0]] == [waits.job_id]
     assert await bench.desk.items(old.job_id, 10) == []
