@@ -322,9 +322,13 @@ class Rebuild:
 
 
 async def _contents(table: Any) -> set[tuple[str, str, str]]:
-    """Document, chunk and state of each row."""
-    rows = await guarded(table.query().select(["document_id", "chunk_id", "state"]).to_arrow())
-    return set(zip(*(rows[name].to_pylist() for name in ("document_id", "chunk_id", "state")), strict=True))
+    """Document and chunk of each row, and all of it that may change while the chunk stays the same."""
+    names = ("document_id", "chunk_id", "state", "trust", "allow_groups")
+    rows = await guarded(table.query().select(list(names)).to_arrow())
+    return {
+        (document_id, chunk_id, json.dumps(rest))
+        for document_id, chunk_id, *rest in zip(*(rows[name].to_pylist() for name in names), strict=True)
+    }
 
 
 def _groups(document_ids: Sequence[str]) -> Iterator[Sequence[str]]:
