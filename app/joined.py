@@ -1,4 +1,4 @@
-"""How the socket speaks HTTP: uvicorn's protocol, with a response's head and the beginning of its body in one write.
+"""How the socket speaks HTTP: our patient protocol, with a response's head and the beginning of its body in one write.
 
 uvicorn writes each by itself. That is one call of the kernel more for every response, and a client that is woken twice.
 """
@@ -6,12 +6,12 @@ uvicorn writes each by itself. That is one call of the kernel more for every res
 import asyncio
 from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from app.patient import PatientProtocol
 
 _HEAD: Final = b"HTTP/1.1 "
 
 
-class JoinedProtocol(HttpToolsProtocol):
+class JoinedProtocol(PatientProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, _Joined(transport, self.loop)))
 

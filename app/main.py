@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from app.api.app import create_api
 from app.api.public import small_body_bytes
 from app.joined import JoinedProtocol
+from app.patient import PatientSocket
 from app.settings import Settings, quiet_libraries
 from app.telemetry.logs import configure_logging
 
@@ -105,7 +106,7 @@ def socket_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
-        ws="websockets-sansio",
+        ws=PatientSocket,
         ws_max_size=small_body_bytes(settings),
     )
 

@@ -15,6 +15,7 @@ from starlette.datastructures import UploadFile
 from app.api.body import StrictRequest, StrictRoute, loads, valid
 from app.api.deps import Bench, Cursor, DocumentReader, DocumentWriter, Limit
 from app.api.errors import Refused
+from app.api.forms import read_form
 from app.api.job_views import JobOut
 from app.api.schemas import DocumentsIn, UploadIn, UrlsIn
 from app.api.views import DocumentDetail, DocumentOut, FailedDocument, IngestOut, ListOut, Problem, listed
@@ -98,7 +99,7 @@ async def add_documents(
 
 
 async def _add_files(request: Request, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
-    async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES) as form:
+    async with read_form(request, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_field_bytes=MAX_FIELD_BYTES) as form:
         files = [each for each in form.getlist("file") if isinstance(each, UploadFile)]
         if not files:
             raise Invalid("the form needs a file in the field file", field="file")

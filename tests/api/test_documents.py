@@ -1,10 +1,14 @@
 """Documents over HTTP: taken in, found, opened where a citation points, deleted; nothing is ever half there."""
 
+import asyncio
 import json
+import time
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.api.served import Served
 
 COLLECTION = "shelf"
 
@@ -128,16 +132,49 @@ def test_a_wrong_form_field_is_named(ann: httpx.Client, fields: dict[str, str], 
         ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\nv\r\n--x--", 400),
         ("multipart/form-data; boundary=x", b"--x\r\n" + b"A: b\r\n" * 5_000 + b"\r\nv\r\n--x--", 400),
         ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n" * 5_000, 400),
+        ("multipart/form-data; boundary=x", b"--x\r\nA: " + b"b" * 500_000, 400),
+        ("multipart/form-data; boundary=" + "x" * 60_000, b"--x--\r\n", 400),
+        ("multipart/form-data; boundary=x; charset=undefined", b"--x--\r\n", 415),
         ("multipart/form-data; boundary=x", b"--x--\r\n", 422),
         ("text/plain", b"hello", 415),
         ("", b"hello", 415),
         ("application/json", b"{", 400),
     ],
 )
-def test_a_form_of_the_wrong_kind_is_refused(ann: httpx.Client, kind: str, body: bytes, status: int) -> None:
+def test_v03_a_form_of_the_wrong_kind_is_refused(ann: httpx.Client, kind: str, body: bytes, status: int) -> None:
     answer = ann.post("/api/ai/documents", content=body, headers={"Content-Type": kind})
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_v03_texts_in_a_codec_that_takes_for_ever_hold_nobody_up(ann: httpx.Client) -> None:
+    field = b'--x\r\nContent-Disposition: form-data; name="title"\r\n\r\n' + b"a" * 120_000 + b"\r\n"
+    kind = "multipart/form-data; boundary=x; charset=punycode"
+    began = time.monotonic()
+    answer = ann.post("/api/ai/documents", content=field * 8 + b"--x--", headers={"Content-Type": kind})
+    assert answer.status_code == 415
+    assert time.monotonic() - began < 10  # that codec takes half a minute for them
+
+
+def test_v06_a_large_upload_in_small_pieces_keeps_nobody_waiting(server: Served, ann: httpx.Client) -> None:
+    """Each near-boundary ends a piece; Starlette gives each of a million a turn of a thread."""
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.exe"\r\n\r\nMZ\x00'
+    body = head + b"\r\n--xy" * (20 * 1024 * 1024 // 6) + b"\r\n--x--"
+    waits: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.01)
+            waits.append(time.perf_counter() - began)
+
+    watching = asyncio.run_coroutine_threadsafe(watch(), server.loop)
+    kind = "multipart/form-data; boundary=x"
+    answer = ann.post("/api/ai/documents", content=body, headers={"Content-Type": kind})
+    watching.cancel()
+    assert (answer.status_code, answer.json()["field"]) == (422, "collection")
+    # A piece of a file may hold the loop for a moment on a busy machine, the whole of it never.
+    assert sorted(waits)[len(waits) * 99 // 100] < 0.5
 
 
 def test_two_collections_may_hold_the_same_id(ann: httpx.Client) -> None:
