@@ -54,7 +54,7 @@ def problem_of(answer: httpx.Response) -> dict[str, Any]:
         b"[" + b"[]," * 40_000 + b"[]]",
     ],
 )
-def test_what_is_not_json_is_refused(ann: httpx.Client, body: bytes) -> None:
+def test_v01_what_is_not_json_is_refused(ann: httpx.Client, body: bytes) -> None:
     answer = ann.post("/api/ai/chat", content=body, headers=JSON)
     assert answer.status_code in {400, 422}
     assert problem_of(answer)["code"] in {"malformed_json", "invalid_input"}
@@ -119,7 +119,7 @@ def test_the_longest_message_fits_in_its_widest_spelling(ann: httpx.Client) -> N
         ("/login", "application/x-www-form-urlencoded", 1024 * 1024),
     ],
 )
-def test_a_body_over_its_limit_is_refused_by_its_declared_length(
+def test_v01_v06_a_body_over_its_limit_is_refused_by_its_declared_length(
     server: Served, path: str, kind: str, size: int
 ) -> None:
     head = (
@@ -129,7 +129,7 @@ def test_a_body_over_its_limit_is_refused_by_its_declared_length(
     assert raw(server, head.encode()).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_body_over_its_limit_is_refused_as_it_is_counted(ann: httpx.Client) -> None:
+def test_v01_a_body_over_its_limit_is_refused_as_it_is_counted(ann: httpx.Client) -> None:
     answer = ann.post("/api/ai/chat", content=(b" " * 65_536 for _ in range(64)), headers=JSON)
     assert problem_of(answer)["code"] == "too_large"
 
@@ -142,7 +142,7 @@ def test_a_client_that_sends_it_all_still_reads_the_refusal(ann: httpx.Client) -
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "1_0", "1, 2", "0x10", "9" * 400, "", " "])
-def test_a_length_that_is_none_gets_no_answer_but_a_refusal(server: Served, length: str) -> None:
+def test_v03_a_length_that_is_none_gets_no_answer_but_a_refusal(server: Served, length: str) -> None:
     head = f"POST /api/ai/chat HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {server.keys['ann']}\r\n"
     said = raw(server, f"{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{{}}".encode())
     assert said[:12] in {b"HTTP/1.1 400", b"HTTP/1.1 413", b"HTTP/1.1 422"}
@@ -184,7 +184,7 @@ def test_unknown_routes_and_methods_are_problems(ann: httpx.Client, method: str,
         ({"text": "\x00"}, 200),
     ],
 )
-def test_a_page_is_asked_for_within_limits(ann: httpx.Client, params: dict[str, Any], status: int) -> None:
+def test_v12_a_page_is_asked_for_within_limits(ann: httpx.Client, params: dict[str, Any], status: int) -> None:
     answer = ann.get("/api/ai/runs", params=params)
     assert answer.status_code == status
     if status != 200:
@@ -240,7 +240,7 @@ def test_every_other_body_is_refused_and_never_an_accident(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
-def test_nesting_is_bounded_at_the_same_depth_however_it_is_written(opening: bytes) -> None:
+def test_v01_nesting_is_bounded_at_the_same_depth_however_it_is_written(opening: bytes) -> None:
     closing = b"]" if opening == b"[" else b"}"
     assert loads(opening * MAX_DEPTH + b"1" + closing * MAX_DEPTH) is not None
     with pytest.raises(Refused, match="deeper"):
@@ -252,12 +252,12 @@ def test_brackets_inside_strings_are_text() -> None:
     assert loads(json.dumps({"text": text}).encode()) == {"text": text}
 
 
-def test_many_values_are_refused_before_they_are_built() -> None:
+def test_v01_many_values_are_refused_before_they_are_built() -> None:
     with pytest.raises(Refused, match="values"):
         loads(b"[" + b"0," * 1_100_000 + b"0]")
 
 
 @pytest.mark.parametrize("body", [b'"' + b'\\"' * 2_000_000, b'["' + b"[" * 4_000_000])
-def test_a_string_that_never_ends_is_read_once(body: bytes) -> None:
+def test_v08_a_string_that_never_ends_is_read_once(body: bytes) -> None:
     with pytest.raises(Refused):
         loads(body)

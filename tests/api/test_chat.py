@@ -108,7 +108,7 @@ def test_no_text_can_begin_an_event_of_its_own(ann: httpx.Client, text: str) -> 
     assert events[-1]["data"]["card"]["answer"] == f"x{text}y"
 
 
-def test_a_lone_surrogate_is_replaced_and_never_a_failure(ann: httpx.Client) -> None:
+def test_v02_a_lone_surrogate_is_replaced_and_never_a_failure(ann: httpx.Client) -> None:
     body = b'{"message": "say a\\ud800b"}'
     answer = ann.post("/api/ai/chat", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["answer"]) == (200, "a\ufffdb")

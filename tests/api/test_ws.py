@@ -118,7 +118,7 @@ def code_of(socket: ClientConnection) -> int | None:
     return closed.value.rcvd.code if closed.value.rcvd else None
 
 
-def test_noise_closes_the_socket(server: Served) -> None:
+def test_v10_noise_closes_the_socket(server: Served) -> None:
     with opened(server) as socket:
         for _ in range(MAX_MISTAKES):
             said(socket, "{")
@@ -133,7 +133,7 @@ def test_the_longest_message_in_its_widest_spelling_starts_a_run(server: Served)
         assert until_end(socket)[0]["type"] == "run.started"
 
 
-def test_a_frame_that_is_too_big_closes_the_socket(server: Served) -> None:
+def test_v10_a_frame_that_is_too_big_closes_the_socket(server: Served) -> None:
     with opened(server) as socket:
         said(socket, "x" * (1024 * 1024))
         assert code_of(socket) == 1009

@@ -49,7 +49,7 @@ async def until(desk: JobDesk, job_id: str, holds: Callable[[JobState], bool]) -
 
 
 @pytest.mark.timeout(300)  # five processes are started, one after the other
-async def test_k03_a_job_whose_worker_is_killed_at_every_moment_is_finished_once(tmp_path: Path) -> None:
+async def test_k02_k03_a_job_whose_worker_is_killed_at_every_moment_is_finished_once(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'pilothouse.db'}"
     async with asking(url) as desk:
         job = await desk.submit(JobRequest(ANN, "errand", items=[JobItem(f"item {n}") for n in range(3)]))

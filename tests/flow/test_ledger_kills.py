@@ -70,7 +70,7 @@ async def new_key(url: str) -> str:
         return str((await owner.post(f"{url}/api/ai/keys", json=body)).json()["key"])
 
 
-async def test_r04_ledger_rows_equal_requests_served_after_kill_9(tmp_path: Path) -> None:
+async def test_r04_k01_ledger_rows_equal_requests_served_after_kill_9(tmp_path: Path) -> None:
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "one.md").write_text("# One\n\nA page.\n")
     whole: list[str] = []

@@ -31,7 +31,7 @@ def yard(request: pytest.FixtureRequest, tmp_path: Path) -> OpenYard:
     return opened
 
 
-async def test_jobs_are_done_called_off_and_done_again(yard: OpenYard) -> None:
+async def test_l09_jobs_are_done_called_off_and_done_again(yard: OpenYard) -> None:
     """One story an engine: opening DBOS takes a second, and these do not disturb each other."""
     away = {"left": 1}
 

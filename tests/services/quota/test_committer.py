@@ -37,7 +37,7 @@ async def test_work_is_done_by_kind_and_in_the_order_of_its_arrival(store_url: s
         await committer.close()
 
 
-async def test_another_writer_keeps_a_commit_waiting_and_nothing_else(tmp_path: Path):
+async def test_d01_another_writer_keeps_a_commit_waiting_and_nothing_else(tmp_path: Path):
     """SQLite has one writer at a time: the loop goes on meanwhile."""
     async with books(sqlite_url(tmp_path)) as book:
         ledger = book.open()
@@ -91,7 +91,7 @@ async def test_a_closed_committer_takes_nothing_and_loses_nothing(store_url: str
             await ledger.reserve(charge(1))
 
 
-async def test_a_disk_that_is_full_refuses_calls_and_is_tried_again(tmp_path: Path):
+async def test_d03_a_disk_that_is_full_refuses_calls_and_is_tried_again(tmp_path: Path):
     async with books(sqlite_url(tmp_path)) as book:
         ledger = book.open()
         await spend(ledger, 1, tenants(100))

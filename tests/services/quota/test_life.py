@@ -369,7 +369,7 @@ async def test_settling_survives_the_cancellation_of_whoever_asked_for_it(store_
         assert book.one("SELECT state, cost_micros FROM ledger") == ("settled", 40)
 
 
-async def test_a_deadlock_is_tried_again_and_nobody_hears_of_it(tmp_path, monkeypatch: pytest.MonkeyPatch):
+async def test_d13_a_deadlock_is_tried_again_and_nobody_hears_of_it(tmp_path, monkeypatch: pytest.MonkeyPatch):
     async with books(f"sqlite+aiosqlite:///{tmp_path / 'l.db'}") as book:
         ledger, failures = book.open(), [2]
         write_many = Link.write_many

@@ -5,7 +5,7 @@ import pytest
 from app.services.retrieval.embedder import LIMIT_TOKENS, MiniLmEmbedder, ModelDamaged
 
 
-def test_weights_with_another_hash_are_refused(tmp_path: Path) -> None:
+def test_l02_weights_with_another_hash_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not the published weights")
     with pytest.raises(ModelDamaged, match="sha256"):

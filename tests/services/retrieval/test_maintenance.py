@@ -109,7 +109,7 @@ async def test_d12_a_journal_of_many_erasures_stays_in_few_files(
     assert [passage.document_id for passage in (await library.search("acme", "notes", "key")).passages] == ["d5"]
 
 
-async def test_one_process_at_a_time_goes_round(
+async def test_k10_one_process_at_a_time_goes_round(
     library: Library, embedder: MiniLmEmbedder, folder: Path, tmp_path: Path
 ) -> None:
     await library.replace("acme", "notes", [await doc(embedder, "a", "the key")])

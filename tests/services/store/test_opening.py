@@ -35,7 +35,7 @@ asyncio.run(main())
 """
 
 
-async def test_four_processes_may_open_a_new_database_at_once(store_url: str) -> None:
+async def test_k11_four_processes_may_open_a_new_database_at_once(store_url: str) -> None:
     async def other_process() -> tuple[int | None, bytes]:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-W", "error", "-c", OPEN_AND_WRITE, store_url, stderr=asyncio.subprocess.PIPE
@@ -66,7 +66,7 @@ async def test_the_migrations_make_the_tables_that_the_code_expects(store_url: s
     await store.close()
 
 
-async def test_a_database_of_a_newer_version_is_refused_untouched(store_url: str) -> None:
+async def test_l06_a_database_of_a_newer_version_is_refused_untouched(store_url: str) -> None:
     store = await Store.open(store_url)
     async with store._database.write() as connection:
         await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
@@ -97,7 +97,7 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
         await Store.open("postgresql+psycopg://postgres@127.0.0.1:1/none")
 
 
-async def test_lost_connections_to_the_server_are_replaced(new_postgres_url: Callable[[], str]) -> None:
+async def test_d13_lost_connections_to_the_server_are_replaced(new_postgres_url: Callable[[], str]) -> None:
     url = new_postgres_url()
     store, other = await Store.open(url), await Store.open(url)
     await store.ping()
