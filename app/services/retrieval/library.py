@@ -1,8 +1,8 @@
 """The collections: vectors and words of all documents, in LanceDB.
 
-A folder (or an object store's URL), one table for each tenant and collection, searched exactly. Every process that
-opens it sees what the others commit. A collection that is rebuilt has a second table for a while: each write goes to
-both, under a turn that the processes of one machine take.
+A folder or a bucket, one table for each tenant and collection. Every process that opens it sees what the others
+commit. A collection that is rebuilt has a second table for a while: each write goes to both, under a turn that all
+processes take.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from app.buckets import Bucket
 from app.services.retrieval.arrow import arrow
+from app.services.retrieval.bucket_turns import BucketTurns
 from app.services.retrieval.commit import IndexDamaged, IndexFailed, committed, guarded
 from app.services.retrieval.damage import Damage
 from app.services.retrieval.embedder import Embedder
@@ -47,13 +49,22 @@ class Library:
         self._rerankers = rerankers(embedder)
 
     @classmethod
-    async def open(cls, folder: Path | str, embedder: Embedder) -> "Library":
-        """Opening creates the folder if need be; tables are opened when first used."""
+    async def open(cls, where: Path | Bucket, embedder: Embedder) -> "Library":
+        """Opening creates the folder if need be, and tries whether a bucket will do; tables are opened when first used.
+
+        Raises what `Bucket.check` does.
+        """
         # Lazy: importing it costs more than a second; the thread leaves the event loop free meanwhile.
         lancedb = await asyncio.to_thread(import_module, "lancedb")
+        options: Mapping[str, str] = {}
+        if isinstance(where, Bucket):
+            await where.check()  # noqa: ASYNC240 (not a path)
+            options = where.lance_options
         # Zero: every look at a version sees what other processes have committed.
-        database = await lancedb.connect_async(str(folder), read_consistency_interval=timedelta(0))
-        locks = Locks(None if "://" in str(folder) else Path(folder) / ".locks")
+        database = await lancedb.connect_async(
+            str(where), read_consistency_interval=timedelta(0), storage_options=options
+        )
+        locks = Locks(BucketTurns(where) if isinstance(where, Bucket) else where / ".locks")
         return cls(Shelf(database, locks, embedder.id, embedder.dimensions), embedder)
 
     async def close(self) -> None:

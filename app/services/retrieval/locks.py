@@ -1,15 +1,15 @@
-"""Turns between the processes of one machine, by file locks: the kernel gives a killed holder's turn to the next.
+"""Turns between all processes that write an index: where it lies in a folder, those of one machine, by file locks.
 
-An index on an object store has no folder to lock; turns are then kept within this process alone, and rebuilding there
-while another process writes is not ordered.
+The kernel gives a killed holder's turn to the next. For an index in a bucket see `bucket_turns`.
 """
 
 import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 POLL_S = 0.01
@@ -19,11 +19,20 @@ class Taken(Exception):
     """Somebody else has the turn, and the caller does not want to wait."""
 
 
-class Locks:
-    """Named exclusive turns."""
+class Turns(Protocol):
+    """Exclusive turns between processes, by name."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def hold(self, name: str, *, wait: bool) -> AbstractAsyncContextManager[None]:
+        """Without `wait` raises Taken where it is held by anyone."""
+        ...
+
+
+class Locks:
+    """Named exclusive turns: of this process's tasks first, then of all processes."""
+
+    def __init__(self, between: Path | Turns) -> None:
+        """`between` orders the processes; a folder does so by files in it."""
+        self._between: Turns = FileTurns(between) if isinstance(between, Path) else between
         self._here: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -32,13 +41,21 @@ class Locks:
         lock = self._here.setdefault(name, asyncio.Lock())
         if lock.locked() and not wait:
             raise Taken(name)
-        async with lock:
-            file = None if self._folder is None else await _locked(self._folder / name, wait=wait)
-            try:
-                yield
-            finally:
-                if file is not None:
-                    os.close(file)
+        async with lock, self._between.hold(name, wait=wait):
+            yield
+
+
+class FileTurns:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @asynccontextmanager
+    async def hold(self, name: str, *, wait: bool) -> AsyncIterator[None]:
+        file = await _locked(self._folder / name, wait=wait)
+        try:
+            yield
+        finally:
+            os.close(file)
 
 
 async def _locked(path: Path, *, wait: bool) -> int:

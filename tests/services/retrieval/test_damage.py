@@ -165,13 +165,14 @@ async def test_d10_a_damaged_collection_can_be_started_over(
 # Vectors are made up: what is tried is where a kill meets a write, a removal or a tidying.
 WRITER = """
 import asyncio, itertools, sys
+from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from app.services.retrieval.library import Library
 from tests.services.retrieval.entries import Doc, Piece
 
 async def main(folder, embedder):
-    library = await Library.open(folder, SimpleNamespace(id=embedder, dimensions=384))
+    library = await Library.open(Path(folder), SimpleNamespace(id=embedder, dimensions=384))
     vector = np.full((1, 384), 384**-0.5, np.float32)
     for turn in itertools.count():
         batch = [Doc(f"d{each}", "", (Piece(f"the key of turn {turn}"),), vector) for each in range(10)]

@@ -135,6 +135,7 @@ async def test_writers_in_one_process_lose_nothing(library: Library, embedder: M
 # Vectors are made up: the writers' commits are what is tried, and loading the model twice more would take longer.
 WRITER = """
 import asyncio, sys
+from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
 from app.services.retrieval.library import Library
@@ -144,7 +145,7 @@ def made_up(name, text):
     return Doc(name, "", (Piece(text),), np.full((1, 384), 384**-0.5, np.float32))
 
 async def main(folder, embedder, name):
-    library = await Library.open(folder, SimpleNamespace(id=embedder, dimensions=384))
+    library = await Library.open(Path(folder), SimpleNamespace(id=embedder, dimensions=384))
     for number in range(4):
         entries = [made_up(f"{name}-{number}", f"key {number} of {name}"), made_up("shared", "the shared key")]
         await library.replace("acme", "notes", entries)
@@ -154,7 +155,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.timeout(300)  # importing lancedb twice more took half a minute on a crowded machine
-async def test_writers_in_several_processes_lose_and_double_nothing(library: Library, tmp_path: Path) -> None:
+async def test_d04_writers_in_several_processes_lose_and_double_nothing(library: Library, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path / "lance"), MiniLmEmbedder.id]
     writers = [await asyncio.create_subprocess_exec(*command, name) for name in ("one", "two")]
     assert [await writer.wait() for writer in writers] == [0, 0]

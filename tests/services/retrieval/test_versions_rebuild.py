@@ -213,12 +213,13 @@ async def test_a_replaced_candidate_and_an_old_standby_leave_the_disk(
 
 KILLED = """
 import asyncio, os, signal, sys
+from pathlib import Path
 from types import SimpleNamespace
 from app.services.retrieval.library import Library
 from app.services.retrieval.rebuild import Rebuild
 
 async def main(folder, embedder, moment):
-    library = await Library.open(folder, SimpleNamespace(id=embedder, dimensions=384))
+    library = await Library.open(Path(folder), SimpleNamespace(id=embedder, dimensions=384))
     rebuild = Rebuild(library)
 
     async def die(*_, **__):
