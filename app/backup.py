@@ -2,7 +2,8 @@
 
 The index stands still while it is copied; at the end of that the databases are held at one moment and copied from
 there. So every document that the copy's store lists is in the copy's index, but for what was half written at that
-moment, which `app.restore` mends. Not covered: databases on servers, the environment, the gateway's file, kept answers.
+moment, which `app.restore` mends. Not covered: databases on servers, an index in a bucket, the environment, the
+gateway's file, kept answers.
 """
 
 import asyncio
@@ -84,15 +85,18 @@ async def _copy(settings: Settings, part: Path, with_secrets: bool) -> Manifest:
         # Each halted collection holds two open files, and there may be thousands of them.
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        async with Standstill(home / "lance") as standstill:
-            # A collection that is made meanwhile is written to already: then the databases are held anew after it.
-            while (new := await standstill.halt()) or held is None:
-                for table in new:
-                    async with standstill.untidied(table):
-                        files |= await asyncio.to_thread(_tree, table, part, f"home/lance/{table.name}")
-                pins.close()
-                held = {name: pins.enter_context(_pinned(path)) for name, path in databases.items()}
-        for name, source in (held or {}).items():
+        if settings.storage_url is not None:  # the index is not copied, and none of its writers has to wait
+            held = {name: pins.enter_context(_pinned(path)) for name, path in databases.items()}
+        else:
+            async with Standstill(home / "lance") as standstill:
+                # A collection that is made meanwhile is written to already: then the databases are held anew after it.
+                while (new := await standstill.halt()) or held is None:
+                    for table in new:
+                        async with standstill.untidied(table):
+                            files |= await asyncio.to_thread(_tree, table, part, f"home/lance/{table.name}")
+                    pins.close()
+                    held = {name: pins.enter_context(_pinned(path)) for name, path in databases.items()}
+        for name, source in held.items():
             files[name] = await asyncio.to_thread(_database, source, part / name)
     # After the store: a run that it calls exported is then in MLflow's copy, and one that it does not is sent again.
     files |= await asyncio.to_thread(_traces, settings, part)
@@ -177,7 +181,12 @@ def _on_servers(settings: Settings) -> list[str]:
         "the jobs' engine": (settings.job_engine_url, "dump it with pg_dump too"),
         "MLflow's runs": (settings.tracking_uri, "back up its own server"),
     }
-    return [f"{what}: {advice}" for what, (url, advice) in places.items() if sqlite_file(url) is None]
+    found = [f"{what}: {advice}" for what, (url, advice) in places.items() if sqlite_file(url) is None]
+    if settings.storage_url is not None:
+        found.append(
+            f"the index in {settings.storage_url}: copy the bucket after each backup, while nothing is taken in"
+        )
+    return found
 
 
 def _schema(store: Path) -> str | None:

@@ -53,9 +53,9 @@ async def restore(settings: Settings, folder: Path, *, force: bool = False) -> R
         stage = Path(tempfile.mkdtemp(prefix=f".{home.name}.restoring-", dir=home.parent))
         try:
             await to_thread(_checked_copies, manifest, folder, stage)
-            erased, lacking = (
-                await mend(stage / "home" / "lance", _listed(stage)) if STORE in manifest.files else (0, [])
-            )
+            # An index in a bucket is newer than the backup, and what it holds since is not ours to erase.
+            mends = STORE in manifest.files and settings.storage_url is None
+            erased, lacking = await mend(stage / "home" / "lance", _listed(stage)) if mends else (0, [])
             aside = _swap(stage, home, mlruns)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -75,6 +75,8 @@ def _free(settings: Settings, manifest: Manifest, force: bool) -> tuple[Path, Pa
     """Where the home and MLflow's files go."""
     if STORE in manifest.files and settings.database_url is not None:
         raise Invalid("the backup's store goes into the home; unset PILOTHOUSE_DATABASE_URL")
+    if settings.storage_url is not None and any(name.startswith("home/lance/") for name in manifest.files):
+        raise Invalid("the backup's index goes into the home; unset PILOTHOUSE_STORAGE_URL")
     home, mlruns = settings.home.resolve(), settings.mlruns.resolve()
     occupied = [path for path in (home, *_traces_in(mlruns, manifest)) if _is_occupied(path)]
     if occupied and not force:

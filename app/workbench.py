@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from app.buckets import Bucket
 from app.builds import Builds
 from app.checkpoints import checkpointer, sweep
 from app.config.price import usd_to_micros
@@ -185,7 +186,7 @@ async def open_workbench(
         verifier, oidc_login = _oidc(settings, config.outbound.oidc, secret)
         embedder = await MiniLmEmbedder.open(threads=settings.model_threads)
         stack.callback(embedder.close)
-        library = await Library.open(home / "lance", embedder)
+        library = await Library.open(_index(settings), embedder)
         stack.push_async_callback(library.close)
         desk, ledger = await stack.enter_async_context(_open_desk(settings, config, redis, clock, watch))
         gateway = await open_gateway(
@@ -238,7 +239,7 @@ async def open_workbench(
         stack.push_async_callback(runner.close)
         golden = GoldenQuestions(store.database)
         builds = Builds(library, golden, gateway.forget)
-        maintenance = Maintenance(library, home / "lance")
+        maintenance = Maintenance(library, home / "lance" if settings.storage_url is None else None)
         jobs = await stack.enter_async_context(
             open_jobs(
                 store.database,
@@ -306,6 +307,12 @@ async def open_workbench(
             for task in behind:
                 task.cancel()
             await asyncio.wait(behind)
+
+
+def _index(settings: Settings) -> Path | Bucket:
+    if settings.storage_url is None:
+        return settings.home.resolve() / "lance"
+    return Bucket.at(settings.storage_url, settings.storage_endpoint_url)
 
 
 @asynccontextmanager
