@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
-from app.config.load import ConfigInvalid, Fault, load
+from app.config.load import CANNOT, ConfigInvalid, Fault, load
 from app.config.price import FREE, UNPRICED, Price, configured, known, listed
 from app.config.schema import Config, ModelConfig, ProviderConfig, RouteConfig
 from app.services.gateway.answers import MemoryAnswers, RedisAnswers
@@ -31,6 +31,8 @@ from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.ports import Desk
 from app.services.gateway.provider import Provider
 from app.services.gateway.recover import Recovery
+from app.services.gateway.rerank_http import HttpReranker
+from app.services.gateway.rerank_onnx import OnnxReranker
 from app.services.gateway.routes import Router, Target
 from app.services.gateway.scripted import ScriptedProvider
 from app.services.gateway.semantic import SemanticAnswers
@@ -206,12 +208,17 @@ async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedd
             return await LlamaCppEmbeddings.open(gguf=gguf, name=name, context_tokens=window, dimensions=dimensions)
         case "embedding", "langchain":
             return _vendor("embedding_langchain", "LangChainEmbeddings", place, info, model, key)
+        case "rerank", "openai" | "rerank":
+            tei = place.arguments.get("dialect") == "tei"
+            return HttpReranker(info, ModelServer.configured(place, key), served_name=model.model, tei=tei)
+        case "rerank", "onnx":
+            return await OnnxReranker.open(info, Path(place.path or ""))
         case _:
-            raise Invalid(f"a provider of kind {place.kind} embeds nothing", field=f"models.{name}.kind")
+            raise Invalid(f"a provider of kind {place.kind} {CANNOT[model.kind]}", field=f"models.{name}.kind")
 
 
 def _info(name: str, model: ModelConfig) -> ModelInfo:
-    if model.kind == "embedding":
+    if model.kind != "chat":
         return embedding_info(name, model.provider, model.context_tokens)
     return ModelInfo(
         name=name,

@@ -13,7 +13,7 @@ Risk = Literal["read", "write", "outbound", "destructive"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "no_answer", "unknown"]
 GuardAction = Literal["allow", "flag", "redact", "block"]
 Decision = Literal["approve", "deny"]
-Task = Literal["chat", "rag", "agent", "arguments", "embedding"]
+Task = Literal["chat", "rag", "agent", "arguments", "embedding", "rewrite", "multi_query", "rerank"]
 # Where a text came from: the operator's own hand, a system of the tenant's, or anybody (uploaded files, fetched URLs).
 Trust = Literal["operator", "tenant", "untrusted"]
 
@@ -37,11 +37,16 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What one search gave and exactly which index gave it."""
+    """What one search gave and exactly which index gave it.
+
+    `reranked_by` read the best candidates again; `not_reranked` is why nobody has, though it was wished for.
+    """
 
     passages: tuple[Passage, ...]
     index_version: str
     embedder: str
+    reranked_by: str = ""
+    not_reranked: str = ""
 
 
 @dataclass(frozen=True, slots=True)

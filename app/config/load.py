@@ -141,8 +141,8 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
     for name, model in config.models.items():
         if model.provider not in config.providers:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
-        elif model.kind == "embedding" and (kind := config.providers[model.provider].kind) not in EMBEDDING_KINDS:
-            yield ("models", name, "kind"), f"a provider of kind {kind} embeds nothing"
+        elif (kind := config.providers[model.provider].kind) not in KINDS[model.kind]:
+            yield ("models", name, "kind"), f"a provider of kind {kind} {CANNOT[model.kind]}"
         elif known(model, config.providers[model.provider]) is None:
             yield ("models", name), UNPRICED
     yield from _check_routes(config)
@@ -171,10 +171,18 @@ def _check_routes(config: Config) -> Iterator[tuple[Path_, str]]:
         for index, candidate in enumerate(route.candidates):
             if not _is_known(config, candidate):
                 yield ("routes", name, "candidates", index), f"there is no model or route {candidate!r}"
-            elif candidate in config.models and config.models[candidate].kind != "chat":
+            elif not _fits(config, name, candidate):
                 yield ("routes", name, "candidates", index), f"{candidate!r} is not a chat model"
         if (cycle := _cycle(config, name)) is not None:
             yield ("routes", name, "candidates"), f"the route falls back on itself: {' -> '.join(cycle)}"
+
+
+def _fits(config: Config, route: str, candidate: str) -> bool:
+    """Whether the candidate is a chat model, or re-ranks as all models of its route do."""
+    if candidate not in config.models:
+        return True  # another route, or an embedded model
+    kinds = {config.models[each].kind for each in config.routes[route].candidates if each in config.models}
+    return config.models[candidate].kind == "chat" or kinds == {"rerank"}
 
 
 def _cycle(config: Config, start: str) -> tuple[str, ...] | None:
@@ -211,5 +219,15 @@ EMBEDDED: Final = frozenset({"extractive", "smollm2-135m-instruct"})
 EMBEDDING: Final = "all-minilm-l6-v2"
 """The model that embeds and is always there; a route cannot hold it, an allowance can."""
 
-EMBEDDING_KINDS: Final = frozenset({"openai", "llamacpp", "langchain"})
-"""Kinds of providers whose models may embed."""
+KINDS: Final[Mapping[str, frozenset[str]]] = {
+    "chat": frozenset({"openai", "anthropic", "llamacpp", "extractive", "langchain", "scripted"}),
+    "embedding": frozenset({"openai", "llamacpp", "langchain"}),
+    "rerank": frozenset({"openai", "rerank", "onnx"}),
+}
+"""Kinds of providers by what their models may do."""
+
+CANNOT: Final[Mapping[str, str]] = {
+    "chat": "answers nothing",
+    "embedding": "embeds nothing",
+    "rerank": "re-ranks nothing",
+}

@@ -57,7 +57,7 @@ UNPRICED: Final = "the price list does not know it: give input_usd_per_mtok and 
 
 def known(model: ModelConfig, provider: ProviderConfig) -> Price | None:
     """What the model costs there. None: nobody knows, which is not zero."""
-    if provider.kind in {"llamacpp", "extractive", "scripted"} and model.input_usd_per_mtok is None:
+    if provider.kind in {"llamacpp", "extractive", "scripted", "onnx"} and model.input_usd_per_mtok is None:
         return FREE
     return configured(model) or listed(model.model, provider)
 

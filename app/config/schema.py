@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, StringConstrai
 
 from graphs.types import Task
 
-ProviderKind = Literal["openai", "anthropic", "llamacpp", "extractive", "langchain", "scripted"]
+ProviderKind = Literal["openai", "anthropic", "llamacpp", "extractive", "langchain", "scripted", "rerank", "onnx"]
 Policy = Literal["order", "cost", "latency", "quality"]
 BrokenStream = Literal["fail", "continue"]
 
@@ -38,7 +38,7 @@ class ProviderConfig(_Part):
     kind: ProviderKind
     base_url: str | None = None
     api_key_env: Environment | None = None
-    path: str | None = Field(default=None, description="GGUF file of a llamacpp provider.")
+    path: str | None = Field(default=None, description="GGUF file of a llamacpp provider, folder of an onnx one.")
     chat_model: str | None = Field(default=None, description="Import path of a langchain chat model, package:Class.")
     arguments: dict[str, str | int | float | bool | None] = Field(
         default_factory=dict, description="Keyword arguments of that class."
@@ -48,7 +48,12 @@ class ProviderConfig(_Part):
 
     @model_validator(mode="after")
     def _belongs(self) -> "ProviderConfig":
-        needs = {"openai": ("base_url",), "langchain": ("chat_model",)}.get(self.kind, ())
+        needs = {
+            "openai": ("base_url",),
+            "langchain": ("chat_model",),
+            "rerank": ("base_url",),
+            "onnx": ("path",),
+        }.get(self.kind, ())
         for field in needs:
             if getattr(self, field) is None:
                 raise ValueError(f"a provider of kind {self.kind} needs {field}")
@@ -71,7 +76,7 @@ class ModelConfig(_Part):
     context_tokens: int = Field(default=16_384, ge=256, le=100_000_000)
     max_output_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
     native_tools: bool = True
-    kind: Literal["chat", "embedding"] = "chat"
+    kind: Literal["chat", "embedding", "rerank"] = "chat"
     dimensions: int | None = Field(default=None, ge=1, le=100_000, description="Of an embedding model.")
 
     @model_validator(mode="after")

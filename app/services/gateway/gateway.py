@@ -16,9 +16,11 @@ from app.services.gateway.continuation import continued, marked
 from app.services.gateway.embedding import MINILM_NAME, refuse_batch
 from app.services.gateway.patience import Patience
 from app.services.gateway.ports import Desk, OpenDesk
-from app.services.gateway.provider import Embedded, Embeds, Provider
+from app.services.gateway.provider import Embedded, Embeds, Provider, Reranked, Reranks
 from app.services.gateway.recall import recalled, through
 from app.services.gateway.recover import Recovery
+from app.services.gateway.rerank import ALONE_TIMEOUT_S, reranking
+from app.services.gateway.rerank import refuse_batch as refuse_texts
 from app.services.gateway.routes import Need, Plan, Router, Target
 from app.services.gateway.tokens import MESSAGE_TOKENS, texts_of
 from graphs.errors import Forbidden, PilothouseError, UpstreamError, UpstreamTimeout
@@ -53,9 +55,9 @@ class ModelGateway:
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
-        """The models that answer; those that embed are not among them."""
+        """The models that answer; those that embed or re-rank are not among them."""
         targets = self.router.targets.values()
-        return tuple(target.info for target in targets if not isinstance(target.provider, Embeds))
+        return tuple(target.info for target in targets if not isinstance(target.provider, Embeds | Reranks))
 
     def describe(self, model: str | None = None, task: Task = "chat") -> ModelInfo:
         """The first model of the route, with the smallest window of all: a prompt for it fits whichever answers."""
@@ -201,6 +203,41 @@ class ModelGateway:
         async with aclosing(self.recovery.stream(call)) as items:
             (embedded,) = [item async for item in items]
         return embedded
+
+    async def rerank(
+        self,
+        question: str,
+        texts: Sequence[str],
+        model: str,
+        payer: Payer = NOBODY,
+        report: Callable[[Attempt], None] | None = None,
+    ) -> Reranked:
+        """How well each text answers the question, by a re-rank model or a route of such.
+
+        Raises Invalid for a model that does not re-rank and for no texts or too many, and as `stream` does.
+        """
+        refuse_texts(question, texts)
+        count = self.router.models_of(model)[0].provider.count_tokens
+        asked, *counts = await asyncio.to_thread(lambda: [count(text) for text in (question, *texts)])
+        plan = self.plan_on(model, "rerank", asked + max(counts), 0, payer)
+        timeout_s = plan.config.timeout_s
+        if model not in self.router.routes:
+            timeout_s = min(timeout_s, ALONE_TIMEOUT_S)
+        call: Call[Reranked] = Call(
+            payer=payer,
+            plan=plan,
+            task="rerank",
+            streamed=False,
+            prompt_tokens=sum(counts) + asked * len(texts),
+            output_tokens=0,
+            open=lambda target, _cap: reranking(target, question, texts, timeout_s),
+            read=lambda item: (False, "", Ended(item.usage, "stop", item.model_version)),
+            count=lambda _target, _text: 0,
+            report=report,
+        )
+        async with aclosing(self.recovery.stream(call)) as items:
+            (reranked,) = [item async for item in items]
+        return reranked
 
     async def forget(self, tenant_id: str) -> None:
         """Drop the answers that are kept of a tenant, since they may quote what it has deleted. Raises ForgetFailed."""

@@ -1,6 +1,6 @@
 """The gateway of one run: whose calls they are, the run's model, its bill, and what it answers when nobody can."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
@@ -15,6 +15,8 @@ from graphs.types import Completion, Continuation, Delta, FinishReason, ModelInf
 
 EXTRACTIVE: Final = "extractive"
 _REFUSAL_RETRY_S: Final = 3_600.0
+# Work beside the answer: nothing that stands in for an answer can stand in for it.
+ASIDE: Final[frozenset[Task]] = frozenset(("rewrite", "multi_query", "rerank"))
 _GOOD: Final = frozenset(("ok", "cached"))
 
 
@@ -121,7 +123,8 @@ class MeteredGateway:
     @property
     def cached(self) -> bool:
         """Whether the last answer was kept from an earlier call."""
-        return bool(self._calls) and self._calls[-1].cached
+        answers = [call for call in self._calls if call.task not in ASIDE]
+        return bool(answers) and answers[-1].cached
 
     @property
     def degraded(self) -> str:
@@ -147,6 +150,23 @@ class MeteredGateway:
 
     async def complete(self, request: ModelRequest) -> Completion:
         return await last(self._answer(request, streamed=False))
+
+    async def rerank(self, question: str, texts: Sequence[str], model: str) -> tuple[float, ...]:
+        """How well each text answers, in [0, 1] and the texts' order. Raises as `ModelGateway.rerank`, and as `stream`
+        where the run may ask no model any more."""
+        attempts: list[Attempt] = []
+
+        def hear(attempt: Attempt) -> None:
+            attempts.append(attempt)
+            self._calls.append(_called(attempt))
+
+        self._refuse("rerank")
+        with self._trace.span(model, "model", inputs={"question": question, "texts": len(texts)}) as span:
+            try:
+                reranked = await self._gateway.rerank(question, texts, model, self._payer, hear)
+            finally:
+                _describe(span, attempts, None, "", "rerank")
+        return reranked.scores
 
     def _answer(self, request: ModelRequest, *, streamed: bool) -> AsyncGenerator[Delta | Completion, None]:
         if self._gateway.recovery.desk.last_rung(self._payer) is None:
@@ -202,15 +222,17 @@ class MeteredGateway:
                                 self._continued.append(item.model)
                         yield item
             except UpstreamError as error:
-                if texts or self._safe_answer is None or request.response_schema is not None:
+                instead = self._safe_answer is not None and request.task not in ASIDE
+                if texts or not instead or request.response_schema is not None:
                     raise
                 self.failed_over = error
-                async for item in self._without_model(request, self._safe_answer):
+                async for item in self._without_model(request, self._safe_answer or ""):
                     if isinstance(item, Completion):
                         completion = item
                     yield item
             finally:
-                self._remember(attempts, completion)
+                if request.task not in ASIDE:
+                    self._remember(attempts, completion)
                 _describe(span, attempts, completion, "".join(texts), request.task)
 
     def _asked(

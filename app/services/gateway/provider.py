@@ -94,6 +94,25 @@ class Embedded:
     model_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """How well each text answers a question, in [0, 1] and the texts' order. `usage` counts input tokens only."""
+
+    scores: tuple[float, ...]
+    model: str
+    usage: Usage
+    model_version: str
+
+
+@runtime_checkable
+class Reranks(Protocol):
+    """A provider whose model reads a question with each of several texts. Its `stream` raises Invalid."""
+
+    async def rerank(self, question: str, texts: Sequence[str]) -> Reranked:
+        """Raises UpstreamError or one of its kinds; cancelling closes the upstream at once."""
+        ...
+
+
 @runtime_checkable
 class Embeds(Protocol):
     """A provider whose model turns texts into vectors. It holds no conversation: its `stream` raises Invalid."""

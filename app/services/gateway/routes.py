@@ -6,13 +6,13 @@ A plan is made once for each call and is a value: prices and limits in it stay a
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from app.config.price import FREE, Price
 from app.config.schema import CacheConfig, RouteConfig
 from app.services.gateway.breaker import Breaker
 from app.services.gateway.latency import Latency
-from app.services.gateway.provider import Embeds, Provider
+from app.services.gateway.provider import Embeds, Provider, Reranks
 from graphs.errors import Forbidden, Invalid, Missing, PromptTooLong, UpstreamError
 from graphs.types import ModelInfo, Task
 
@@ -21,6 +21,10 @@ UNASKED_OUTPUT_TOKENS: Final = 256  # what an answer is taken to have, to compar
 # Tokens are counted too high, in the mean 1.7 times (tokens.py): a prompt beyond a window by less may still fit.
 COUNTED_TOO_HIGH: Final = 2
 MAX_STEADY: Final = 4_096
+
+
+Does = Literal["answers", "embeds", "re-ranks"]
+"""What a model is for; a call of one sort never reaches a model of another."""
 
 
 class NoModelFits(UpstreamError):
@@ -91,12 +95,12 @@ class Router:
         self.targets, self.routes = dict(targets), dict(routes)
         self._members, self._by_task, self._default, self._quality = members, dict(by_task), default, quality
         # Asked once: isinstance of a protocol takes 10 us.
-        self._embedding = {name for name, target in targets.items() if isinstance(target.provider, Embeds)}
+        self._does = {name: _does(target.provider) for name, target in targets.items()}
         self._plain = plain or RouteConfig(candidates=("x",))
         self._alone: dict[str, RouteConfig] = {}
         self._monotonic = monotonic
         self._groups: dict[str, tuple[Target, ...]] = {}
-        self._steady: dict[tuple[str, bool, frozenset[str] | None], tuple[int, Plan]] = {}
+        self._steady: dict[tuple[str, Does, frozenset[str] | None], tuple[int, Plan]] = {}
         for name in {default, *self._by_task.values()}:
             self.route_of(name)
 
@@ -124,16 +128,16 @@ class Router:
 
     def plan(self, name: str, need: Need) -> Plan:
         """Raises Missing, Forbidden (the payer may use none of them), PromptTooLong, NoModelFits; Invalid where a model
-        that embeds should answer or the other way round."""
-        embeds = need.task == "embedding"
-        steady = self._steady.get((name, embeds, need.allowed))
+        of one sort should do the work of another."""
+        wanted = _wanted(need.task)
+        steady = self._steady.get((name, wanted, need.allowed))
         if steady is not None and need.prompt_tokens + need.output_tokens <= steady[0]:
             return steady[1]
         config = self.route_of(name)
         candidates = self.models_of(name)
-        if any((target.name in self._embedding) != embeds for target in candidates):
-            does = "does not embed" if embeds else "embeds texts and does not answer"
-            raise Invalid(f"{name} {does}", field="model")
+        for target in candidates:
+            if (does := self._does[target.name]) != wanted:
+                raise Invalid(f"{name} {_DOES[does]}{_CANNOT[wanted]}", field="model")
         reasons: list[str] = []
         allowed = [target for target in candidates if need.allowed is None or target.name in need.allowed]
         if not allowed:
@@ -149,7 +153,7 @@ class Router:
         """Keep a plan that holds for every call of these callers which fits into the smallest window."""
         if len(self._steady) >= MAX_STEADY:
             self._steady.clear()
-        self._steady[plan.route, need.task == "embedding", need.allowed] = window, plan
+        self._steady[plan.route, _wanted(need.task), need.allowed] = window, plan
 
     def _large_enough(self, targets: list[Target], need: Need, reasons: list[str]) -> list[Target]:
         """Those whose window holds prompt and answer; where none surely does, those that may hold the prompt."""
@@ -157,7 +161,7 @@ class Router:
         large = [target for target in targets if target.info.context_tokens >= tokens]
         if len(large) == len(targets):
             return targets
-        if not large and need.task != "embedding":
+        if not large and _wanted(need.task) == "answers":
             least = need.prompt_tokens / COUNTED_TOO_HIGH
             large = [target for target in targets if target.info.context_tokens >= least]
         if not large:
@@ -204,6 +208,26 @@ class Router:
         ordered = sorted(targets, key=lambda target: keys[target.name])
         reasons.append(f"by {config.policy}: " + ", ".join(f"{t.name} {abs(keys[t.name]):.6g} {unit}" for t in ordered))
         return ordered
+
+
+_DOES: Final[Mapping[Does, str]] = {"answers": "", "embeds": "embeds texts and ", "re-ranks": "re-ranks texts and "}
+_CANNOT: Final[Mapping[Does, str]] = {
+    "answers": "does not answer",
+    "embeds": "does not embed",
+    "re-ranks": "does not re-rank",
+}
+
+
+def _does(provider: Provider) -> Does:
+    if isinstance(provider, Embeds):
+        return "embeds"
+    return "re-ranks" if isinstance(provider, Reranks) else "answers"
+
+
+def _wanted(task: Task) -> Does:
+    if task == "embedding":
+        return "embeds"
+    return "re-ranks" if task == "rerank" else "answers"
 
 
 __all__ = ["FREE", "Need", "NoModelFits", "Plan", "Router", "Target"]
