@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from graphs.policy import Fusion, RetrievalPolicy
 from graphs.prompts import PromptBook
 from graphs.types import (
     Completion,
@@ -53,10 +54,19 @@ class Retriever(Protocol):
     """Search in the run's tenant; the tenant is bound at construction and no argument can change it."""
 
     async def search(
-        self, query: str, *, collection: str | None = None, limit: int = 6, where: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        *,
+        collection: str | None = None,
+        limit: int = 6,
+        where: Mapping[str, Any] | None = None,
+        variants: Sequence[str] = (),
+        fusion: Fusion = "best",
+        rerank: str = "none",
     ) -> Retrieval:
         """Best passages first. `where` filters by metadata: equalities ({"lang": "en"}), operators, and, or, not.
 
+        `variants` are searched beside the query. A re-ranker that fails leaves the order as it is and is told.
         Raises Missing, Invalid.
         """
         ...
@@ -166,3 +176,4 @@ class RunContext:
     model: str | None = None
     collection: str | None = None
     where: Mapping[str, Any] | None = None
+    policy: RetrievalPolicy = field(default_factory=RetrievalPolicy)

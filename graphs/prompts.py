@@ -36,7 +36,7 @@ MESSAGE_TOKENS: Final = 8  # what a chat template wraps round one message; ChatM
 
 _VARIABLE = re.compile(r"(?<!\{)\{([a-z][a-z0-9_]*)\}(?!\})")
 _FILE_NAME = re.compile(r"(?P<name>[a-z][a-z0-9_.]*)@(?P<version>[1-9][0-9]*)\.toml")
-_FENCE = re.compile(r"<(/?)\s*(passages|tool_results)\b", re.IGNORECASE)
+_FENCE = re.compile(r"<(/?)\s*(passages|tool_results|earlier_questions)\b", re.IGNORECASE)
 
 T = TypeVar("T")
 CountTokens = Callable[[str], int]

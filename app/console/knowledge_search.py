@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from app.services.retrieval.explain import Candidate, explain
 from app.services.retrieval.look import Found
-from app.services.retrieval.query import Query, Rerank
+from app.services.retrieval.query import Query
 from graphs.errors import Invalid
 
 Mode = Literal["hybrid", "vector", "words"]
@@ -24,18 +24,22 @@ OPERATORS: Final = [
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A candidate in the order of the mode. `shown` are the top k, `score` and `place` what the mode ranks by."""
+    """A candidate in the order of the mode. `shown` are the top k, `score` and `place` what the mode ranks by.
+
+    `place` is None for one that only the other version of a comparison finds, and `other` is its place there.
+    """
 
     candidate: Candidate
-    place: int
+    place: int | None
     score: float
     shown: bool
+    other: int | None = None
 
 
 def asked(form: Mapping[str, str], known: Mapping[str, Sequence[Any]]) -> tuple[Query, Mode]:
     """From what a browser sent; `known` are the fields of the collection with their values. Raises Invalid."""
     mode: Mode = next((name for name in get_args(Mode) if name == form.get("mode")), "hybrid")
-    rerank: Rerank = "maxsim" if form.get("rerank") == "maxsim" else "none"
+    rerank = "maxsim" if form.get("rerank") == "maxsim" else "none"
     query = Query.checked(
         form.get("query", ""),
         int(_number(form.get("k", ""), "k")),
@@ -57,7 +61,19 @@ def rows(found: Found, mode: Mode) -> list[Row]:
         for each, (rank, score) in zip(seen, leg, strict=True)
         if rank is not None
     ]
-    return sorted(placed, key=lambda row: row.place)
+    return sorted(placed, key=lambda row: row.place or 0)
+
+
+def compared(ours: Sequence[Row], theirs: Sequence[Row]) -> list[Row]:
+    """Our rows with their places in the other version, then what only that one shows.
+
+    A passage is the same where it is the same piece of the same document: chunks of two builds have other ids.
+    """
+    there = {_piece(row): row for row in theirs}
+    here = {_piece(row) for row in ours}
+    both = [replace(row, other=there[_piece(row)].place if _piece(row) in there else None) for row in ours]
+    only = [row for row in theirs if row.shown and _piece(row) not in here]
+    return both + [replace(row, place=None, shown=False, other=row.place) for row in only]
 
 
 def typed(text: str, values: Sequence[Any]) -> Any:
@@ -83,6 +99,11 @@ def shown(value: Any) -> str:
             return "true" if value else "false"
         case _:
             return str(value)
+
+
+def _piece(row: Row) -> tuple[str, int, int]:
+    passage = row.candidate.passage
+    return passage.document_id, passage.start, passage.end
 
 
 def _where(form: Mapping[str, str], known: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:

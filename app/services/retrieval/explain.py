@@ -11,7 +11,7 @@ from graphs.types import Passage
 class Candidate:
     """Ranks are from 1. A leg that did not find the passage gives it no rank; a text without a word of the question
     has no BM25 score, and none is told where documents are hidden from who asks, since it counts their words too.
-    `why_not` is empty for the passages shown."""
+    `variant_ranks` are those by each other wording that was searched. `why_not` is empty for the passages shown."""
 
     passage: Passage
     rank: int
@@ -23,6 +23,7 @@ class Candidate:
     fused_rank: int
     reranked: float | None
     why_not: str
+    variant_ranks: tuple[int | None, ...] = ()
 
 
 def explain(found: Found) -> tuple[Candidate, ...]:
@@ -40,6 +41,7 @@ def explain(found: Found) -> tuple[Candidate, ...]:
             fused_rank=fused[chunk_id][0],
             reranked=found.ranked.reranked.get(chunk_id),
             why_not=_why_not(found, chunk_id, rank, score, fused[chunk_id][0]),
+            variant_ranks=tuple(ranks.get(chunk_id) for ranks in found.variant_ranks),
         )
         for rank, (chunk_id, score) in enumerate(found.ranked.order, 1)
     )

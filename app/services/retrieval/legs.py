@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ SELECTED = (*COLUMNS, "ordinal", "vector")
 class Legs:
     """Candidates by chunk id: the cosine of each, the BM25 score of those that share a word.
 
-    `ranks` holds the place of a chunk in each leg that found it, from 1: (in the vector leg, in the text leg).
+    `ranks` holds the place of a chunk in each leg that found it, from 1: (in the vector leg, in the text leg); neither
+    for one that only another wording of the question found.
     """
 
     cosines: Mapping[str, float]
@@ -29,6 +30,7 @@ class Legs:
     ranks: Mapping[str, tuple[int | None, int | None]]
     _tables: tuple[Any, Any]
     whole: bool = True  # nothing was kept from who asked
+    _others: Mapping[str, "Legs"] = field(default_factory=dict)
 
     def row(self, chunk_id: str) -> Mapping[str, Any]:
         """The columns of a passage; read when asked for, since most candidates are never shown."""
@@ -46,11 +48,34 @@ class Legs:
 
     def vectors(self, chunk_ids: Sequence[str]) -> Vectors:
         """Shape (len(chunk_ids), dimensions)."""
-        matrices = [_matrix(table) for table in self._tables]
-        places = [self.ranks[chunk_id] for chunk_id in chunk_ids]
-        return np.stack([matrices[0][near - 1] if near else matrices[1][(match or 0) - 1] for near, match in places])
+        places = [self._place(chunk_id) for chunk_id in chunk_ids]
+        tables = {id(table): table for table, _ in places}
+        matrices = {key: _matrix(table) for key, table in tables.items()}
+        return np.stack([matrices[id(table)][index] for table, index in places])
+
+    def beside(self, others: Sequence["Legs"], vector: Vectors) -> "Legs":
+        """These with what the legs of other wordings found beyond them; `vector` is this question's own."""
+        found = dict[str, Legs]()
+        for other in others:
+            for chunk_id in other.ranks:
+                if chunk_id not in self.ranks:
+                    found.setdefault(chunk_id, other)
+        if not found:
+            return self
+        more = list(found)
+        cosines = [float(found[chunk_id].vectors([chunk_id])[0] @ vector) for chunk_id in more]
+        return Legs(
+            cosines={**self.cosines, **dict(zip(more, cosines, strict=True))},
+            bm25=self.bm25,
+            ranks={**self.ranks, **dict.fromkeys(more, (None, None))},
+            _tables=self._tables,
+            whole=self.whole,
+            _others=found,
+        )
 
     def _place(self, chunk_id: str) -> tuple[Any, int]:
+        if (other := self._others.get(chunk_id)) is not None:
+            return other._place(chunk_id)
         near, match = self.ranks[chunk_id]
         return (self._tables[0], near - 1) if near else (self._tables[1], (match or 0) - 1)
 

@@ -25,7 +25,7 @@ from app.services.retrieval.locks import Locks
 from app.services.retrieval.look import Found, look
 from app.services.retrieval.place import Place
 from app.services.retrieval.query import Query
-from app.services.retrieval.rerank import rerankers
+from app.services.retrieval.rerank import OWN, Named, rerankers, unnamed
 from app.services.retrieval.shelf import Shelf, Snapshot
 from app.services.retrieval.table import Entry
 from app.services.retrieval.versions import Version, label
@@ -92,9 +92,18 @@ class Library:
         return (await self.look(tenant_id, collection, Query.checked(query, limit, where), as_of, sight)).retrieval
 
     async def look(
-        self, tenant_id: str, collection: str, query: Query, as_of: str | None = None, sight: Sight = OPEN
+        self,
+        tenant_id: str,
+        collection: str,
+        query: Query,
+        as_of: str | None = None,
+        sight: Sight = OPEN,
+        named: Named = unnamed,
     ) -> Found:
-        """The same with all that was found on the way. Raises Invalid too for a re-ranker that is not to be had."""
+        """The same with all that was found on the way. `named` finds the re-rankers that are not the embedder's own.
+
+        Raises Invalid too for a re-ranker that is not to be had.
+        """
         place = Place(tenant_id, collection)
         await self.shelf.snapshot(place, as_of)  # an unknown collection is refused before anything is embedded
 
@@ -102,7 +111,8 @@ class Library:
             return await self.shelf.read(place, work, as_of)
 
         seen = Seen(sight, None if as_of is None else await self._hidden(place, sight))
-        return await look(query, self.embedder, self._rerankers, read, collection=collection, seen=seen)
+        own = self._rerankers if query.rerank in OWN else {query.rerank: named(query.rerank)}
+        return await look(query, self.embedder, own, read, collection=collection, seen=seen)
 
     async def _hidden(self, place: Place, sight: Sight) -> frozenset[str]:
         """The documents that are kept from this reader now."""
