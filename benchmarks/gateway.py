@@ -54,7 +54,7 @@ litellm_settings: {{telemetry: false}}
 
 @contextmanager
 def running(
-    command: list[str], core: int, port: int, ready: str, **environment: str
+    command: list[str], core: int | str, port: int, ready: str, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A server on one core, once `ready` answers 200 or the port is open."""
     log = tempfile.NamedTemporaryFile(suffix=".log", delete=False)  # noqa: SIM115 - outlives this function on failure
@@ -102,14 +102,16 @@ def open_upstream(stack: ExitStack) -> None:
     sys.exit("the upstream did not come up")
 
 
-def open_pilothouse(stack: ExitStack, home: Path, *, limits: bool, durable: bool = False) -> subprocess.Popen[bytes]:
+def open_pilothouse(
+    stack: ExitStack, home: Path, *, limits: bool, durable: bool = False, core: int | str = 0
+) -> subprocess.Popen[bytes]:
     home.mkdir(exist_ok=True)
     config = home / "gateway.yaml"
     config.write_text(CONFIG + (LIMITS if limits else ""))
     return stack.enter_context(
         running(
             [str(Path(sys.executable).with_name("pilothouse")), "serve"],
-            0,
+            core,
             PILOTHOUSE,
             "/readyz",
             PILOTHOUSE_HOME=str(home),
