@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from unicodedata import normalize
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import AfterValidator
 from starlette.datastructures import UploadFile
 
 from app.api.body import StrictRequest, StrictRoute, loads, valid
@@ -31,6 +32,8 @@ MAX_FIELDS: Final = 8
 MAX_FILES: Final = 100
 MAX_FIELD_BYTES: Final = 128 * 1024
 AT_ONCE: Final = 100  # documents; a larger batch is taken in by a job, which a client's time-out does not break off
+
+InPath = Annotated[str, AfterValidator(lambda text: normalize("NFC", text))]  # as it was named when it came
 
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -198,7 +201,7 @@ async def list_documents(
 
 @router.get("/{document_id:path}", summary="Open a document", response_model=DocumentDetail)
 async def read_document(
-    document_id: str,
+    document_id: InPath,
     bench: Bench,
     principal: DocumentReader,
     collection: Annotated[str | None, Query(max_length=128)] = None,
@@ -219,7 +222,7 @@ async def read_document(
     responses={409: {"model": Problem, "description": "Several collections hold the id; name one."}},
 )
 async def delete_document(
-    document_id: str,
+    document_id: InPath,
     bench: Bench,
     principal: DocumentWriter,
     collection: Annotated[str | None, Query(max_length=128)] = None,

@@ -1,6 +1,7 @@
 """What comes in over HTTP: closed and bounded, in camelCase. What goes out is in `views.py`."""
 
 from typing import Annotated, Any, Literal
+from unicodedata import normalize
 
 from pydantic import (
     AfterValidator,
@@ -14,17 +15,19 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.records import Camel, Mode, Scope
+from app.records import Camel, Mode, Scope, SearchWish
 from app.services.retrieval.filters import parse_filter
 from app.services.store.records import Rating
 from app.services.store.text import clean
 from graphs.errors import Invalid
+from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Decision
 
 MAX_QUERY_CHARS = 8_000
 MAX_COMMENT_CHARS = 4_000
 MAX_RESULTS = 50
 MAX_NEIGHBOURS = 3
+MAX_HISTORY = 12
 MAX_DOCUMENTS = 10_000
 MAX_URLS = 100
 MAX_METADATA = 32
@@ -35,6 +38,11 @@ def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be printable characters")
     return text
+
+
+def _name(text: str) -> str:
+    """One spelling for what looks the same; hidden and right-to-left signs are not printable."""
+    return normalize("NFC", _printable(text))
 
 
 def _scalar(value: Any) -> str | bool | int | float | None:
@@ -67,10 +75,10 @@ Message = Annotated[
 ]
 # An id that was never given is 404 and not 422, so ids are only bounded here.
 Id = Annotated[str, StringConstraints(max_length=512)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_name)]
 Collection = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=8_192), AfterValidator(_printable)]
-DocumentId = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_printable)]
+DocumentId = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_name)]
 MetadataKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
 Scalar = Annotated[
     str | bool | int | float | None,
@@ -80,6 +88,19 @@ Scalar = Annotated[
 Metadata = Annotated[dict[MetadataKey, Scalar], Field(max_length=MAX_METADATA)]
 Filter = Annotated[dict[str, Any], AfterValidator(_filter)]
 Comment = Annotated[str, StringConstraints(max_length=MAX_COMMENT_CHARS)]
+
+
+class RetrievalIn(Camel):
+    """How passages are looked for; what is not said is as configured for the collection."""
+
+    rewrite: Literal["auto", "words", "off"] | None = None
+    variants: Annotated[StrictInt, Field(ge=0, le=LIMIT_VARIANTS)] | None = None
+    fusion: Fusion | None = None
+    rerank: Name | None = Field(default=None, description="none, maxsim, a re-rank model or a route of such.")
+
+    @property
+    def wish(self) -> SearchWish:
+        return SearchWish(self.rewrite, self.variants, self.fusion, self.rerank)
 
 
 class ChatIn(Camel):
@@ -92,6 +113,7 @@ class ChatIn(Camel):
     model: Name | None = None
     filter: Filter | None = None
     feature: Name = "api"
+    retrieval: RetrievalIn = RetrievalIn()
     stream: StrictBool = False
 
 
@@ -102,14 +124,20 @@ class AttachIn(Camel):
     after: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] = 0
 
 
-class SearchIn(Camel):
-    """`diversity` weighs against passages that say the same; `neighbours` brings the chunks beside each passage."""
+class SearchIn(RetrievalIn):
+    """`diversity` weighs against passages that say the same; `neighbours` brings the chunks beside each passage.
+
+    `history` are the questions that the same person asked before, oldest first: a follow-up is searched as a question
+    of its own.
+    """
 
     query: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_QUERY_CHARS)]
     collection: Collection | None = None
     k: Annotated[StrictInt, Field(ge=1, le=MAX_RESULTS)] = 6
     filter: Filter | None = None
-    rerank: Literal["none", "maxsim"] = "none"
+    history: Annotated[
+        list[Annotated[str, StringConstraints(max_length=MAX_QUERY_CHARS)]], Field(max_length=MAX_HISTORY)
+    ] = Field(default_factory=list)
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     neighbours: Annotated[StrictInt, Field(ge=0, le=MAX_NEIGHBOURS)] = 0
     explain: StrictBool = False

@@ -1,14 +1,11 @@
 """Documents over HTTP: taken in, found, opened where a citation points, deleted; nothing is ever half there."""
 
-import asyncio
 import json
 import time
 from typing import Any
 
 import httpx
 import pytest
-
-from tests.api.served import Served
 
 COLLECTION = "shelf"
 
@@ -154,27 +151,6 @@ def test_v03_texts_in_a_codec_that_takes_for_ever_hold_nobody_up(ann: httpx.Clie
     answer = ann.post("/api/ai/documents", content=field * 8 + b"--x--", headers={"Content-Type": kind})
     assert answer.status_code == 415
     assert time.monotonic() - began < 10  # that codec takes half a minute for them
-
-
-def test_v06_a_large_upload_in_small_pieces_keeps_nobody_waiting(server: Served, ann: httpx.Client) -> None:
-    """Each near-boundary ends a piece; Starlette gives each of a million a turn of a thread."""
-    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.exe"\r\n\r\nMZ\x00'
-    body = head + b"\r\n--xy" * (20 * 1024 * 1024 // 6) + b"\r\n--x--"
-    waits: list[float] = []
-
-    async def watch() -> None:
-        while True:
-            began = time.perf_counter()
-            await asyncio.sleep(0.01)
-            waits.append(time.perf_counter() - began)
-
-    watching = asyncio.run_coroutine_threadsafe(watch(), server.loop)
-    kind = "multipart/form-data; boundary=x"
-    answer = ann.post("/api/ai/documents", content=body, headers={"Content-Type": kind})
-    watching.cancel()
-    assert (answer.status_code, answer.json()["field"]) == (422, "collection")
-    # A piece of a file may hold the loop for a moment on a busy machine, the whole of it never.
-    assert sorted(waits)[len(waits) * 99 // 100] < 0.5
 
 
 def test_two_collections_may_hold_the_same_id(ann: httpx.Client) -> None:

@@ -125,7 +125,9 @@ def test_lists_hold_what_is_ones_own(eve: httpx.Client, things: Things, path: st
     assert all(id_ not in shown for id_ in (things.conversation, things.run, things.approval, things.document))
 
 
-def test_v12_a_cursor_of_another_tenant_gives_no_rows_of_it(ann: httpx.Client, eve: httpx.Client, things: Things) -> None:
+def test_v12_a_cursor_of_another_tenant_gives_no_rows_of_it(
+    ann: httpx.Client, eve: httpx.Client, things: Things
+) -> None:
     ann.post("/api/ai/chat", json={"message": "say again"})
     cursor = ann.get("/api/ai/runs", params={"limit": 1}).json()["nextCursor"]
     listed = eve.get("/api/ai/runs", params={"cursor": cursor}).json()["items"]

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from app.api.ws import MAX_MISTAKES
+from app.api.ws import MAX_MISTAKES, MAX_SOCKETS
 from tests.api.served import Served
 
 
@@ -137,6 +137,16 @@ def test_v10_a_frame_that_is_too_big_closes_the_socket(server: Served) -> None:
     with opened(server) as socket:
         said(socket, "x" * (1024 * 1024))
         assert code_of(socket) == 1009
+
+
+def test_v10_a_user_has_so_many_sockets_and_no_more(server: Served) -> None:
+    with ExitStack() as stack:
+        for _ in range(MAX_SOCKETS):
+            said(stack.enter_context(opened(server, "al")), {"type": "cancel"})
+        assert code_of(stack.enter_context(opened(server, "al"))) == 1008
+    with opened(server, "al") as socket:  # they are free again
+        said(socket, {"type": "chat", "message": "say x"})
+        assert until_end(socket)[-1]["type"] == "run.completed"
 
 
 def test_a_binary_frame_closes_the_socket(server: Served) -> None:
