@@ -109,11 +109,11 @@ class Bucket:
 @contextmanager
 def bucket_errors(what: str) -> Iterator[None]:
     """Errors of the client as ours. `what` is an address that the caller may know."""
-    from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
     try:
         yield
-    except NotFoundError as error:
+    except FileNotFoundError as error:  # not their NotFoundError, which is never raised
         raise Missing(f"there is no {what}") from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise Forbidden(f"the store does not let this server's credentials at {what}") from error

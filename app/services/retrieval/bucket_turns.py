@@ -107,13 +107,11 @@ class BucketTurns:
 
     async def _look(self, path: str) -> tuple[bytes | None, str | None]:
         """What the object holds and its tag; None for none."""
-        from obstore.exceptions import NotFoundError
-
         with bucket_errors(str(self._bucket)):
             try:
                 found = await self._store.get_async(path)
                 return bytes(await found.bytes_async()), found.meta["e_tag"]
-            except NotFoundError:
+            except FileNotFoundError:
                 return None, None
 
     async def _put(self, path: str, body: bytes, mode: Any) -> str | None:
