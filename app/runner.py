@@ -41,6 +41,7 @@ from graphs.errors import (
     PilothouseError,
     UpstreamTimeout,
 )
+from graphs.events import Event
 from graphs.types import Decision, Message, ToolProposal
 
 log = logging.getLogger("pilothouse.runner")
@@ -80,6 +81,9 @@ class _Leg:
     @property
     def payer(self) -> Payer:
         return _payer(self.job)
+
+    def tell(self, happened: Event) -> None:
+        self.live.emit(*event(happened))
 
 
 class Runner:
@@ -513,17 +517,16 @@ class Runner:
         stream: Any = graph.astream(
             graph_input,
             config,
-            context=context,
-            stream_mode=["custom", "values"],
+            # Events go to their readers as nodes write them: LangGraph's own way, a queue and a task that waits for it,
+            # costs a tenth of a run.
+            context=replace(context, tell=leg.tell),
+            stream_mode="values",
             durability="sync" if graph.checkpointer is not None else None,
         )
-        async with aclosing(stream) as items:
-            async for kind, item in items:
-                if kind == "custom":
-                    leg.live.emit(*event(item))
-                else:
-                    leg.interrupts = item.get("__interrupt__", ())
-                    leg.state = {key: value for key, value in item.items() if key != "__interrupt__"}
+        async with aclosing(stream) as values:
+            async for state in values:
+                leg.interrupts = state.get("__interrupt__", ())
+                leg.state = {key: value for key, value in state.items() if key != "__interrupt__"}
 
     async def _settle(self, leg: _Leg) -> None:
         """Write the run down, then send its last event."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from graphs.events import Event
 from graphs.policy import Fusion, RetrievalPolicy
 from graphs.prompts import PromptBook
 from graphs.types import (
@@ -177,3 +178,5 @@ class RunContext:
     collection: str | None = None
     where: Mapping[str, Any] | None = None
     policy: RetrievalPolicy = field(default_factory=RetrievalPolicy)
+    tell: Callable[[Event], None] | None = None
+    """Hears at once what nodes write to the graph's stream; without it the stream itself has it."""

@@ -18,7 +18,10 @@ def station(node: Callable[[S, Runtime[RunContext]], Awaitable[U]]) -> Any:
     """
 
     async def timed(state: S, runtime: Runtime[RunContext]) -> U:
-        with runtime.context.trace.span(node.__name__, "station", inputs=dict(state)) as span:
+        ctx = runtime.context
+        if ctx.tell is not None:
+            runtime = runtime.override(stream_writer=ctx.tell)
+        with ctx.trace.span(node.__name__, "station", inputs=dict(state)) as span:
             update = await node(state, runtime)
             span.set(outputs=dict(update))
             return update
