@@ -16,8 +16,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.sql.dml import UpdateBase
 
 from app.services.store.migrate import migrate
+from app.services.store.prepared import Prepared
 from app.services.store.text import json_text
 from app.services.store.together import Together
 from graphs.errors import UpstreamError
@@ -105,6 +107,10 @@ class Database:
                 return await self._together.commit(work)
             async with self._writer.begin() as connection:
                 return await connection.run_sync(work)
+
+    def prepare(self, statement: UpdateBase) -> Prepared:
+        """The statement, for `commit`, at a fraction of what executing it through SQLAlchemy costs."""
+        return Prepared(statement, self._engine.dialect)
 
     def insert(self, table: Table) -> "sqlite.Insert | postgresql.Insert":
         """An INSERT that knows ON CONFLICT, which SQLAlchemy spells by dialect."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -25,7 +25,7 @@ from graphs.errors import Conflict, Missing
 TERMINAL: Final[frozenset[RunStatus]] = frozenset({"completed", "blocked", "failed", "cancelled"})
 _COLUMNS = columns(runs, RunRecord)
 _SPAN_COLUMNS = columns(spans, SpanRecord)
-# Made once: putting a statement together costs as much as executing it.
+_SPAN = [column.name for column in _SPAN_COLUMNS]
 _FINISH = (
     update(runs)
     .where(runs.c.run_id == bindparam("of_run"), runs.c.ended_at.is_(None), runs.c.process_id == bindparam("held_by"))
@@ -38,6 +38,12 @@ class Runs:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        insert, prepare = database.insert, database.prepare
+        self._open_conversation, self._start = prepare(insert(conversations)), prepare(insert(runs))
+        self._finish = prepare(_FINISH)
+        self._add_events = prepare(insert(events).on_conflict_do_nothing())
+        self._add_spans = prepare(insert(spans).on_conflict_do_nothing())
+        self._add_messages = prepare(insert(messages).on_conflict_do_nothing(index_elements=["message_id"]))
 
     async def start(
         self,
@@ -77,12 +83,12 @@ class Runs:
 
         def write(connection: Connection) -> None:
             if opens is not None:
-                connection.execute(insert(conversations), [opened | {"title": opens}])
+                self._open_conversation.one(connection, opened | {"title": opens})
             elif conversation_id is not None:
                 mine = select(conversations.c.conversation_id).where(owned(conversation_id, tenant_id, user_id))
                 if connection.execute(mine).first() is None:
                     raise Missing("no such conversation")
-            connection.execute(insert(runs), [row])
+            self._start.one(connection, row)
 
         try:
             await self._db.commit(write)
@@ -112,16 +118,20 @@ class Runs:
             "process_id": "",
             "ended_at": now if card.status in TERMINAL else None,
         }
+        event_rows = [
+            {"run_id": run_id, "number": item.number, "type": item.type, "data": item.data} for item in events
+        ]
+        span_rows = [{name: getattr(span, name) for name in _SPAN} | {"run_id": run_id} for span in spans]
 
         def write(connection: Connection) -> bool:
-            run = connection.execute(_FINISH, outcome).first()
+            run = self._finish.one(connection, outcome).first()
             if run is None:
                 return False
-            self._append_events(connection, run_id, events)
-            self._append_spans(connection, run_id, spans)
+            self._add_events.many(connection, event_rows)
+            self._add_spans.many(connection, span_rows)
             if run.conversation_id is not None:
                 shared = {"conversation_id": run.conversation_id, "tenant_id": run.tenant_id, "created_at": now}
-                self._append_messages(connection, run_id, message_appends, shared)
+                self._add_messages.many(connection, _message_rows(run_id, message_appends, shared))
             return True
 
         return await self._db.commit(write)
@@ -225,36 +235,6 @@ class Runs:
         if (await connection.execute(query)).first() is None:
             raise Missing("no such run")
 
-    def _append_events(self, connection: Connection, run_id: str, fresh: Sequence[RunEvent]) -> None:
-        rows = [{"run_id": run_id, "number": event.number, "type": event.type, "data": event.data} for event in fresh]
-        if rows:
-            connection.execute(self._db.insert(events).on_conflict_do_nothing(), rows)
-
-    def _append_spans(self, connection: Connection, run_id: str, fresh: Sequence[SpanRecord]) -> None:
-        rows = [{c.name: getattr(span, c.name) for c in _SPAN_COLUMNS} | {"run_id": run_id} for span in fresh]
-        if rows:
-            connection.execute(self._db.insert(spans).on_conflict_do_nothing(), rows)
-
-    def _append_messages(
-        self,
-        connection: Connection,
-        run_id: str,
-        fresh: Sequence[tuple[str, str]],
-        shared: Mapping[str, Any],
-    ) -> None:
-        rows = [
-            {
-                "message_id": _message_id(run_id, place, role, content),
-                "run_id": run_id,
-                "role": role,
-                "content": content,
-                **shared,
-            }
-            for place, (role, content) in enumerate(fresh)
-        ]
-        if rows:
-            connection.execute(self._db.insert(messages).on_conflict_do_nothing(index_elements=["message_id"]), rows)
-
     # Last: from here on `list` is this method.
     async def load(self, run_id: str) -> RunRecord:
         """The run of whatever tenant. Raises Missing."""
@@ -302,6 +282,19 @@ def _matching(filters: RunFilter) -> list[ColumnElement[bool]]:
     if filters.until is not None:
         found.append(runs.c.created_at < filters.until)
     return found
+
+
+def _message_rows(run_id: str, said: Sequence[tuple[str, str]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "message_id": _message_id(run_id, place, role, content),
+            "run_id": run_id,
+            "role": role,
+            "content": content,
+            **shared,
+        }
+        for place, (role, content) in enumerate(said)
+    ]
 
 
 def _message_id(run_id: str, place: int, role: str, content: str) -> str:

@@ -1,0 +1,56 @@
+"""Statements that every run executes, compiled once: their rows go to the driver as it takes them.
+
+For each execution SQLAlchemy looks the statement up, copies its parameters and makes a result, which costs several
+times what SQLite does with it. The text and the values stay SQLAlchemy's own: its dialect compiles, its types convert.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Dialect
+from sqlalchemy.sql.dml import UpdateBase
+
+Row = Mapping[str, Any]
+Converter = Callable[[Any], Any]
+
+
+class Prepared:
+    """An INSERT or UPDATE for rows that all have the same keys: columns, and the statement's own bind parameters."""
+
+    def __init__(self, statement: UpdateBase, dialect: Dialect) -> None:
+        self._statement, self._dialect = statement, dialect
+        self._text = ""
+        self._by_place = False
+        self._converters: list[tuple[str, Converter | None]] = []
+        self._defaults: list[tuple[str, Any]] = []
+
+    def one(self, connection: Connection, row: Row) -> CursorResult[Any]:
+        """Execute it for one row."""
+        return connection.exec_driver_sql(self._text or self._compile(row), self._converted(row))
+
+    def many(self, connection: Connection, rows: Sequence[Row]) -> None:
+        """Execute it for each row; without rows do nothing."""
+        if rows:
+            text = self._text or self._compile(rows[0])
+            connection.exec_driver_sql(text, [self._converted(row) for row in rows])
+
+    def _compile(self, row: Row) -> str:
+        dialect = self._dialect
+        compiled = self._statement.compile(dialect=dialect, column_keys=list(row))
+        self._by_place = compiled.positional
+        names = compiled.positiontup or list(compiled.binds)
+        types = {name: compiled.binds[name].type.dialect_impl(dialect) for name in names}
+        self._converters = [(name, types[name].bind_processor(dialect)) for name in names]
+        self._defaults = [(column.key, column.default) for column in compiled.insert_prefetch]
+        self._text = compiled.string
+        return self._text
+
+    def _converted(self, row: Row) -> Any:
+        if self._defaults:
+            filled = {
+                name: default.arg(None) if default.is_callable else default.arg for name, default in self._defaults
+            }
+            row = {**filled, **row}
+        if self._by_place:
+            return tuple([row[name] if to is None else to(row[name]) for name, to in self._converters])
+        return {name: row[name] if to is None else to(row[name]) for name, to in self._converters}
