@@ -204,6 +204,7 @@ class Runner:
                 asked={"collection": request.collection, "model": request.model, "where": request.where},
                 opens=title,
                 process_id=process_id,
+                groups=sorted(job.principal.groups),
             )
         except BaseException:
             self._driving.discard(run_id)
@@ -304,10 +305,10 @@ class Runner:
         record = await self._store.runs.get(pending.run_id, principal.tenant_id, None)
         if record.status != "waiting":
             raise Conflict(f"run {pending.run_id} does not wait any more; it is {record.status}")
-        if (error := self._barred(_payer(self._job(record)))) is not None:
+        if (error := self._barred(_payer(await self._job(record)))) is not None:
             raise error  # nothing is decided: the approval is there when its owner may call again
         if arguments is not None:
-            self._check_arguments(record, pending, arguments)
+            await self._check_arguments(record, pending, arguments)
         decided = await self._store.approvals.decide(
             approval_id,
             principal.tenant_id,
@@ -421,16 +422,22 @@ class Runner:
                         task.cancel()
                         return
 
-    def _check_arguments(self, record: RunRecord, pending: ApprovalRecord, arguments: Mapping[str, Any]) -> None:
+    async def _check_arguments(self, record: RunRecord, pending: ApprovalRecord, arguments: Mapping[str, Any]) -> None:
         """Arguments that a person changed have to fit the tool as much as a model's."""
-        context, _ = self._make_context(self._job(record), RunTrace(record.run_id, clock=self._clock))
+        context, _ = self._make_context(await self._job(record), RunTrace(record.run_id, clock=self._clock))
         refused = context.toolbox.refusal(ToolProposal(pending.interrupt_id, pending.tool, arguments))
         if refused is not None:
             raise Invalid(refused.content, field="arguments")
 
-    def _job(self, record: RunRecord) -> Job:
-        """The job of a run that goes on, with the rights of the one who asked and not of the one who approved."""
-        principal = Principal(record.tenant_id, record.user_id, frozenset({"chat"}), record.key_id)
+    async def _job(self, record: RunRecord) -> Job:
+        """The job of a run that goes on, with the rights of the one who asked and not of the one who approved: what
+        their key may see by now, or what their token did then."""
+        scopes, groups = {"chat"}, record.groups
+        if record.key_id:
+            key = await self._store.keys.find(record.key_id)
+            scopes |= {"owner"} & set(key.scopes if key else ())
+            groups = key.groups if key else ()
+        principal = Principal(record.tenant_id, record.user_id, frozenset(scopes), record.key_id, frozenset(groups))
         request = RunRequest(
             record.message, record.mode, record.conversation_id, feature=record.feature, **record.asked
         )
@@ -443,9 +450,9 @@ class Runner:
     async def _resume(self, record: RunRecord, decided: ApprovalRecord) -> None:
         """Go on with a waiting run, unless another does: of all processes the one that gets the lease."""
         run_id, process_id = record.run_id, self._fleet.process_id
+        job = await self._job(record)
         if run_id in self._driving:
             return
-        job = self._job(record)
         if self._barred(_payer(job)) is not None:
             return  # its tool may not act now; the next sweep asks again
         trace = RunTrace(run_id, clock=self._clock)

@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     oidc_client_id: str | None = None
     oidc_client_secret: SecretStr | None = None
     oidc_tenant_claim: str = "tenant"
+    oidc_groups_claim: str = Field(default="groups", description="Lists the groups whose documents the user may see.")
     oidc_default_scopes: tuple[str, ...] = ("chat",)
 
     mlflow_tracking_uri: str | None = Field(default=None, description="Default is sqlite:///mlruns/mlflow.db.")

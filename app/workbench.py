@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,7 @@ from app.services.tools.pick import ToolPicker
 from app.services.tools.search_documents import SearchDocuments
 from app.services.tools.toolbox import ScopedToolbox
 from app.settings import Settings, quiet_libraries
+from app.sight import OPEN, Sight
 from app.telemetry.exporter_process import exporter_process
 from app.telemetry.spans import RunTrace
 from app.watch import Watch, open_watch
@@ -130,9 +131,9 @@ class Workbench:
         host = "127.0.0.1" if everywhere else self.settings.host
         return f"http://{host}:{self.settings.port}/login?token={token}"
 
-    def retriever(self, tenant_id: str, trace: RunTrace) -> TenantRetriever:
-        """Search as a run of that tenant would."""
-        return TenantRetriever(self.library, tenant_id, trace)
+    def retriever(self, tenant_id: str, trace: RunTrace, sight: Sight = OPEN) -> TenantRetriever:
+        """Search as a run of somebody of that tenant would."""
+        return TenantRetriever(self.library, tenant_id, trace, sight)
 
     async def until_ready(self) -> None:
         """Wait for the handbook; raises what made its ingest fail."""
@@ -237,7 +238,7 @@ async def open_workbench(
         )
         watch.stops(runner.stop)
         stack.push_async_callback(runner.close)
-        golden = GoldenQuestions(store.database)
+        golden, check = GoldenQuestions(store.database), _check_owner(store, watch)
         builds = Builds(library, golden, gateway.forget)
         maintenance = Maintenance(library, home / "lance" if settings.storage_url is None else None)
         jobs = await stack.enter_async_context(
@@ -245,12 +246,12 @@ async def open_workbench(
                 store.database,
                 (
                     IngestJob(ingest, Fetcher.of(config.outbound.documents, settings.max_upload_bytes)),
-                    RunsJob(runner),
+                    RunsJob(runner, check),
                     RebuildJob(builds),
                     OptimizeJob(maintenance, library),
                 ),
                 WebhookJob.of(config.outbound),
-                _check_owner(store, watch),
+                check,
                 Bounds(
                     settings.jobs_at_once,
                     settings.jobs_at_once_per_tenant,
@@ -394,13 +395,17 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
 
 
 def _check_owner(store: Store, watch: Watch) -> Check:
-    """Whether who asked for a job may still have it done; what a key may do never changes, only whether it opens."""
+    """Whether who asked for a job may still have it done. A key may open no more, or be in other groups by now; who
+    came with a token stays in those of the token."""
 
-    async def check(principal: Principal) -> None:
-        if principal.key_id and not await store.keys.active(principal.key_id):
-            raise Forbidden("the key that asked for this job is revoked or has expired")
+    async def check(principal: Principal) -> Principal:
+        if principal.key_id:
+            if (key := await store.keys.find(principal.key_id)) is None:
+                raise Forbidden("the key that asked for this job is revoked or has expired")
+            principal = replace(principal, groups=frozenset(key.groups))
         if (error := watch.barred(Payer(principal.tenant_id, principal.user_id, principal.key_id))) is not None:
             raise error
+        return principal
 
     return check
 
@@ -427,7 +432,7 @@ def _context_maker(
         left = caps.left(used.input_tokens + used.output_tokens, used.cost_usd_micros)
         metered = MeteredGateway(gateway, trace, request.model, payer=payer, safe_answer=config.safe_answer, caps=left)
         metered.describe()  # an unknown model is refused before there is a run
-        retriever = TenantRetriever(library, tenant, trace)
+        retriever = TenantRetriever(library, tenant, trace, job.principal.sight)
         tools = (
             SearchDocuments(retriever, collection=request.collection, where=request.where, limit=limits.passages),
             Calculator(),
@@ -464,6 +469,7 @@ def _oidc(settings: Settings, reach: ReachConfig, secret: str) -> tuple[OidcVeri
         issuer,
         settings.oidc_audience,
         tenant_claim=settings.oidc_tenant_claim,
+        groups_claim=settings.oidc_groups_claim,
         default_scopes=settings.oidc_default_scopes,
     )
     if settings.oidc_client_id is None:

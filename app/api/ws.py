@@ -8,6 +8,7 @@ process, by SSE or by `{"type": "attach", "requestId": ..., "after": 7}`, where 
 import asyncio
 import logging
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final
 
 from fastapi import APIRouter, WebSocket
@@ -108,14 +109,12 @@ class _Talk:
             case "chat" if not self._ended:
                 raise Conflict("a run is in flight on this socket")
             case "chat":
-                await self._still_valid(principal)
-                self._follow(
-                    principal, await self._bench.runner.start(principal, run_request(ChatIn.model_validate(message)))
-                )
+                now = await self._as_now(principal)
+                self._follow(now, await self._bench.runner.start(now, run_request(ChatIn.model_validate(message))))
             case "attach" if not self._ended:
                 raise Conflict("a run is in flight on this socket")
             case "attach":
-                await self._still_valid(principal)
+                await self._as_now(principal)
                 asked = AttachIn.model_validate(message)
                 await self._bench.runner.card(principal, asked.request_id)  # an unknown run is an error at once
                 self._follow(principal, asked.request_id, asked.after)
@@ -132,12 +131,15 @@ class _Talk:
         self._forwarding.add(task)
         task.add_done_callback(self._forwarding.discard)
 
-    async def _still_valid(self, principal: Principal) -> None:
-        """A socket may outlive its key."""
-        if principal.key_id and not await self._bench.store.keys.active(principal.key_id):
-            raise Closed(POLICY, "the key is no longer valid")
+    async def _as_now(self, principal: Principal) -> Principal:
+        """A socket may outlive its key, and the key be put into other groups."""
+        if principal.key_id:
+            if (key := await self._bench.store.keys.find(principal.key_id)) is None:
+                raise Closed(POLICY, "the key is no longer valid")
+            principal = replace(principal, groups=frozenset(key.groups))
         if not principal.may("chat"):
             raise Forbidden("this credential lacks the scope chat")
+        return principal
 
     async def _forward(self, principal: Principal, run_id: str, after: int) -> None:
         try:

@@ -15,6 +15,7 @@ from app.records import AnswerCard, Principal, RunRequest, Scope
 from app.runner import Runner
 from app.services.jobs.ports import ItemEnd, ItemState, JobFailure, JobWork
 from app.services.jobs.rows import failure
+from app.services.jobs.worker import Check
 from graphs.errors import Interrupted, Missing, PilothouseError, QuotaExhausted, UpstreamError
 
 LINES_AT_ONCE: Final = 4
@@ -28,8 +29,9 @@ class RunsJob:
     name = RUNS
     scope: Scope = "chat"
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+    def __init__(self, runner: Runner, check: Check) -> None:
+        """`check` is asked before each line: a batch may take longer than its owner keeps a group."""
+        self._runner, self._check = runner, check
 
     async def perform(self, work: JobWork) -> Mapping[str, Any]:
         lines = work.open_items()
@@ -54,8 +56,8 @@ class RunsJob:
             await work.settle([await self._line(work, line)])
 
     async def _line(self, work: JobWork, line: ItemState) -> ItemEnd:
-        principal = work.state.principal
         try:
+            principal = await self._check(work.state.principal)
             card = await self._earlier(principal, line) or await self._run(work, principal, line)
         except UpstreamError:
             raise

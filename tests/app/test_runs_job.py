@@ -58,7 +58,7 @@ async def batch(tmp_path: Path, embedder: MiniLmEmbedder) -> AsyncIterator[Batch
 @asynccontextmanager
 async def opened(home: Path, script: object, embedder: MiniLmEmbedder, asked: list[str]) -> AsyncIterator[Batch]:
     async with lite(home, script, embedder) as bench:  # type: ignore[arg-type]
-        desk = JobDesk(bench.store.database, [RunsJob(bench.runner)])
+        desk = JobDesk(bench.store.database, [RunsJob(bench.runner, anybody)])
         yield Batch(bench, desk, Worker(Shelf(bench.store.database), desk.kinds, anybody), asked)
 
 

@@ -54,7 +54,7 @@ class Access:
         if key is None:
             self._lockout.failed(credential, address)
             raise Unauthenticated(REFUSAL)
-        principal = Principal(key.tenant_id, key.user_id, frozenset(key.scopes), key.key_id)
+        principal = Principal(key.tenant_id, key.user_id, frozenset(key.scopes), key.key_id, frozenset(key.groups))
         self._remembered.keep(credential, principal)
         return principal
 
@@ -73,7 +73,7 @@ class Access:
             done.exception()  # who waited has it; where nobody does any more, it is nobody's
 
     def forget(self, key_id: str) -> None:
-        """Let a revoked key open no door of this process any more."""
+        """Let this process look the key up anew: it was revoked, or put into other groups."""
         self._remembered.forget(key_id)
 
 

@@ -19,6 +19,9 @@ class Key(Protocol):
     @property
     def scopes(self) -> Collection[str]: ...
 
+    @property
+    def groups(self) -> Collection[str]: ...
+
 
 class KeyBook(Protocol):
     """Keys by their secret and by their id."""
@@ -27,6 +30,6 @@ class KeyBook(Protocol):
         """The live key with this secret; None for a wrong, revoked or expired one."""
         ...
 
-    async def active(self, key_id: str) -> bool:
-        """Whether the key is neither revoked nor expired."""
+    async def find(self, key_id: str) -> Key | None:
+        """The live key of this id as it is now; None for a revoked or expired one."""
         ...

@@ -14,6 +14,7 @@ from jwt import PyJWK
 from app.records import SCOPES, Principal
 from app.services.access.issuer import Issuer
 from app.services.access.jwks import JwksCache
+from app.sight import MAX_MEMBER_GROUPS, is_group
 from graphs.errors import Unauthenticated
 
 ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
@@ -27,7 +28,8 @@ _INVALID: Final = (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, Recur
 
 
 class OidcVerifier:
-    """Turns a token into a Principal. The tenant is the token's `tenant_claim`, the user its subject."""
+    """Turns a token into a Principal. The tenant is the token's `tenant_claim`, the user its subject, its groups what
+    `groups_claim` lists."""
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class OidcVerifier:
         jwks: JwksCache | None = None,
         algorithms: Sequence[str] = ALGORITHMS,
         tenant_claim: str = "tenant",
+        groups_claim: str = "groups",
         default_scopes: Collection[str] = ("chat",),
     ) -> None:
         """`jwks` None keeps the issuer's keys by the usual rules.
@@ -50,6 +53,7 @@ class OidcVerifier:
         self._jwks = jwks or JwksCache(issuer.jwks)
         self._algorithms = list(algorithms)
         self._tenant_claim = tenant_claim
+        self._groups_claim = groups_claim
         self._default_scopes = _grantable(default_scopes)
 
     async def verify(self, token: str) -> Principal:
@@ -97,7 +101,8 @@ class OidcVerifier:
         tenant, user = claims.get(self._tenant_claim), claims["sub"]
         if not (_is_name(tenant, MAX_TENANT_CHARS) and _is_name(user, MAX_SUBJECT_CHARS)):
             raise Unauthenticated(REFUSAL)
-        return Principal(tenant, user, _grantable(_scopes(claims)) or self._default_scopes)
+        scopes = _grantable(_scopes(claims)) or self._default_scopes
+        return Principal(tenant, user, scopes, groups=_groups(claims.get(self._groups_claim)))
 
 
 def _scopes(claims: Mapping[str, Any]) -> Collection[str]:
@@ -106,6 +111,13 @@ def _scopes(claims: Mapping[str, Any]) -> Collection[str]:
     if isinstance(value, str):
         return value.split()
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else ()
+
+
+def _groups(claim: Any) -> frozenset[str]:
+    """A list of names, or one name. What is no group's name is left out, and of too many the last by the alphabet: who
+    has none of them sees the less for it."""
+    listed = claim if isinstance(claim, list) else [claim]
+    return frozenset(sorted({name for name in listed if is_group(name)})[:MAX_MEMBER_GROUPS])
 
 
 def _grantable(scopes: Collection[str]) -> frozenset[str]:

@@ -32,7 +32,7 @@ class RememberedKeys:
         self._found[_digest(secret)] = principal, self._clock() + self._trust_s
 
     def forget(self, key_id: str) -> None:
-        """To be called when a key is revoked."""
+        """To be called when a key is revoked or changed."""
         self._found = {digest: known for digest, known in self._found.items() if known[0].key_id != key_id}
 
 

@@ -1,12 +1,13 @@
 """The console's sessions: a signed cookie that says who it is, and tokens that open a first one.
 
-A session made from a key ends with it: each check asks whether the key still stands. Nothing is stored here, so a
-session without a key (after an OIDC login) ends by age alone.
+A session made from a key ends with it, and is in the groups that the key is in: each check asks. Nothing is stored
+here, so a session without a key (after an OIDC login) ends by age alone and keeps the groups of its login.
 """
 
+import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,7 @@ from graphs.errors import Unauthenticated
 
 MAX_AGE_S: Final = 12 * 3600
 LOGIN_TOKEN_S: Final = 15 * 60.0
+GROUPS_CHARS: Final = 2_000  # browsers drop a cookie of more than 4,096 bytes, and signing makes a third more of it
 
 
 def session_secret(home: Path) -> str:
@@ -46,9 +48,9 @@ class Sessions:
 
     def issue(self, principal: Principal) -> str:
         """A cookie's value; ASCII, safe in a header."""
-        return str(
-            self._signer.dumps([principal.tenant_id, principal.user_id, sorted(principal.scopes), principal.key_id])
-        )
+        groups = [] if principal.key_id else _fitting(principal.groups)
+        who = [principal.tenant_id, principal.user_id, sorted(principal.scopes), principal.key_id, groups]
+        return str(self._signer.dumps(who))
 
     async def check(self, cookie: str | None) -> Principal:
         """Raises Unauthenticated for a forged, old or absent cookie and for one whose key is revoked or expired."""
@@ -56,10 +58,24 @@ class Sessions:
             value: Any = self._signer.loads((cookie or "").encode("utf-8", "replace"), max_age=self.max_age_s)
         except BadData as error:
             raise Unauthenticated("the session is missing, over or not valid") from error
-        tenant_id, user_id, scopes, key_id = value
-        if key_id and not await self._keys.active(key_id):
-            raise Unauthenticated("the session's key is no longer valid")
-        return Principal(tenant_id, user_id, frozenset(scopes), key_id)
+        tenant_id, user_id, scopes, key_id, *kept = value  # a cookie from before groups has none
+        groups = next(iter(kept), ())
+        if key_id:
+            if (key := await self._keys.find(key_id)) is None:
+                raise Unauthenticated("the session's key is no longer valid")
+            groups = key.groups
+        return Principal(tenant_id, user_id, frozenset(scopes), key_id, frozenset(groups))
+
+
+def _fitting(groups: Collection[str]) -> list[str]:
+    """Of more than a cookie can hold the last by the alphabet are left out: who has them sees the less for it."""
+    kept, room = list[str](), GROUPS_CHARS
+    for name in sorted(groups):
+        room -= len(json.dumps(name))
+        if room < 0:
+            break
+        kept.append(name)
+    return kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,9 @@ from typing import Any, Final
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.records import Principal
 from app.services.database import Database, from_us, to_us
 from app.services.jobs.ports import CallbackStatus, JobRequest, JobStatus
-from app.services.jobs.rows import job_row
+from app.services.jobs.rows import job_row, owner
 from app.services.jobs.tables import jobs
 
 WEBHOOK: Final = "webhook"  # the kind that delivers
@@ -38,8 +37,7 @@ async def note_end(database: Database, connection: AsyncConnection, job_id: str)
     row = (await connection.execute(select(jobs).where(jobs.c.job_id == job_id))).one()
     if row.callback_url is None:
         return
-    who = Principal(row.tenant_id, row.user_id, frozenset(row.scopes), row.key_id)
-    asked = JobRequest(who, WEBHOOK, {"url": row.callback_url, **_event(row)}, priority=PRIORITY)
+    asked = JobRequest(owner(row), WEBHOOK, {"url": row.callback_url, **_event(row)}, priority=PRIORITY)
     delivery = job_row(asked, delivery_id(job_id), to_us(database.clock()))
     await connection.execute(database.insert(jobs).values(delivery).on_conflict_do_nothing())
 

@@ -17,7 +17,7 @@ from graphs.errors import PilothouseError
 def job_state(row: Row[Any], callback: CallbackStatus | None = None) -> JobState:
     return JobState(
         job_id=row.job_id,
-        principal=Principal(row.tenant_id, row.user_id, frozenset(row.scopes), row.key_id),
+        principal=owner(row),
         kind=row.kind,
         payload=row.payload,
         priority=row.priority,
@@ -34,6 +34,11 @@ def job_state(row: Row[Any], callback: CallbackStatus | None = None) -> JobState
     )
 
 
+def owner(row: Row[Any]) -> Principal:
+    """Who asked for the job, as they were then."""
+    return Principal(row.tenant_id, row.user_id, frozenset(row.scopes), row.key_id, frozenset(row.groups))
+
+
 def item_state(row: Row[*tuple[Any, ...]]) -> ItemState:
     return ItemState(row.number, row.name, row.status, row.ref, row.input, row.content, row.result, _failure(row.error))
 
@@ -46,6 +51,7 @@ def job_row(request: JobRequest, job_id: str, now_us: int) -> dict[str, Any]:
         "user_id": who.user_id,
         "key_id": who.key_id,
         "scopes": sorted(who.scopes),
+        "groups": sorted(who.groups),
         "kind": request.kind,
         "payload": dict(request.payload),
         "priority": request.priority,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from app.records import Principal, Scope
@@ -18,8 +19,8 @@ MAX_FAILURES: Final = 8  # with the pauses below, a quarter of an hour of someth
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 300.0
 
-Check = Callable[[Principal], Awaitable[None]]
-"""Raises a PilothouseError where that principal may not act any more."""
+Check = Callable[[Principal], Awaitable[Principal]]
+"""The principal with the groups that it is in now. Raises a PilothouseError where it may not act any more."""
 
 
 class Worker:
@@ -70,8 +71,8 @@ class Worker:
         state, fence = claim.state, claim.fence
         try:
             kind = self._kind(state.kind)
-            await self._may(state.principal, kind.scope)
-            result = await kind.perform(Work(self._shelf.database, state, fence))
+            now = replace(state, principal=await self._as_now(state.principal, kind.scope))
+            result = await kind.perform(Work(self._shelf.database, now, fence))
             await self._shelf.end(state.job_id, fence, "succeeded", result=result)
         except asyncio.CancelledError:
             # Called off, and the fence says so; or this process stops, and another goes on.
@@ -93,10 +94,10 @@ class Worker:
             raise UpstreamError(f"this worker knows no jobs of the kind {name}; a newer one may")
         return kind
 
-    async def _may(self, principal: Principal, scope: Scope | None) -> None:
+    async def _as_now(self, principal: Principal, scope: Scope | None) -> Principal:
         if scope is not None and not principal.may(scope):
             raise Forbidden(f"the job's owner lacks the scope {scope}")
-        await self._check(principal)
+        return await self._check(principal)
 
     async def _again(self, claim: Claim, error: UpstreamError | OSError) -> None:
         """Something was away, or the disk is full: later it may not be."""

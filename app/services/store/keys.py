@@ -117,14 +117,14 @@ class Keys:
 
     async def active(self, key_id: str) -> bool:
         """Whether the key still opens doors: neither revoked nor expired."""
-        return await self.groups(key_id) is not None
+        return await self.find(key_id) is not None
 
-    async def groups(self, key_id: str) -> frozenset[str] | None:
-        """The groups that the key is in now; None for one that opens no doors."""
+    async def find(self, key_id: str) -> KeyRecord | None:
+        """The key as it is now; None for one that opens no doors."""
         async with self._db.read() as connection:
-            found = await connection.execute(select(keys.c.groups).where(keys.c.key_id == key_id, self._live()))
+            found = await connection.execute(select(*_KEY_COLUMNS).where(keys.c.key_id == key_id, self._live()))
         row = found.first()
-        return None if row is None else frozenset(row.groups)
+        return None if row is None else build(KeyRecord, row)
 
     async def regroup(self, key_id: str, groups: Iterable[str]) -> KeyRecord:
         """Put the key into these groups and no others. Raises Missing, Invalid."""

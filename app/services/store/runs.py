@@ -59,6 +59,7 @@ class Runs:
         asked: Mapping[str, Any] | None = None,
         opens: str | None = None,
         process_id: str = "",
+        groups: Sequence[str] = (),
     ) -> None:
         """Write the row, status running; with `opens`, the title of a new conversation, that one too. `process_id` is
         of the process that drives the run.
@@ -78,6 +79,7 @@ class Runs:
             "key_id": key_id,
             "created_at": created_at,
             "process_id": process_id,
+            "groups": groups,
         }
         opened = {name: row[name] for name in ("conversation_id", "tenant_id", "user_id", "created_at")}
 

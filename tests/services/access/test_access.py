@@ -25,6 +25,7 @@ class Key:
     tenant_id: str = "a"
     user_id: str = "u1"
     scopes: tuple[str, ...] = ("chat",)
+    groups: tuple[str, ...] = ("payroll",)
 
 
 @dataclass
@@ -38,8 +39,8 @@ class Book:
         self.asked.append(secret)
         return self.keys.get(secret)
 
-    async def active(self, key_id: str) -> bool:
-        return any(key.key_id == key_id for key in self.keys.values())
+    async def find(self, key_id: str) -> Key | None:
+        return next((key for key in self.keys.values() if key.key_id == key_id), None)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ class Book:
 )
 async def test_a_key_comes_in_either_header(authorization: str | None, api_key: str | None) -> None:
     principal = await Access(Book()).authenticate(authorization, api_key)
-    assert principal == Principal("a", "u1", frozenset({"chat"}), "k1")
+    assert principal == Principal("a", "u1", frozenset({"chat"}), "k1", frozenset({"payroll"}))
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,25 @@ async def test_scopes_are_ours_and_never_the_owners(
     assert (await verifier(issuer).verify(issuer.token(**claims))).scopes == scopes
 
 
+@pytest.mark.parametrize(
+    ("claim", "groups"),
+    [
+        (["payroll", "sales", "payroll"], {"payroll", "sales"}),
+        ("payroll", {"payroll"}),
+        ("payroll sales", {"payroll sales"}),
+        (["*", "", " x", "a\nb", 7, None, ["sales"], "x" * 129, "ok"], {"ok"}),
+        ({"payroll": True}, set()),
+        (True, set()),
+        (None, set()),
+    ],
+)
+async def test_groups_are_what_the_claim_lists(issuer: FakeIssuer, claim: Any, groups: set[str]) -> None:
+    assert (await verifier(issuer).verify(issuer.token(groups=claim))).groups == groups
+    named = verifier(issuer, groups_claim="https://example.com/roles")
+    claims: dict[str, Any] = {"https://example.com/roles": claim, "groups": ["board"]}
+    assert (await named.verify(issuer.token(**claims))).groups == groups
+
+
 async def test_not_even_the_default_scopes_make_an_owner(issuer: FakeIssuer) -> None:
     judge = verifier(issuer, default_scopes=("owner", "runs"))
     assert (await judge.verify(issuer.token())).scopes == {"runs"}

@@ -3,7 +3,9 @@
 import asyncio
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -12,18 +14,27 @@ from app.services.access.owner import ensure_owner_key
 from app.services.access.sessions import LoginTokens, Sessions, session_secret, signer
 from graphs.errors import Unauthenticated
 
-ADA = Principal("a", "ada", frozenset({"chat", "runs"}), "k1")
+ADA = Principal("a", "ada", frozenset({"chat", "runs"}), "k1", frozenset({"payroll"}))
+
+
+@dataclass(frozen=True)
+class Key:
+    key_id: str = "k1"
+    tenant_id: str = "a"
+    user_id: str = "ada"
+    scopes: tuple[str, ...] = ("chat", "runs")
+    groups: tuple[str, ...] = ("payroll",)
 
 
 class Keys:
     def __init__(self) -> None:
-        self.live = {"k1"}
+        self.live = {"k1": Key()}
 
     async def verify(self, secret: str) -> None:
         return None
 
-    async def active(self, key_id: str) -> bool:
-        return key_id in self.live
+    async def find(self, key_id: str) -> Key | None:
+        return self.live.get(key_id)
 
 
 class TestSessions:
@@ -46,6 +57,25 @@ class TestSessions:
         keys.live.clear()
         with pytest.raises(Unauthenticated):
             await sessions.check(cookie)
+
+    async def test_a_session_is_in_the_groups_that_its_key_is_in_now(self) -> None:
+        keys = Keys()
+        cookie = Sessions("secret", keys).issue(ADA)
+        keys.live["k1"] = Key(groups=("sales",))
+        assert (await Sessions("secret", keys).check(cookie)).groups == {"sales"}
+
+    async def test_a_session_without_a_key_keeps_the_groups_of_its_login_as_far_as_a_cookie_holds_them(self) -> None:
+        sessions = Sessions("secret", Keys())
+        few = Principal("a", "grace", frozenset({"chat"}), groups=frozenset({"payroll", "sales"}))
+        assert await sessions.check(sessions.issue(few)) == few
+        many = replace(few, groups=frozenset(str(uuid4()) for _ in range(256)))
+        cookie = sessions.issue(many)
+        assert len(cookie) < 3_800
+        assert frozenset() < (await sessions.check(cookie)).groups < many.groups
+
+    async def test_a_cookie_from_before_groups_is_good_and_in_none(self) -> None:
+        old = str(signer("secret", "session").dumps(["a", "grace", ["chat"], ""]))
+        assert (await Sessions("secret", Keys()).check(old)).groups == frozenset()
 
     async def test_a_session_ends_after_twelve_hours(self, monkeypatch: pytest.MonkeyPatch) -> None:
         sessions = Sessions("secret", Keys())

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +164,30 @@ async def test_k06_a_worker_that_stops_hands_its_jobs_on_and_no_item_is_done_twi
     assert len(kind.begun) == 2
 
 
+async def test_a_job_is_done_with_the_groups_that_its_owner_is_in_by_then(yard: OpenYard) -> None:
+    seen = list[frozenset[str]]()
+
+    async def check(principal: Principal) -> Principal:
+        seen.append(principal.groups)
+        return replace(principal, groups=frozenset({"sales"}))
+
+    async def does(work: JobWork) -> Mapping[str, Any]:
+        seen.append(work.state.principal.groups)
+        return {}
+
+    async with yard([Errand(does)], check=check) as here:
+        job = await here.submit(replace(ANN, groups=frozenset({"payroll"})))
+        assert (await here.ended(job.job_id)).status == "succeeded"
+    assert seen == [{"payroll"}, {"sales"}]
+
+
 async def test_a11_a_job_is_not_begun_for_a_key_that_was_revoked_while_it_waited(yard: OpenYard) -> None:
     revoked: set[str] = set()
 
-    async def check(principal: Principal) -> None:
+    async def check(principal: Principal) -> Principal:
         if principal.key_id in revoked:
             raise Forbidden("this key is revoked")
+        return principal
 
     async def does(_: JobWork) -> Mapping[str, Any]:
         return {}

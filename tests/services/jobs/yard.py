@@ -58,8 +58,9 @@ class Yard:
         return state
 
 
-async def anybody(_: Principal) -> None:
+async def anybody(principal: Principal) -> Principal:
     """Nobody is refused."""
+    return principal
 
 
 @asynccontextmanager
