@@ -6,6 +6,7 @@ processes wait in SQLite's own busy time-out. PostgreSQL needs none of this.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.dml import UpdateBase
@@ -27,6 +28,7 @@ from graphs.errors import UpstreamError
 BUSY_TIMEOUT_S: Final = 30.0
 POOL_SIZE: Final = 10
 DRIVERS: Final = ("sqlite+aiosqlite", "postgresql+psycopg")
+DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _WRITES: Final = "pilothouse_writes"
 
 Clock = Callable[[], datetime]
@@ -64,8 +66,10 @@ class Database:
             raise ValueError("SQLite needs a file: its connections would each see a memory of their own")
         try:
             await asyncio.to_thread(migrate, parsed, BUSY_TIMEOUT_S)
-        except (OperationalError, InterfaceError) as error:
+        except (OSError, OperationalError, InterfaceError) as error:
             raise StoreUnavailable("the database could not be opened") from error
+        except DatabaseError as error:
+            raise _damaged(error) from error
         engine = create_async_engine(
             parsed,
             json_serializer=json_text,
@@ -77,6 +81,8 @@ class Database:
         if engine.dialect.name == "sqlite":
             event.listen(engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            event.listen(engine.sync_engine, "connect", _prepare_postgresql)
         return cls(engine, clock)
 
     async def close(self) -> None:
@@ -137,6 +143,26 @@ async def _translated() -> AsyncIterator[None]:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise StoreUnavailable("the database does not answer", retry_after_s=1) from error
+    except DatabaseError as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: DatabaseError) -> Exception:
+    """What SQLite says of a file that is none, or whose pages are broken; any other error of a statement as it is."""
+    if getattr(error.orig, "sqlite_errorcode", None) in DAMAGE:
+        return StoreUnavailable("the database's file is damaged; restore a backup")
+    return error
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    """A lock that another session keeps is waited for as long as SQLite's, and a session that stands still in a
+    transaction of ours keeps its own no longer than twice that."""
+    wait_ms = int(BUSY_TIMEOUT_S * 1000)
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = {wait_ms}")
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {2 * wait_ms}")
+    cursor.close()
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
