@@ -1,4 +1,5 @@
-"""Run as a process that performs jobs and is to be killed: it dies at each moment that `moments` names, once.
+"""Run as a process that performs jobs and is to be killed: it dies at each moment that `moments` names, once, and each
+time that a job says `{"poison": true}`. With the moment `again` another one is forked in the place of one that died.
 
 What a job does is counted outside of the jobs' tables: an effect has the key of its item, as a tool call or a webhook
 would have, and so can be had once however often it is tried.
@@ -15,6 +16,7 @@ from typing import Any
 
 from app.jobs.webhook import WebhookJob
 from app.outbound.signature import Secrets
+from app.services.jobs import keeper
 from app.services.jobs.ports import ItemEnd, JobKind, JobWork, Perform
 from app.services.jobs.worker import Worker
 from app.settings import quiet_libraries
@@ -41,7 +43,7 @@ class Effects:
         return self._file.execute(f"SELECT * FROM {table} ORDER BY job, item").fetchall()
 
 
-async def main(home: Path, url: str, moments: set[str]) -> None:
+async def main(home: Path, url: str, moments: set[str], *, beat_s: float = BEAT_S) -> None:
     effects = Effects(home)
 
     def die(moment: str) -> None:
@@ -50,6 +52,8 @@ async def main(home: Path, url: str, moments: set[str]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     async def does(work: JobWork) -> Mapping[str, Any]:
+        if work.state.payload.get("poison"):
+            os._exit(7)
         die("at the start")
         async for item in work.open_items():
             effects.have(work.state.job_id, item.number)
@@ -70,11 +74,24 @@ async def main(home: Path, url: str, moments: set[str]) -> None:
         return perform
 
     kinds: list[JobKind] = [Errand(does), WebhookJob(LOCAL, Secrets.read(NEW))]
-    async with open_yard(url, "dbos", home, kinds, performs=performs, beat_s=BEAT_S):
+    async with open_yard(url, "dbos", home, kinds, performs=performs, beat_s=beat_s):
         print("up", flush=True)
         await asyncio.Event().wait()
 
 
+def keep_up(home: Path, url: str) -> None:
+    """As a supervisor of processes does; from one that has imported everything a start takes no second."""
+    import dbos  # noqa: F401
+
+    keeper.LOOK_AGAIN_S = 0.5  # type: ignore[misc]  # what the engine gave up is noticed at the next look
+    while True:
+        if (child := os.fork()) == 0:
+            asyncio.run(main(home, url, set(), beat_s=0.2))
+        os.waitpid(child, 0)
+
+
 if __name__ == "__main__":
     quiet_libraries()
+    if "again" in sys.argv[3:]:
+        keep_up(Path(sys.argv[1]), sys.argv[2])
     asyncio.run(main(Path(sys.argv[1]), sys.argv[2], set(sys.argv[3:])))

@@ -7,6 +7,7 @@ singleton. What it lacks, `keeper.py` and `executors.py` do.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -22,6 +23,7 @@ QUEUE: Final = "jobs"
 WORKFLOW: Final = "job"
 MAX_RECOVERIES: Final = 5
 POOL_SIZE: Final = 5
+LET_GO_AFTER_S: Final = 10.0  # beginnings and ends of attempts take a moment to be written down
 _OVER: Final = ("SUCCESS", "ERROR", "CANCELLED")
 _GIVEN_UP: Final = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
@@ -29,8 +31,11 @@ _GIVEN_UP: Final = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 class DbosEngine:
     """Made by `open`, which starts its threads; `close` ends them and leaves attempts in hand to recovery."""
 
-    def __init__(self, dbos: Any) -> None:
-        self._dbos = dbos
+    def __init__(self, executor_id: str, perform: Perform, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._executor_id, self._perform, self._monotonic = executor_id, perform, monotonic
+        self._performing: set[str] = set()
+        self._idle: dict[str, float] = {}
+        self._dbos: Any = None
 
     @classmethod
     async def open(
@@ -47,15 +52,16 @@ class DbosEngine:
 
         At most `at_once` jobs run in this process, and `at_once_per_tenant` of a tenant in all processes together.
         """
-        loop = asyncio.get_running_loop()
+        loop, engine = asyncio.get_running_loop(), cls(executor_id, perform)
 
         def on_our_loop(job_id: str, attempt: int) -> "Future[None]":
-            return asyncio.run_coroutine_threadsafe(_coroutine(perform, job_id, attempt), loop)
+            return asyncio.run_coroutine_threadsafe(engine._attempt(job_id, attempt), loop)
 
         def launch() -> Any:
             return _launch(url, executor_id, on_our_loop, at_once, at_once_per_tenant, poll_s)
 
-        return cls(await asyncio.to_thread(launch))
+        engine._dbos = await asyncio.to_thread(launch)
+        return engine
 
     async def close(self) -> None:
         await asyncio.to_thread(self._dbos.destroy, destroy_registry=True)
@@ -87,8 +93,26 @@ class DbosEngine:
         # Private, for the predicate on the executor that the public resume_workflow lacks; a contract test holds it.
         return len(await asyncio.to_thread(self._dbos._recover_pending_workflows, [executor_id]))
 
+    async def let_go(self) -> int:
+        pending = await self._list(status="PENDING", queue_name=QUEUE)
+        now = self._monotonic()
+        idle = {item.workflow_id for item in pending if item.executor_id == self._executor_id} - self._performing
+        self._idle = {each: self._idle.get(each, now) for each in idle}
+        late = [each for each, since in self._idle.items() if now - since >= LET_GO_AFTER_S]
+        if late:
+            await asyncio.to_thread(self._dbos.cancel_workflows, late)
+        return len(late)
+
     async def forget(self, tickets: Sequence[Ticket]) -> None:
         await asyncio.to_thread(self._dbos.delete_workflows, [_workflow_id(ticket) for ticket in tickets])
+
+    async def _attempt(self, job_id: str, attempt: int) -> None:
+        workflow_id = f"{job_id}.{attempt}"
+        self._performing.add(workflow_id)
+        try:
+            await self._perform(job_id, attempt)
+        finally:
+            self._performing.discard(workflow_id)
 
     async def _list(self, **wanted: Any) -> list[Any]:
         def read() -> list[Any]:
@@ -96,10 +120,6 @@ class DbosEngine:
             return found
 
         return await asyncio.to_thread(read)
-
-
-async def _coroutine(perform: Perform, job_id: str, attempt: int) -> None:
-    await perform(job_id, attempt)
 
 
 def _launch(

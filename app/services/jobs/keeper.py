@@ -103,3 +103,5 @@ class Keeper:
         for executor_id in await self._engine.holders() - await self._executors.living():
             if found := await self._engine.recover(executor_id):
                 log.warning("a worker died with jobs in its hands", extra={"executor_id": executor_id, "jobs": found})
+        if lost := await self._engine.let_go():
+            log.warning("the ends of attempts could not be written down", extra={"jobs": lost})

@@ -218,6 +218,11 @@ class JobEngine(Protocol):
         """Bring what a dead process had in its hands to others; how many attempts that were."""
         ...
 
+    async def let_go(self) -> int:
+        """Count as over what this process holds and has not performed for a while, since its end could not be written
+        down; how many attempts that were."""
+        ...
+
     async def forget(self, tickets: Sequence[Ticket]) -> None:
         """Drop what is kept of these; one that waits is not brought to anybody any more."""
         ...

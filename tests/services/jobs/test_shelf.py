@@ -55,6 +55,9 @@ class Told:
     async def recover(self, executor_id: str) -> int:
         return 0
 
+    async def let_go(self) -> int:
+        return 0
+
     async def forget(self, tickets: list[Ticket]) -> None:
         self.forgotten += tickets
 

@@ -32,6 +32,9 @@ class ToyEngine:
     async def recover(self, executor_id: str) -> int:
         return 0
 
+    async def let_go(self) -> int:
+        return 0
+
     async def forget(self, tickets: Sequence[Ticket]) -> None:
         gone = {_key(ticket) for ticket in tickets}
         self._waiting = [ticket for ticket in self._waiting if _key(ticket) not in gone]
