@@ -73,6 +73,7 @@ class Database:
         engine = create_async_engine(
             parsed,
             json_serializer=json_text,
+            hide_parameters=True,  # an error's text goes to the log, and may not quote what callers wrote
             pool_size=POOL_SIZE,
             max_overflow=0,
             pool_timeout=BUSY_TIMEOUT_S,
@@ -128,6 +129,7 @@ def _one_writer(url: URL) -> Engine:
     engine = create_engine(
         url.set(drivername="sqlite"),
         json_serializer=json_text,
+        hide_parameters=True,
         pool_size=1,
         max_overflow=0,
         connect_args={"check_same_thread": False},
