@@ -174,7 +174,7 @@ def _show(card: AnswerCard) -> None:
 
 @app.command()
 def ingest(
-    sources: Annotated[list[str], typer.Argument(help="Files, folders, or http and https URLs.")],
+    sources: Annotated[list[str], typer.Argument(help="Files, folders, http and https URLs, s3://bucket/prefix/.")],
     collection: Annotated[str, typer.Option(help="Collection to put them into; made if it is new.")],
     tenant: Annotated[str, typer.Option(help="Tenant that owns them.")] = "default",
 ) -> None:
@@ -198,8 +198,7 @@ def ingest(
     out.print(shown.table())
     for name, reason in shown.failed.items():
         err.print(f"[red]{escape(name)}[/]: {escape(reason)}")
-    asked = len(files) + len(urls)
-    out.print(f"{asked - len(shown.failed)} of {asked} documents are in {collection}.")
+    out.print(f"{shown.total - len(shown.failed)} of {shown.total} documents are in {collection}.")
     if shown.failed:
         raise typer.Exit(1)
 

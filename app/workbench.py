@@ -27,6 +27,7 @@ from app.config.schema import Config, ReachConfig
 from app.fleet import HEED_S, TAKE_OVER_S, Fleet
 from app.jobs.collections import OptimizeJob, RebuildJob
 from app.jobs.ingest import IngestJob
+from app.jobs.objects import Objects
 from app.jobs.open import Bounds, open_jobs
 from app.jobs.runs import RunsJob
 from app.jobs.urls import Fetcher
@@ -112,6 +113,7 @@ class Workbench:
     golden: GoldenQuestions
     maintenance: Maintenance
     ingest: Ingest
+    objects: Objects
     config: Config
     desk: QuotaDesk
     watch: Watch
@@ -206,6 +208,9 @@ async def open_workbench(
         watch.follow(gateway)
         stack.push_async_callback(gateway.close)
         ingest = Ingest(library, embedder, store.documents)
+        objects = Objects(
+            lambda tenant_id: config.tenant(tenant_id).sources, settings.storage_endpoint_url, settings.max_upload_bytes
+        )
         prompts = PromptBook.packaged()
         picker = ToolPicker(embedder, fallback=SearchDocuments.spec.name)
         guard = PatternGuard(embedder, settings.image_hosts)
@@ -245,7 +250,7 @@ async def open_workbench(
             open_jobs(
                 store.database,
                 (
-                    IngestJob(ingest, Fetcher.of(config.outbound.documents, settings.max_upload_bytes)),
+                    IngestJob(ingest, Fetcher.of(config.outbound.documents, settings.max_upload_bytes), objects),
                     RunsJob(runner, check),
                     RebuildJob(builds),
                     OptimizeJob(maintenance, library),
@@ -276,6 +281,7 @@ async def open_workbench(
             golden=golden,
             maintenance=maintenance,
             ingest=ingest,
+            objects=objects,
             config=config,
             desk=desk,
             watch=watch,

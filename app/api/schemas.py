@@ -187,6 +187,15 @@ class UrlsIn(Camel):
     callback_url: Url | None = None
 
 
+class PrefixIn(Camel):
+    """All objects under a prefix of a bucket, `s3://bucket/prefix/`, each a document named by its address."""
+
+    collection: Collection
+    prefix: Url
+    metadata: Metadata = Field(default_factory=dict)
+    callback_url: Url | None = None
+
+
 class UploadIn(Camel):
     """The fields of a multipart upload beside its `file`; `metadata` is a JSON object in a field."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from errno import EFBIG
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.jobs.objects import is_object
 from app.jobs.urls import FETCHED_AT_ONCE, Fetcher
 from app.services.ingest.detect import SUFFIXES
 from app.services.ingest.ingest import GROUP, Source
@@ -28,7 +29,7 @@ class Shown:
     """Gathers what the ingest reports and moves the bar by it."""
 
     def __init__(self, bar: Progress, total: int) -> None:
-        self.failed: dict[str, str] = {}
+        self.total, self.failed = total, dict[str, str]()
         self._bar = bar
         self._task = bar.add_task("Ingesting", total=total)
         self._happened: Counter[str] = Counter()
@@ -59,7 +60,7 @@ class Shown:
 
 
 def is_url(named: str) -> bool:
-    return named.lower().startswith(("http://", "https://"))
+    return is_object(named) or named.lower().startswith(("http://", "https://"))
 
 
 def found_files(paths: Sequence[Path]) -> Mapping[str, Path]:
@@ -80,7 +81,11 @@ async def ingest_found(
     urls: Sequence[str],
     console: Console,
 ) -> Shown:
-    """Raises Invalid for the collection's name, and what index and store raise; a document's own failure is shown."""
+    """A URL of a bucket stands for all objects under it.
+
+    Raises Invalid for the collection's name, what listing a bucket, the index and the store raise; a document's own
+    failure is shown.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -88,12 +93,18 @@ async def ingest_found(
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
+    fetcher = Fetcher.of(bench.config.outbound.documents, bench.settings.max_upload_bytes)
+
+    async def fetch(url: str) -> Source:
+        return await (bench.objects.source(tenant, url) if is_object(url) else fetcher.source(url))
+
+    named = [await bench.objects.listed(tenant, url) if is_object(url) else [url] for url in urls]
+    found = [url for each in named for url in each]
     with Progress(*columns, console=console) as bar:
-        shown = Shown(bar, len(files) + len(urls))
+        shown = Shown(bar, len(files) + len(found))
         async for group in _read(files, bench.settings.max_upload_bytes, shown):
             await bench.ingest.add_batch(tenant, collection, group, shown)
-        fetcher = Fetcher.of(bench.config.outbound.documents, bench.settings.max_upload_bytes)
-        async for group in _fetched(urls, fetcher, shown):
+        async for group in _fetched(found, fetch, shown):
             await bench.ingest.add_batch(tenant, collection, group, shown)
     return shown
 
@@ -114,10 +125,12 @@ async def _read(files: Mapping[str, Path], limit_bytes: int, shown: Shown) -> As
         yield group
 
 
-async def _fetched(urls: Sequence[str], fetcher: Fetcher, shown: Shown) -> AsyncIterator[list[Source]]:
+async def _fetched(
+    urls: Sequence[str], fetch: Callable[[str], Awaitable[Source]], shown: Shown
+) -> AsyncIterator[list[Source]]:
     async def source(url: str) -> Source | None:
         try:
-            return await fetcher.source(url)
+            return await fetch(url)
         except PilothouseError as error:
             shown(Passed(url, None, happened="failed", reason=error.message))
             return None

@@ -19,6 +19,7 @@ BrokenStream = Literal["fail", "continue"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")]
 Environment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 Host = Annotated[str, StringConstraints(pattern=r"^[^\s/@:%\\\[\]]{1,253}$")]
+Prefix = Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^/\s]+/)*$")]
 Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
@@ -150,6 +151,8 @@ class Allowance(_Part):
 
 class TenantConfig(Allowance):
     """A tenant's allowance, and those inside it; `"*"` stands for each one that is not listed."""
+
+    sources: tuple[Prefix, ...] = Field(default=(), description="Of buckets, whose objects it may take in.")
 
     users: dict[str, Allowance] = Field(default_factory=dict)
     features: dict[str, Allowance] = Field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from app.jobs.items import INGEST
+from app.jobs.objects import Objects, is_object
 from app.jobs.stages import Stages
 from app.jobs.urls import FETCHED_AT_ONCE, Fetcher
 from app.records import Scope
@@ -19,13 +20,13 @@ MAX_NAMED: Final = 1_000  # failures that a job's result names; all of them are 
 
 
 class IngestJob:
-    """Payload: `collection`. An item is a document, named by its id, or the URL of one."""
+    """Payload: `collection`. An item is a document, named by its id, or the URL of one, in a bucket or anywhere."""
 
     name = INGEST
     scope: Scope = "documents"
 
-    def __init__(self, ingest: Ingest, fetcher: Fetcher) -> None:
-        self._ingest, self._fetcher = ingest, fetcher
+    def __init__(self, ingest: Ingest, fetcher: Fetcher, objects: Objects) -> None:
+        self._ingest, self._fetcher, self._objects = ingest, fetcher, objects
 
     async def perform(self, work: JobWork) -> Mapping[str, Any]:
         group: list[ItemState] = []
@@ -44,7 +45,7 @@ class IngestJob:
         if not group:
             return
         state, begun = work.state, time.perf_counter()
-        found = await asyncio.gather(*map(self._source, group))
+        found = await asyncio.gather(*(self._source(state.principal.tenant_id, item) for item in group))
         took_s = time.perf_counter() - begun
         both = list(zip(group, found, strict=True))
         sources = [each for each in found if isinstance(each, Source)]
@@ -64,14 +65,16 @@ class IngestJob:
             ]
         )
 
-    async def _source(self, item: ItemState) -> Source | JobFailure:
+    async def _source(self, tenant_id: str, item: ItemState) -> Source | JobFailure:
         told = item.input
         if "url" not in told:
             return _source(item)
+        url = told["url"]
+        rest = {"document_id": told["documentId"], "title": told["title"], "metadata": told["metadata"]}
         try:
-            return await self._fetcher.source(
-                told["url"], document_id=told["documentId"], title=told["title"], metadata=told["metadata"]
-            )
+            if is_object(url):
+                return await self._objects.source(tenant_id, url, **rest)
+            return await self._fetcher.source(url, **rest)
         except PilothouseError as error:
             return failure(error)
 

@@ -87,10 +87,10 @@ CONFIG = "breaker: {min_calls: 100000}\n"
 
 @contextmanager
 def served(
-    home: Path, config: str = CONFIG, more: Sequence[Provider] = (), *, serving: bool = False
+    home: Path, config: str = CONFIG, more: Sequence[Provider] = (), *, serving: bool = False, **given: Any
 ) -> Iterator[Served]:
-    """`more` are models beside the scripted one. One that is `serving` performs jobs."""
-    settings = Settings.offline(home, owner_key=OWNER_KEY, export_traces=False, reattach_grace_s=10)
+    """`more` are models beside the scripted one. One that is `serving` performs jobs. `given` are settings."""
+    settings = Settings.offline(home, owner_key=OWNER_KEY, export_traces=False, reattach_grace_s=10, **given)
     script, ready = Script(), threading.Event()
     found: dict[str, Any] = {}
     pages = home / "pages"
