@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 
+from app.buckets import Bucket
 from app.config.load import CANNOT, ConfigInvalid, Fault, load
 from app.config.price import FREE, UNPRICED, Price, configured, known, listed
 from app.config.schema import Config, ModelConfig, ProviderConfig, RouteConfig
@@ -66,8 +67,8 @@ async def open_gateway(
     redis: Redis | None = None,
 ) -> ModelGateway:
     """`providers`, in tests and drills, stand in place of the models of environment and package, by name. Routes
-    that keep answers keep them in `redis` where there is one, else in this process; those found by their meaning lie in
-    a folder of the home.
+    that keep answers keep them in `redis` where there is one, else in this process; those found by their meaning lie
+    beside the index.
 
     Raises ConfigInvalid for a model without a price, Invalid for one that cannot be opened.
     """
@@ -106,13 +107,20 @@ async def _cache(
         return None
     semantic = None
     if any(cache.semantic_ttl_s is not None for cache in kept.values()):
-        semantic = await SemanticAnswers.open(settings.home.resolve() / "answers", embedder)
+        semantic = await SemanticAnswers.open(_answers(settings), embedder)
     return Cache(
         MemoryAnswers() if redis is None else RedisAnswers(redis),
         semantic,
         {name: _what_answers(settings, config, router.models_of(name)) for name in kept},
         aged=any(step.cached for allowance in config.allowances() for step in allowance.degrade),
     )
+
+
+def _answers(settings: Settings) -> Path | Bucket:
+    """Beside the index: who forgets a tenant's answers has to reach those that other processes keep."""
+    if settings.storage_url is None:
+        return settings.home.resolve() / "answers"
+    return Bucket.at(f"{settings.storage_url.rstrip('/')}/answers", settings.storage_endpoint_url)
 
 
 def _what_answers(settings: Settings, config: Config, targets: Sequence[Target]) -> str:

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from app.buckets import Bucket
 from app.services.gateway.alike import alike, readable
 from app.services.gateway.answers import FORM, MAX_ANSWER_BYTES, Answer, Asked, ForgetFailed, packed, unpacked
 from graphs.errors import PilothouseError
@@ -74,12 +75,15 @@ class SemanticAnswers:
         self._written = 0
 
     @classmethod
-    async def open(cls, folder: Path, embedder: Embedder, **given: Any) -> Self:
-        """Opening creates the folder if need be; tables are made when first written."""
+    async def open(cls, where: Path | Bucket, embedder: Embedder, **given: Any) -> Self:
+        """Opening creates a folder if need be; tables are made when first written."""
         # Lazy: importing it costs more than a second; the thread leaves the event loop free meanwhile.
         lancedb = await asyncio.to_thread(import_module, "lancedb")
         # Zero: every look sees what other processes have written.
-        database = await lancedb.connect_async(str(folder), read_consistency_interval=timedelta(0))
+        options = where.lance_options if isinstance(where, Bucket) else {}
+        database = await lancedb.connect_async(
+            str(where), read_consistency_interval=timedelta(0), storage_options=options
+        )
         return cls(database, embedder, **given)
 
     async def near(

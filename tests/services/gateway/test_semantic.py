@@ -1,7 +1,7 @@
 """Questions that were asked before in other words: what counts as the same, and what is never taken for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.buckets import Bucket
 from app.config.schema import CacheConfig, RouteConfig
 from app.records import Payer
 from app.services.gateway import semantic
@@ -22,6 +23,7 @@ from app.services.gateway.semantic import SemanticAnswers
 from app.services.retrieval.embedder import MiniLmEmbedder
 from graphs.errors import UpstreamError
 from graphs.types import Message, ModelRequest, Passage, Usage
+from tests.buckets import contents
 from tests.services.gateway.test_cache import Clock
 
 ENABLE, SAME = "How do I enable the dark mode?", "How can I enable dark mode"
@@ -202,6 +204,21 @@ async def test_a_second_process_sees_what_the_first_keeps_and_forgets(
     assert await text_of(other, name(ENABLE)) in {"anew", None}
     assert await text_of(other, name(ENABLE)) == "anew"
     other.close()
+
+
+async def test_p05_in_a_bucket_what_one_process_forgets_no_other_finds_and_no_object_holds(
+    new_bucket: Callable[[], Bucket], embedder: MiniLmEmbedder
+) -> None:
+    bucket = new_bucket()
+    here, there = [await SemanticAnswers.open(bucket, embedder, look_s=30, now=lambda: CLOCK_AT) for _ in range(2)]
+    await here.put(name(ENABLE), answer("canary-55d0"), HOUR)
+    assert await text_of(there, name(ENABLE)) == "canary-55d0"
+    assert any(b"canary-55d0" in held for held in (await contents(bucket)).values())
+    await there.forget(tenant_hash("acme"))
+    assert await text_of(here, name(ENABLE)) is None
+    assert not any(b"canary-55d0" in held for held in (await contents(bucket)).values())
+    here.close()
+    there.close()
 
 
 async def test_a_table_stays_within_its_rows_and_loses_the_oldest(
