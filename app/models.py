@@ -24,6 +24,7 @@ from app.services.gateway.answers import MemoryAnswers, RedisAnswers
 from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
 from app.services.gateway.cache import Cache
 from app.services.gateway.embedding import MINILM_NAME, MiniLmEmbeddings, embedding_info
+from app.services.gateway.embedding_onnx import OnnxEmbeddings
 from app.services.gateway.embedding_openai import OpenAiEmbeddings
 from app.services.gateway.extractive import ExtractiveAnswerer
 from app.services.gateway.gateway import ModelGateway
@@ -214,6 +215,8 @@ async def _provider(place: ProviderConfig, name: str, model: ModelConfig, embedd
             return OpenAiEmbeddings(info, server, served_name=model.model, dimensions=dimensions)
         case "embedding", "llamacpp":
             return await LlamaCppEmbeddings.open(gguf=gguf, name=name, context_tokens=window, dimensions=dimensions)
+        case "embedding", "onnx":
+            return await OnnxEmbeddings.open(info, Path(place.path or ""), dimensions=dimensions)
         case "embedding", "langchain":
             return _vendor("embedding_langchain", "LangChainEmbeddings", place, info, model, key)
         case "rerank", "openai" | "rerank":

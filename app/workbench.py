@@ -24,6 +24,7 @@ from app.builds import Builds
 from app.checkpoints import checkpointer, sweep
 from app.config.price import usd_to_micros
 from app.config.schema import Config, ReachConfig
+from app.embedders import FileEmbedders
 from app.fleet import HEED_S, TAKE_OVER_S, Fleet
 from app.jobs.collections import OptimizeJob, RebuildJob
 from app.jobs.ingest import IngestJob
@@ -189,8 +190,6 @@ async def open_workbench(
         verifier, oidc_login = _oidc(settings, config.outbound.oidc, secret)
         embedder = await MiniLmEmbedder.open(threads=settings.model_threads)
         stack.callback(embedder.close)
-        library = await Library.open(_index(settings), embedder)
-        stack.push_async_callback(library.close)
         desk, ledger = await stack.enter_async_context(_open_desk(settings, config, redis, clock, watch))
         gateway = await open_gateway(
             settings,
@@ -207,7 +206,9 @@ async def open_workbench(
         desk.all_models = frozenset(gateway.router.targets)
         watch.follow(gateway)
         stack.push_async_callback(gateway.close)
-        ingest = Ingest(library, embedder, store.documents)
+        library = await Library.open(_index(settings), embedder, FileEmbedders(config, gateway))
+        stack.push_async_callback(library.close)
+        ingest = Ingest(library, store.documents)
         objects = Objects(
             lambda tenant_id: config.tenant(tenant_id).sources, settings.storage_endpoint_url, settings.max_upload_bytes
         )
@@ -244,7 +245,7 @@ async def open_workbench(
         watch.stops(runner.stop)
         stack.push_async_callback(runner.close)
         golden, check = GoldenQuestions(store.database), _check_owner(store, watch)
-        builds = Builds(library, golden, gateway.forget)
+        builds = Builds(library, store.documents, golden, gateway.forget)
         maintenance = Maintenance(library, home / "lance" if settings.storage_url is None else None)
         jobs = await stack.enter_async_context(
             open_jobs(

@@ -72,16 +72,44 @@ class RunsIn(_Asked):
         return [run_item(run.custom_id, run.request()) for run in self.runs]
 
 
+class ChunkerIn(Camel):
+    """How documents are cut; sizes are in tokens, about WordPieces."""
+
+    name: Literal["structure", "sentences", "tokens"]
+    size: Annotated[StrictInt, Field(ge=20, le=2_000)] | None = None
+    overlap: Annotated[StrictInt, Field(ge=0, le=1_000)] | None = None
+
+    def told(self) -> str:
+        """Raises Invalid."""
+        from app.services.ingest.chunk import Chunking  # loaded by then; the socket does not wait for it
+
+        return str(Chunking.checked(self.name, self.size, self.overlap))
+
+
 class RebuildIn(_Asked):
-    """A collection made anew beside its live build, which it replaces if the gate lets it; with `keep` it waits."""
+    """A collection made anew beside its live build, which it replaces if the gate lets it; with `keep` it waits.
+
+    What is left out stays as it is.
+    """
 
     kind: Literal["rebuild"]
     collection: OwnCollection
+    chunker: ChunkerIn | None = None
+    embedder: Name | None = Field(
+        default=None, description="An embedding model; `all-minilm-l6-v2` is the embedded one."
+    )
     keep: bool = False
     gate: PromoteIn = PromoteIn()
 
     def payload(self) -> Mapping[str, Any]:
-        return {"collection": self.collection, "keep": self.keep, "bounds": self.gate.model_dump()}
+        """Raises Invalid for sizes that no chunk can have."""
+        return {
+            "collection": self.collection,
+            "chunker": None if self.chunker is None else self.chunker.told(),
+            "embedder": self.embedder,
+            "keep": self.keep,
+            "bounds": self.gate.model_dump(),
+        }
 
 
 class OptimizeIn(_Asked):

@@ -16,6 +16,7 @@ from graphs.errors import Invalid
 
 if TYPE_CHECKING:
     from app.builds import Built
+    from app.services.ingest.chunk import Chunking
     from app.services.retrieval.gate import Golden, Report
     from app.workbench import Workbench
 
@@ -49,13 +50,17 @@ def collections(
     def rebuild(
         name: Name,
         tenant: Tenant = "default",
+        chunker: Annotated[str | None, typer.Option(help="structure, sentences or tokens; else as it is.")] = None,
+        size: Annotated[int | None, typer.Option(help="Tokens of a chunk, with --chunker.")] = None,
+        overlap: Annotated[int | None, typer.Option(help="Of them, those that come again in the next chunk.")] = None,
+        embedder: Annotated[str | None, typer.Option(help="An embedding model of the file; else as it is.")] = None,
         keep: Annotated[bool, typer.Option("--keep", help="Let the build wait for `promote`.")] = False,
         min_questions: Annotated[int, typer.Option(min=0, help="Golden questions that must be there.")] = 1,
         min_recall: Annotated[float, typer.Option(min=0, max=1)] = 0.0,
         min_ndcg: Annotated[float, typer.Option(min=0, max=1)] = 0.0,
         slack_ms: Annotated[float, typer.Option(min=0, help="Forgiven of a slower search.")] = 5.0,
     ) -> None:
-        """Embed all chunks anew with the current embedder, beside the live index; promote it if the gate passes."""
+        """Cut and embed all documents anew, beside the live index; promote that if the gate passes."""
         from app.builds import Wish
         from app.services.retrieval.gate import Thresholds
 
@@ -63,9 +68,15 @@ def collections(
             min_questions=min_questions, min_recall=min_recall, min_ndcg=min_ndcg, latency_slack_ms=slack_ms
         )
 
+        if chunker is None and (size, overlap) != (None, None):
+            raise typer.BadParameter("--size and --overlap are of a --chunker")
+        chunking = None if chunker is None else run(_chunking(chunker, size, overlap))
+
         async def work() -> "Built":
             async with opened(ready=False) as bench:
-                return await bench.builds.rebuild(tenant, name, Wish(keep, bounds), told=_counting(out))
+                return await bench.builds.rebuild(
+                    tenant, name, Wish(chunking, embedder, keep, bounds), told=_counting(out)
+                )
 
         built = run(work())
         out.print(f"{built.version} is built.", markup=False, highlight=False)
@@ -158,6 +169,13 @@ def collections(
         out.print(table)
 
     return group
+
+
+async def _chunking(chunker: str, size: int | None, overlap: int | None) -> "Chunking":
+    """Raises Invalid, which the CLI's way to run a coroutine tells."""
+    from app.services.ingest.chunk import Chunking
+
+    return Chunking.checked(chunker, size, overlap)
 
 
 def _counting(out: Console) -> Callable[[int, int], Coroutine[Any, Any, None]]:

@@ -221,7 +221,7 @@ EMBEDDING: Final = "all-minilm-l6-v2"
 
 KINDS: Final[Mapping[str, frozenset[str]]] = {
     "chat": frozenset({"openai", "anthropic", "llamacpp", "extractive", "langchain", "scripted"}),
-    "embedding": frozenset({"openai", "llamacpp", "langchain"}),
+    "embedding": frozenset({"openai", "llamacpp", "langchain", "onnx"}),
     "rerank": frozenset({"openai", "rerank", "onnx"}),
 }
 """Kinds of providers by what their models may do."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from app.builds import Builds, Wish
 from app.records import Scope
+from app.services.ingest.chunk import Chunking
 from app.services.jobs.ports import JobProgress, JobWork
 from app.services.retrieval.gate import Thresholds
 from app.services.retrieval.library import Library
@@ -18,7 +19,8 @@ OPTIMIZE: Final = "optimize"
 
 
 class RebuildJob:
-    """Payload: `collection`, `keep`, and `bounds` by the names of `Thresholds`.
+    """Payload: `collection`, `chunker` as `Chunking` writes it and `embedder`, each None to stay as it is, `keep`, and
+    `bounds` by the names of `Thresholds`.
 
     A build that the gate refuses is a result, not a failure: it waits to be promoted under other bounds.
     """
@@ -31,7 +33,8 @@ class RebuildJob:
 
     async def perform(self, work: JobWork) -> Mapping[str, Any]:
         tenant_id, told = work.state.principal.tenant_id, work.state.payload
-        wish = Wish(told["keep"], Thresholds(**told["bounds"]))
+        chunking = None if told["chunker"] is None else Chunking.parsed(told["chunker"])
+        wish = Wish(chunking, told["embedder"], told["keep"], Thresholds(**told["bounds"]))
 
         async def progress(done: int, total: int) -> None:
             await work.progress(JobProgress(done, total, "build" if done < total else "judge"))

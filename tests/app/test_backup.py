@@ -32,7 +32,7 @@ async def settings(home: Path, embedder: MiniLmEmbedder) -> Settings:
     made = Settings.offline(home)
     store = await Store.open(made.store_url)
     library = await Library.open(home / "lance", embedder)
-    ingest = Ingest(library, embedder, store.documents)
+    ingest = Ingest(library, store.documents)
     for name in ("whole", "unindexed", "unlisted"):
         await ingest.add("acme", "guide", name, f"The {name} page.", filename="a.txt")
     await library.remove("acme", "guide", "unindexed")

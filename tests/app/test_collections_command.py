@@ -55,10 +55,10 @@ class Terminal:
                 library=library,
                 embedder=self.embedder,
                 rebuild=Rebuild(library),
-                builds=Builds(library, GoldenQuestions(store.database), forgotten),
+                builds=Builds(library, store.documents, GoldenQuestions(store.database), forgotten),
                 maintenance=Maintenance(library, self.home / "lance"),
                 golden=GoldenQuestions(store.database),
-                ingest=Ingest(library, self.embedder, store.documents),
+                ingest=Ingest(library, store.documents),
             )
         finally:
             await library.close()

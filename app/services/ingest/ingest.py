@@ -17,11 +17,12 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from app.names import HANDBOOK, SHARED_TENANT, checked_collection
-from app.services.ingest.chunk import Chunk, chunker
+from app.services.ingest.chunk import Chunk, Chunking, chunk
 from app.services.ingest.describe import checked_document_id, checked_metadata
 from app.services.ingest.document import normalise
+from app.services.ingest.kept import written
 from app.services.ingest.parse import parse
-from app.services.ingest.ports import Documents, Embedder, Entry, Happened, Library, Progress, Record, Report
+from app.services.ingest.ports import Documents, Entry, Happened, Library, Progress, Record, Report
 from app.services.ingest.watch import Watch, silent
 from graphs.errors import Invalid, Missing, PilothouseError
 
@@ -29,7 +30,7 @@ __all__ = ["Ingest", "Outcome", "Progress", "Record", "Source"]
 
 log = logging.getLogger(__name__)
 
-PIPELINE = 2  # one more whenever the same source would become other chunks; documents are then taken in anew
+PIPELINE = 3  # one more whenever the same source would be parsed to something else; documents are then taken in anew
 LIMIT_CHUNKS = 50_000
 LIMIT_TITLE_CHARS = 512
 PARSERS = 2  # child processes at once
@@ -81,22 +82,14 @@ class Prepared:
     size_bytes: int
     sha256: str
     text: str
+    structure: str
 
 
 class Ingest:
-    """The way into collections. `library` must search with the same `embedder`.
+    """The way into collections, each of which says how its documents are cut and embedded."""
 
-    Under another `chunker` every document counts as changed.
-    """
-
-    def __init__(
-        self, library: Library, embedder: Embedder, documents: Documents, *, chunker_name: str = "structure"
-    ) -> None:
-        """Raises Invalid for an unknown chunker."""
-        self._chunker_name = chunker_name
-        self._chunk = chunker(chunker_name)
+    def __init__(self, library: Library[Any], documents: Documents) -> None:
         self._library = library
-        self._embedder = embedder
         self._documents = documents
         self._parsing = asyncio.Semaphore(PARSERS)
         self._turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
@@ -140,7 +133,9 @@ class Ingest:
                 # Sorted, so that two batches cannot wait for each other.
                 for document_id in sorted(source.id for source in group):
                     await turns.enter_async_context(self._turn(tenant_id, collection, document_id))
-                outcomes += await self._take_in(tenant_id, collection, group, report)
+                while (taken := await self._take_in(tenant_id, collection, group, report)) is None:
+                    log.info("a collection was made anew; its documents are cut again", extra={"collection": collection})
+                outcomes += taken
         return outcomes
 
     async def remove(self, tenant_id: str, collection: str, document_id: str) -> None:
@@ -154,31 +149,40 @@ class Ingest:
 
     async def _take_in(
         self, tenant_id: str, collection: str, sources: Sequence[Source], report: Report
-    ) -> list[Outcome]:
-        """One commit for all that can be read: 26 pages took 0.7 s so, and 10 s one by one."""
+    ) -> list[Outcome] | None:
+        """One commit for all that can be read: 26 pages took 0.7 s so, and 10 s one by one.
+
+        None where another build was promoted meanwhile, whose chunks or vectors are other ones.
+        """
+        recipe = await self._library.recipe(tenant_id, collection)
+        by = Chunking.parsed(recipe.chunker)
         looked = list[Prepared | Outcome]()
         for source in sources:
-            looked.append(await self._look(tenant_id, collection, source, report))
+            looked.append(await self._look(tenant_id, collection, source, by, report))
             if isinstance(looked[-1], Outcome):
                 report(looked[-1].progress)
         ready = [made for made in looked if isinstance(made, Prepared)]
         sizes = {made.id: len(made.chunks) for made in ready}
         watch = Watch(report)
-        vectors = await self._embedder.embed([_embedded(made.title, piece) for made in ready for piece in made.chunks])
+        texts = [_embedded(made.title, piece) for made in ready for piece in made.chunks]
+        vectors = await self._library.embed(tenant_id, collection, recipe, texts)
         watch.passed("embed", sizes)
         entries, first = list[Entry](), 0
         for new in ready:
             last = first + len(new.chunks)
             entries.append(Entry(new.id, new.title, new.metadata, new.chunks, new.state, vectors[first:last]))
             first = last
-        await self._library.replace(tenant_id, collection, entries)
+        if not await self._library.replace(tenant_id, collection, entries, recipe):
+            return None
         watch.passed("index", sizes)
         return [
             made if isinstance(made, Outcome) else await self._done(tenant_id, collection, made, report)
             for made in looked
         ]
 
-    async def _look(self, tenant_id: str, collection: str, source: Source, report: Report) -> Prepared | Outcome:
+    async def _look(
+        self, tenant_id: str, collection: str, source: Source, by: Chunking, report: Report
+    ) -> Prepared | Outcome:
         """What is to be written, or the outcome already: an error, or the record of the very same state."""
         try:
             checked_document_id(source.id)
@@ -190,7 +194,7 @@ class Ingest:
                 indexed = await self._library.states(tenant_id, collection, source.id)
                 if set(indexed) == {state}:
                     return Outcome(source.id, "unchanged", held)
-            return await self._prepare(source, metadata, state, held is not None, Watch(report))
+            return await self._prepare(source, metadata, state, held is not None, by, Watch(report))
         except Invalid as error:
             return Outcome(source.id, "failed", error=error)
 
@@ -201,13 +205,13 @@ class Ingest:
             return None
 
     async def _prepare(
-        self, source: Source, metadata: Mapping[str, Any], state: str, known: bool, watch: Watch
+        self, source: Source, metadata: Mapping[str, Any], state: str, known: bool, by: Chunking, watch: Watch
     ) -> Prepared:
         parsed = await parse(source.content, source.filename, source.media_type, turns=self._parsing)
         for note in parsed.notes:
             log.warning("document read in part", extra={"document_id": source.id, "note": note})
         watch.passed("parse", {source.id: 0})
-        chunks = await asyncio.to_thread(self._chunk, parsed)
+        chunks = await asyncio.to_thread(chunk, parsed, by)
         if len(chunks) > LIMIT_CHUNKS:
             raise Invalid(f"the document gives {len(chunks)} chunks, at most {LIMIT_CHUNKS} are taken", field="file")
         watch.passed("chunk", {source.id: len(chunks)})
@@ -222,6 +226,7 @@ class Ingest:
             size_bytes=len(_bytes(source)),
             sha256=_sha256(source),
             text=parsed.text,
+            structure=written(parsed),
         )
 
     async def _done(self, tenant_id: str, collection: str, made: Prepared, report: Report) -> Outcome:
@@ -242,12 +247,12 @@ class Ingest:
             len(made.chunks),
             made.metadata,
             made.text,
+            made.structure,
         )
 
     def _state(self, source: Source, metadata: Mapping[str, Any]) -> str:
-        """A digest of all that decides what a document becomes, the rules of parsing and chunking included."""
-        rules = f"{PIPELINE} {self._chunker_name}"
-        told = [rules, _sha256(source), source.filename, source.media_type, source.title, metadata]
+        """A digest of all that decides what a document is. How it is cut and embedded is its collection's."""
+        told = [PIPELINE, _sha256(source), source.filename, source.media_type, source.title, metadata]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
     def _turn(self, tenant_id: str, collection: str, document_id: str) -> asyncio.Lock:

@@ -36,12 +36,12 @@ def count_tokens(text: str) -> int:
     return sum(1 for _ in _TOKEN.finditer(text))
 
 
-def split(text: str, block: Block, splitters: Sequence[re.Pattern[str]]) -> Iterator[Block]:
-    """Parts of at most TARGET_TOKENS: by the first splitter where that is enough, by the next where it is not."""
-    if count_tokens(text[block.start : block.end]) <= TARGET_TOKENS:
+def split(text: str, block: Block, splitters: Sequence[re.Pattern[str]], limit_tokens: int) -> Iterator[Block]:
+    """Parts of at most that many tokens: by the first splitter where that is enough, by the next where it is not."""
+    if count_tokens(text[block.start : block.end]) <= limit_tokens:
         yield block
     elif not splitters:
-        yield from runs(text, block, TARGET_TOKENS)
+        yield from runs(text, block, limit_tokens)
     else:
         row, counted = block.place.row, block.start
         for found in splitters[0].finditer(text, block.start, block.end):
@@ -49,7 +49,7 @@ def split(text: str, block: Block, splitters: Sequence[re.Pattern[str]]) -> Iter
                 row, counted = row + text.count("\n", counted, found.start()), found.start()
             end = found.start() + len(found.group().rstrip())
             part = replace(block, start=found.start(), end=end, place=replace(block.place, row=row))
-            yield from split(text, part, splitters[1:])
+            yield from split(text, part, splitters[1:], limit_tokens)
 
 
 def runs(text: str, block: Block, limit_tokens: int) -> Iterator[Block]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class Documents(Protocol):
         chunks: int,
         metadata: Mapping[str, Any],
         text: str,
+        structure: str,
     ) -> Record: ...
 
 
@@ -78,18 +79,30 @@ class Entry:
     trust: Trust = "untrusted"
 
 
-class Library(Protocol):
+class Recipe(Protocol):
+    """What a collection's rows are made by. `chunker` is what `Chunking` wrote."""
+
+    @property
+    def chunker(self) -> str: ...
+
+
+R = TypeVar("R", bound=Recipe)
+
+
+class Library(Protocol[R]):
     """The index. `replace` and `remove` are one commit each."""
 
-    async def replace(self, tenant_id: str, collection: str, entries: Sequence[Entry]) -> None: ...
+    async def recipe(self, tenant_id: str, collection: str) -> R: ...
+
+    async def embed(self, tenant_id: str, collection: str, recipe: R, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+    async def replace(self, tenant_id: str, collection: str, entries: Sequence[Entry], recipe: R) -> bool:
+        """False, and nothing is written, where the collection was made anew by another recipe meanwhile."""
+        ...
 
     async def remove(self, tenant_id: str, collection: str, document_id: str) -> None: ...
 
     async def states(self, tenant_id: str, collection: str, document_id: str) -> tuple[str, ...]: ...
-
-
-class Embedder(Protocol):
-    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 
 
 Stage = Literal["parse", "chunk", "embed", "index"]

@@ -9,7 +9,6 @@ from app.services.ingest.markdown import PARAGRAPH
 from app.services.ingest.pieces import (
     LINE,
     SENTENCE,
-    TARGET_TOKENS,
     Chunk,
     count_tokens,
     last_tokens,
@@ -21,17 +20,17 @@ from app.services.ingest.pieces import (
 OVERLAP_TOKENS = 40
 
 
-def by_sentences(document: ParsedDocument) -> list[Chunk]:
-    """As many sentences as fit, of which up to OVERLAP_TOKENS' worth come again; paragraphs end sentences."""
+def by_sentences(document: ParsedDocument, size_tokens: int, overlap_tokens: int) -> list[Chunk]:
+    """As many sentences as fit, of which up to `overlap_tokens` come again; paragraphs end sentences."""
     text = document.text
     sentences: list[tuple[Block, int]] = []
     chunks: list[tuple[int, int]] = []
     tokens = 0
-    for sentence in _sentences(text):
+    for sentence in _sentences(text, size_tokens):
         size = count_tokens(text[sentence.start : sentence.end])
-        if sentences and tokens + size > TARGET_TOKENS:
+        if sentences and tokens + size > size_tokens:
             chunks.append((sentences[0][0].start, sentences[-1][0].end))
-            sentences = _tail(sentences, min(OVERLAP_TOKENS, TARGET_TOKENS - size))
+            sentences = _tail(sentences, min(overlap_tokens, size_tokens - size))
             tokens = sum(held for _, held in sentences)
         sentences.append((sentence, size))
         tokens += size
@@ -40,8 +39,8 @@ def by_sentences(document: ParsedDocument) -> list[Chunk]:
     return _chunks(document, chunks)
 
 
-def by_tokens(document: ParsedDocument) -> list[Chunk]:
-    """TARGET_TOKENS each, of which OVERLAP_TOKENS are the end of the chunk before."""
+def by_tokens(document: ParsedDocument, size_tokens: int, overlap_tokens: int) -> list[Chunk]:
+    """So many tokens each, of which `overlap_tokens` are the end of the chunk before."""
     text = document.text
     spans: list[tuple[int, int]] = []
     inner = text.strip()
@@ -49,18 +48,18 @@ def by_tokens(document: ParsedDocument) -> list[Chunk]:
         start = text.find(inner)
         everything = Block(start, start + len(inner))
         before = start
-        for run in runs(text, everything, TARGET_TOKENS - OVERLAP_TOKENS):
-            first = last_tokens(text, before, run.start, OVERLAP_TOKENS)
+        for run in runs(text, everything, size_tokens - overlap_tokens):
+            first = last_tokens(text, before, run.start, overlap_tokens) if overlap_tokens else run.start
             spans.append((first, run.end))
             before = run.start
     return _chunks(document, spans)
 
 
-def _sentences(text: str) -> Iterator[Block]:
+def _sentences(text: str, limit_tokens: int) -> Iterator[Block]:
     for found in PARAGRAPH.finditer(text):
         for sentence in SENTENCE.finditer(text, found.start(), found.end()):
             end = sentence.start() + len(sentence.group().rstrip())
-            yield from split(text, Block(sentence.start(), end), (LINE,))
+            yield from split(text, Block(sentence.start(), end), (LINE,), limit_tokens)
 
 
 def _tail(sentences: Sequence[tuple[Block, int]], limit_tokens: int) -> list[tuple[Block, int]]:

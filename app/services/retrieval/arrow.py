@@ -5,16 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from app.services.retrieval.embedder import Embedder
-from app.services.retrieval.table import Entry, rows, schema
+from app.services.retrieval.recipe import dimensions_of
+from app.services.retrieval.table import Entry, rows
+from graphs.errors import Conflict
 
 
-def arrow(tenant_id: str, collection: str, entries: Sequence[Entry], embedder: Embedder) -> Any:
-    """The entries' rows with their vectors, as a table of the embedder's schema."""
+def arrow(tenant_id: str, collection: str, entries: Sequence[Entry], layout: Any) -> Any:
+    """The entries' rows with their vectors, in that schema. Raises Conflict for vectors of another length."""
     import pyarrow as pa  # Lazy, as lancedb is: 47 MB
 
-    layout = schema(embedder.id, embedder.dimensions)
     table = pa.Table.from_pylist(list(rows(tenant_id, collection, entries)), schema=layout.remove(len(layout) - 1))
+    dimensions = dimensions_of(layout)
+    if wrong := {entry.vectors.shape[1] for entry in entries} - {dimensions}:
+        raise Conflict(f"vectors of {wrong.pop()} dimensions cannot lie beside vectors of {dimensions}")
     vectors = np.concatenate([entry.vectors for entry in entries]).astype(np.float32).reshape(-1)
-    column = pa.FixedSizeListArray.from_arrays(vectors, embedder.dimensions)
+    column = pa.FixedSizeListArray.from_arrays(vectors, dimensions)
     return table.append_column(layout.field("vector"), column).cast(layout)

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.services.retrieval.embedder import Vectors
 from app.services.retrieval.groups import read_groups
+from app.services.retrieval.table import Chunk
 from graphs.types import Trust
 
 # Keys of a row's metadata that may be its chunk's own. Kept with the chunk even where the document named them, since
@@ -31,7 +32,7 @@ class HeldDocument:
     title: str
     metadata: Mapping[str, Any]
     state: str
-    chunks: tuple[HeldChunk, ...]
+    chunks: Sequence[Chunk]
     allow_groups: tuple[str, ...]
     trust: Trust
 
@@ -60,7 +61,7 @@ class HeldEntry:
         return self.document.state
 
     @property
-    def chunks(self) -> Sequence[HeldChunk]:
+    def chunks(self) -> Sequence[Chunk]:
         return self.document.chunks
 
     @property

@@ -19,38 +19,49 @@ from app.services.retrieval.arrow import arrow
 from app.services.retrieval.bucket_turns import BucketTurns
 from app.services.retrieval.commit import IndexDamaged, IndexFailed, committed, guarded
 from app.services.retrieval.damage import Damage
-from app.services.retrieval.embedder import Embedder
+from app.services.retrieval.embedder import Embedder, Vectors
+from app.services.retrieval.embedders import Embedders, Others
 from app.services.retrieval.groups import Seen, hidden_documents, relabelled
 from app.services.retrieval.locks import Locks
 from app.services.retrieval.look import Found, look
 from app.services.retrieval.place import Place
 from app.services.retrieval.query import Query
+from app.services.retrieval.recipe import DEFAULT, Recipe, dimensions_of, read, recipe_of
 from app.services.retrieval.rerank import OWN, Named, rerankers, unnamed
 from app.services.retrieval.shelf import Shelf, Snapshot
-from app.services.retrieval.table import Entry
+from app.services.retrieval.table import Entry, schema
 from app.services.retrieval.versions import Version, label
 from app.sight import OPEN, Sight
-from graphs.errors import Missing
+from graphs.errors import Conflict, Missing
 from graphs.types import Retrieval, Trust
 
 __all__ = ["IndexDamaged", "IndexFailed", "Library"]
 
 log = logging.getLogger(__name__)
 
+REMADE_TRIES = 3
 KEPT = timedelta(hours=1)  # old versions stay for readers that are on them and for "as of", then their data goes
+
+
+class Remade(Conflict):
+    """The collection was made anew by another embedder while it was searched."""
+
+    code = "index_remade"
 
 
 class Library:
     """Searches and writes collections by tenant. The tenant is an argument: who may name it is the caller's matter."""
 
-    def __init__(self, shelf: Shelf, embedder: Embedder) -> None:
+    def __init__(self, shelf: Shelf, embedder: Embedder, embedders: Embedders) -> None:
         self.shelf = shelf
         self.embedder = embedder
+        self.embedders = embedders
         self._rerankers = rerankers(embedder)
 
     @classmethod
-    async def open(cls, where: Path | Bucket, embedder: Embedder) -> "Library":
+    async def open(cls, where: Path | Bucket, embedder: Embedder, others: Others | None = None) -> "Library":
         """Opening creates the folder if need be, and tries whether a bucket will do; tables are opened when first used.
+        `others` are the embedders beside this one, which collections may be made by.
 
         Raises what `Bucket.check` does.
         """
@@ -65,7 +76,8 @@ class Library:
             str(where), read_consistency_interval=timedelta(0), storage_options=options
         )
         locks = Locks(BucketTurns(where) if isinstance(where, Bucket) else where / ".locks")
-        return cls(Shelf(database, locks, embedder.id, embedder.dimensions), embedder)
+        embedders = Embedders(embedder, others)
+        return cls(Shelf(database, locks, embedders), embedder, embedders)
 
     async def close(self) -> None:
         self.shelf.close()
@@ -105,25 +117,68 @@ class Library:
         Raises Invalid too for a re-ranker that is not to be had.
         """
         place = Place(tenant_id, collection)
-        await self.shelf.snapshot(place, as_of)  # an unknown collection is refused before anything is embedded
-
-        async def read(work: Callable[[Snapshot], Awaitable[Any]]) -> tuple[Any, Snapshot]:
-            return await self.shelf.read(place, work, as_of)
-
-        seen = Seen(sight, None if as_of is None else await self._hidden(place, sight))
+        seen = Seen(sight, None if as_of is None else await self.hidden(tenant_id, collection, sight))
         own = self._rerankers if query.rerank in OWN else {query.rerank: named(query.rerank)}
-        return await look(query, self.embedder, own, read, collection=collection, seen=seen)
+        for _ in range(REMADE_TRIES):
+            # An unknown collection is refused before anything is embedded.
+            first = await self.shelf.snapshot(place, as_of)
+            embedder = await self.embedders.named(first.recipe.embedder, tenant_id, first.dimensions)
+            read = partial(self._read_as, place, as_of, first.made)
+            try:
+                return await look(query, embedder, own, read, collection=collection, seen=seen)
+            except Remade:
+                continue  # another build was promoted since the question was embedded
+        raise Remade(f"collection {place} is being made anew again and again")
 
-    async def _hidden(self, place: Place, sight: Sight) -> frozenset[str]:
-        """The documents that are kept from this reader now."""
+    async def _read_as(
+        self, place: Place, as_of: str | None, made: str, work: Callable[[Snapshot], Awaitable[Any]]
+    ) -> tuple[Any, Snapshot]:
+        """Raises Remade for a build of another embedder: a vector of one says nothing in the other's table."""
+
+        async def same(snapshot: Snapshot) -> Any:
+            if snapshot.made != made:
+                raise Remade(f"collection {place} was made anew")
+            return await work(snapshot)
+
+        return await self.shelf.read(place, same, as_of)
+
+    async def hidden(self, tenant_id: str, collection: str, sight: Sight) -> frozenset[str]:
+        """The documents that are kept from this reader now. Raises what a search raises."""
         if sight.everything:
             return frozenset()
-        found, _ = await self.shelf.read(place, partial(hidden_documents, sight=sight))
+        found, _ = await self.shelf.read(Place(tenant_id, collection), partial(hidden_documents, sight=sight))
         return frozenset(found)
 
     async def version(self, tenant_id: str, collection: str) -> str:
         """`collection@number`, or `collection@build.number`; it changes with every commit. Raises Missing."""
         return (await self.shelf.snapshot(Place(tenant_id, collection))).label(collection)
+
+    async def recipe(self, tenant_id: str, collection: str) -> Recipe:
+        """What the live build is made by; the default where there is none yet."""
+        try:
+            return (await self.shelf.snapshot(Place(tenant_id, collection))).recipe
+        except Missing:
+            return DEFAULT
+
+    async def live_recipe(self, tenant_id: str, collection: str) -> Recipe:
+        """The same where the embedder is not to be had any more. Raises Missing."""
+        place = Place(tenant_id, collection)
+        live = (await self.shelf.standing(place)).live
+        return await recipe_of(await self.shelf.open(place, live, foreign=True))
+
+    async def embed(self, tenant_id: str, collection: str, recipe: Recipe, texts: Sequence[str]) -> Vectors:
+        """Vectors as the collection's builds of that recipe hold them. Raises Invalid, and what the embedder does."""
+        try:
+            live = await self.shelf.snapshot(Place(tenant_id, collection))
+        except Missing:
+            live = None
+        dimensions = live.dimensions if live is not None and live.recipe.embedder == recipe.embedder else None
+        return await (await self.embedders.named(recipe.embedder, tenant_id, dimensions)).embed(texts)
+
+    async def layout(self, tenant_id: str, recipe: Recipe) -> Any:
+        """The schema of new builds of that recipe. Raises Invalid for an embedder that is not to be had."""
+        embedder = await self.embedders.named(recipe.embedder, tenant_id)
+        return schema(embedder.id, embedder.dimensions, recipe)
 
     async def versions(self, tenant_id: str, collection: str) -> list[Version]:
         """What a search can be asked "as of" now, the newest first. Raises Missing."""
@@ -132,6 +187,7 @@ class Library:
         stands, found = await self.shelf.standing(place), list[Version]()
         for build in stands.held:
             table = await self.shelf.open(place, build, foreign=True)
+            recipe = await recipe_of(table)
             for each in await guarded(table.list_versions()):
                 if each["version"] >= stands.floors.get(build, 0):
                     found.append(
@@ -141,6 +197,7 @@ class Library:
                             size_bytes=int(each["metadata"]["total_files_size"]),
                             committed_at=each["timestamp"].astimezone(),
                             live=build == stands.live,
+                            recipe=recipe,
                         )
                     )
         return sorted(found, key=lambda version: version.committed_at, reverse=True)
@@ -159,24 +216,40 @@ class Library:
             return ()
         return tuple(found["state"].to_pylist())
 
-    async def replace(self, tenant_id: str, collection: str, entries: Sequence[Entry]) -> None:
+    async def replace(
+        self, tenant_id: str, collection: str, entries: Sequence[Entry], recipe: Recipe = DEFAULT
+    ) -> bool:
         """Put the documents in place of what was held of them, in one commit; the collection is made if need be.
+
+        False, and nothing is written, where the live build is of another recipe than the entries. Builds beside it take
+        them if they are of the same; others catch up when they are promoted or gone back to.
 
         A reader sees all of it or nothing. Text indexing follows at once; until it is done the new rows are found
         too, only slower. The same document twice: the last one counts. Raises Conflict, IndexFailed.
         """
         latest = {entry.document_id: entry for entry in entries}
         if not latest:
-            return
+            return True
         place = Place(tenant_id, collection)
-        data = await asyncio.to_thread(arrow, tenant_id, collection, list(latest.values()), self.embedder)
+        try:
+            layout = await guarded((await self.shelf.snapshot(place)).table.schema())
+        except Missing:
+            layout = await self.layout(tenant_id, recipe)
+        if read(layout) != recipe:
+            return False
+        layout = schema(self.embedders.id_of(recipe.embedder) or "", dimensions_of(layout), recipe)
+        data = await asyncio.to_thread(arrow, tenant_id, collection, list(latest.values()), layout)
         async with self.shelf.turn(place):
             stands = await self.shelf.standing(place)
+            alike = [build for build in stands.written if await self.shelf.is_made(place, build, layout)]
+            if stands.live not in alike:
+                return False
             # The live build last: a crash before leaves the others ahead by what the caller will send again.
-            for build in reversed(stands.written):
-                table = await self.shelf.writable(place, build)
+            for build in reversed(alike):
+                table = await self.shelf.writable(place, build, layout)
                 await put(table, data, list(latest))
         await self._tidy(place, stands.live)
+        return True
 
     async def relabel(
         self, tenant_id: str, collection: str, document_id: str, allow_groups: Sequence[str], trust: Trust
@@ -189,7 +262,7 @@ class Library:
         async with self.shelf.turn(place):
             stands = await self.shelf.standing(place)
             for build in reversed(stands.written):
-                await relabelled(await self.shelf.open(place, build), document_id, allow_groups, trust)
+                await relabelled(await self.shelf.open(place, build, foreign=True), document_id, allow_groups, trust)
         await self._tidy(place, stands.live)
 
     async def remove(self, tenant_id: str, collection: str, document_id: str) -> None:

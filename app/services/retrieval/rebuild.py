@@ -22,8 +22,9 @@ from app.services.retrieval.library import KEPT, Library, put
 from app.services.retrieval.locks import Taken
 from app.services.retrieval.near import ensure_near
 from app.services.retrieval.place import Place
+from app.services.retrieval.recipe import DEFAULT, Recipe, dimensions_of, read
 from app.services.retrieval.shelf import Shelf, Snapshot
-from app.services.retrieval.table import Entry
+from app.services.retrieval.table import Entry, schema
 from app.services.retrieval.versions import label
 from graphs.errors import Conflict
 
@@ -53,6 +54,10 @@ class Earlier:
     verdict: Report | None
 
 
+Remakes = Callable[[Place, Recipe], Remake]
+"""How the documents of a collection become entries by a recipe."""
+
+
 def embedded_anew(embedder: Embedder) -> Remake:
     """The same chunks with this embedder's vectors, of the text that taking a document in embeds."""
 
@@ -69,24 +74,35 @@ def embedded_anew(embedder: Embedder) -> Remake:
 class Rebuild:
     """The builds of a library's collections."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, remakes: Remakes | None = None) -> None:
+        """`remakes` are for builds that are of another recipe than the live one; without it chunks stay as they are."""
         self._library = library
         self._shelf: Shelf = library.shelf
+        self._remakes = remakes or self._embedded_anew
 
     async def build(
-        self, tenant_id: str, collection: str, remake: Remake, *, errand: str = "", told: Told = silent
+        self,
+        tenant_id: str,
+        collection: str,
+        remake: Remake | None = None,
+        recipe: Recipe = DEFAULT,
+        *,
+        errand: str = "",
+        told: Told = silent,
     ) -> str:
-        """Make a candidate of all documents and give its version's label; an earlier candidate is dropped.
+        """Make a candidate of all documents by a recipe and give its version's label; an earlier candidate is dropped.
 
         The journal keeps with it the name of the `errand` that it was made for, such as a job's id.
 
-        Raises Missing, and Conflict where somebody else is at it.
+        Raises Missing, Invalid for an embedder that is not to be had, and Conflict where somebody else is at it.
         """
         place = Place(tenant_id, collection)
+        layout = await self._library.layout(tenant_id, recipe)
         try:
             async with self._shelf.locks.turn(f"{place.base}.build", wait=False):
                 build = await self._begin(place, errand)
-                await self._fill(place, build, remake, told)
+                table = await self._shelf.create(place, build, layout)
+                await self._fill(place, build, table, remake or self._remakes(place, recipe), told)
         except Taken as error:
             raise Conflict(f"collection {place} is being rebuilt already") from error
         return await self._label(place, build)
@@ -115,6 +131,7 @@ class Rebuild:
         if stands.candidate is None or not stands.complete:
             await self._shelf.open(place, stands.live, foreign=True)  # Missing is said before that
             raise Conflict(f"collection {place} has no build that waits to be promoted")
+        await self._catch_up(place, stands.candidate)
         await self._shelf.tidy(place, stands.candidate, KEPT)
         report = await judge(self._library, place, await self._label(place, stands.candidate), golden, thresholds)
         if report.passed:
@@ -124,13 +141,13 @@ class Rebuild:
 
     async def roll_back(self, place: Place) -> str:
         """Let the build before the last promotion answer again; it took every write since. Raises Missing, Conflict."""
-        before, live = await self._back(place)
+        before, live = await self._back(place, catch_up=True)
         await self._tell_readers(place, before)
         return await self._label(place, live)
 
     async def go_back_for_good(self, place: Place) -> None:
         """The same where the live build is damaged, which is dropped. Raises Conflict."""
-        before, _ = await self._back(place)
+        before, _ = await self._back(place, catch_up=False)
         await self._discard(place, before)
 
     async def purge(self, place: Place) -> bool:
@@ -144,7 +161,9 @@ class Rebuild:
             async with self._shelf.locks.turn(f"{place.base}.build", wait=False):
                 before = await self._shelf.standing(place)
                 build = await self._begin(place)
-                await self._fill(place, build, None)
+                live = await self._shelf.open(place, before.live, foreign=True)
+                table = await self._shelf.create(place, build, await guarded(live.schema()))
+                await self._fill(place, build, table, None)
                 await self._flip(place, build, "purge")
                 if (await self._shelf.standing(place)).standby == before.live:
                     await self._discard(place, before.live)
@@ -179,6 +198,10 @@ class Rebuild:
     async def start_over(self, place: Place) -> None:
         """Drop all that is held, damaged or not: an empty build is live, and documents can be taken in anew."""
         names = (await self._shelf.names()).get(place.base, set())
+        try:
+            recipe = await self._library.recipe(place.tenant_id, place.collection)
+        except (Conflict, IndexFailed):
+            recipe = DEFAULT  # it cannot be read any more
         async with self._shelf.locks.turn(f"{place.base}.build"), self._shelf.turn(place):
             try:
                 stands = await self._shelf.standing(place)
@@ -188,7 +211,7 @@ class Rebuild:
                 for build in stands.held:
                     await self._shelf.note(place, "discarded", build)
             build = new_id()[:8]
-            await self._shelf.create(place, build)
+            await self._shelf.create(place, build, await self._library.layout(place.tenant_id, recipe))
             await self._shelf.note(place, "building", build)
             await self._shelf.note(place, "promoted", build, note="start over")
             await self._shelf.note(place, "discarded", (await self._shelf.standing(place)).standby or "")
@@ -196,18 +219,25 @@ class Rebuild:
             await self._shelf.drop_named(name)
         self._shelf.damage.mended(place)
 
-    async def _back(self, place: Place) -> tuple[str, str]:
-        """Let the standby answer: the builds that were live before and are now."""
+    async def _back(self, place: Place, *, catch_up: bool) -> tuple[str, str]:
+        """Let the standby answer: the builds that were live before and are now.
+
+        From a damaged build nothing can be caught up with.
+        """
         stands = await self._shelf.standing(place)
         standby = stands.standby
         if standby is None:
             await self._shelf.open(place, stands.live, foreign=True)  # Missing is said before that
             raise Conflict(f"collection {place} has no build to go back to")
+        if catch_up:
+            await self._catch_up(place, standby)
         await self._shelf.tidy(place, standby, KEPT)
         async with self._shelf.turn(place):
             stands = await self._shelf.standing(place)
             if stands.standby != standby:
                 raise Conflict(f"another build of collection {place} was promoted meanwhile")
+            if catch_up:
+                await self._catch_up(place, standby)
             await self._shelf.note(place, "rolled_back", standby)
         return stands.live, standby
 
@@ -222,18 +252,16 @@ class Rebuild:
             await self._shelf.note(place, "building", build, note=errand)
         return build
 
-    async def _fill(self, place: Place, build: str, remake: Remake | None, told: Told = silent) -> None:
+    async def _fill(self, place: Place, build: str, table: Any, remake: Remake | None, told: Told = silent) -> None:
         """All documents of the live build; without `remake` their rows as they are."""
         import pyarrow as pa  # Lazy, as lancedb is: 47 MB
 
         source = await self._source(place)
         seen, taken_away = await _contents(source.table), set[str]()
         if remake is None:
-            table = await self._shelf.create(place, build, await guarded(source.table.schema()))
             async for batch in await guarded(source.table.query().to_batches(max_batch_length=COPIED_ROWS)):
                 await committed(partial(table.add, pa.Table.from_batches([batch])))
         else:
-            table = await self._shelf.create(place, build)
             documents = sorted({document_id for document_id, _, _ in seen})
             for done in range(0, len(documents), GROUP):
                 await told(done, len(documents))
@@ -279,17 +307,42 @@ class Rebuild:
             rows = await guarded(source.table.query().where(these).to_arrow())
             if remake is not None:
                 entries = await remake(held_documents(rows.drop(["vector"]).to_pylist()))
-                rows = arrow(place.tenant_id, place.collection, entries, self._library.embedder) if entries else None
+                layout = await self._layout(table)
+                rows = arrow(place.tenant_id, place.collection, entries, layout) if entries else None
             if rows is None:
                 await committed(partial(table.delete, these))
             else:
                 await put(table, rows, group)
+
+    async def _catch_up(self, place: Place, build: str) -> None:
+        """Bring a build level with the live one where it is of another recipe, and so did not take each write."""
+        table, live = await self._shelf.open(place, build), (await self._shelf.standing(place)).live
+        layout = await self._layout(table)
+        if await self._shelf.is_made(place, live, layout):
+            return
+        source = await self._source(place)
+        behind = {document_id for document_id, _ in await _documents(source.table) ^ await _documents(table)}
+        await self._put(place, table, source, sorted(behind), self._remakes(place, read(layout)))
+
+    async def _layout(self, table: Any) -> Any:
+        """The schema that the table was made with, whatever the order of its columns has become."""
+        held = await guarded(table.schema())
+        recipe = read(held)
+        return schema(self._library.embedders.id_of(recipe.embedder) or "", dimensions_of(held), recipe)
+
+    def _embedded_anew(self, place: Place, recipe: Recipe) -> Remake:
+        async def remake(documents: Sequence[HeldDocument]) -> Sequence[Entry]:
+            embedder = await self._library.embedders.named(recipe.embedder, place.tenant_id)
+            return await embedded_anew(embedder)(documents)
+
+        return remake
 
     async def _flip(self, place: Place, build: str, note: str) -> None:
         async with self._shelf.turn(place):
             stands = await self._shelf.standing(place)
             if stands.candidate != build or not stands.complete:
                 raise Conflict(f"another build of collection {place} was made meanwhile")
+            await self._catch_up(place, build)
             if stands.standby is not None:
                 await self._shelf.note(place, "discarded", stands.standby)
             await self._shelf.note(place, "promoted", build, note=note)
@@ -329,6 +382,11 @@ async def _contents(table: Any) -> set[tuple[str, str, str]]:
         (document_id, chunk_id, json.dumps(rest))
         for document_id, chunk_id, *rest in zip(*(rows[name].to_pylist() for name in names), strict=True)
     }
+
+
+async def _documents(table: Any) -> set[tuple[str, str]]:
+    """Each document with all of it that may change but how it is cut and embedded."""
+    return {(document_id, rest) for document_id, _, rest in await _contents(table)}
 
 
 def _groups(document_ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -13,14 +13,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-from app.services.retrieval.commit import IndexDamaged, IndexFailed, committed, guarded
+from app.services.retrieval.commit import IndexAway, IndexDamaged, IndexFailed, committed, failed, guarded
 from app.services.retrieval.damage import DamageReport
+from app.services.retrieval.embedders import Embedders
 from app.services.retrieval.groups import ForSome, ensure_groups, has_groups
 from app.services.retrieval.journal import Event, Happening, Standing, journal_schema, standing
 from app.services.retrieval.locks import Locks
 from app.services.retrieval.near import Near
 from app.services.retrieval.place import Place
-from app.services.retrieval.table import made_by, schema
+from app.services.retrieval.recipe import DEFAULT, Recipe, dimensions_of, made, read
+from app.services.retrieval.table import made_by
 from app.services.retrieval.versions import VersionGone, label, parsed
 from graphs.errors import Conflict, Missing
 
@@ -38,20 +40,22 @@ class Snapshot:
     version: int
     near: Near = field(default_factory=Near, compare=False)
     for_some: ForSome = field(default_factory=ForSome, compare=False)
+    recipe: Recipe = DEFAULT
+    made: str = ""  # by which embedder and layout: vectors of two never meet
+    dimensions: int = 0
 
     def label(self, collection: str) -> str:
         return label(collection, self.build, self.version)
 
 
 class Shelf:
-    """Opens, makes and drops tables. `embedder_id` and `dimensions` are those of every build that is made here."""
+    """Opens, makes and drops tables. Those whose embedder is not among `embedders` are foreign."""
 
-    def __init__(self, database: Any, locks: Locks, embedder_id: str, dimensions: int) -> None:
+    def __init__(self, database: Any, locks: Locks, embedders: Embedders) -> None:
         self._db = database
         self.locks = locks
         self.damage = DamageReport()
-        self._embedder_id = embedder_id
-        self._dimensions = dimensions
+        self._embedders = embedders
         self._tables: OrderedDict[str, Any] = OrderedDict()
         self._snapshots: OrderedDict[str, Snapshot] = OrderedDict()
 
@@ -70,12 +74,16 @@ class Shelf:
             raise _closed(place)
         try:
             return await guarded(work(snapshot)), snapshot
+        except IndexAway:
+            raise  # of files that nobody can reach nothing is known
         except IndexFailed:
             self._forget(place, snapshot.build)
         # Another process may have cleaned up this version, or dropped this build: the newest is tried before judging.
         again = await self.snapshot(place, as_of)
         try:
             return await guarded(work(again)), again
+        except IndexAway:
+            raise
         except IndexFailed as error:
             if as_of is not None:
                 raise IndexDamaged(f"version {as_of} cannot be read") from error
@@ -151,7 +159,9 @@ class Shelf:
     async def checked_out(self, place: Place, build: str, version: int) -> Snapshot:
         table = await guarded(self._db.open_table(place.table(build)))
         await guarded(table.checkout(version))
-        return Snapshot(table, build, version, await Near.of(table))
+        layout = await guarded(table.schema())
+        near, recipe = await Near.of(table), read(layout)
+        return Snapshot(table, build, version, near, recipe=recipe, made=made(layout), dimensions=dimensions_of(layout))
 
     async def open(self, place: Place, build: str, *, foreign: bool = False) -> Any:
         """The build at its newest version. Raises Missing; Conflict for another embedder's, unless `foreign`."""
@@ -161,28 +171,35 @@ class Shelf:
             if table is None:
                 raise Missing(f"no collection {place}")
             await ensure_groups(table)
-            made = ((await guarded(table.schema())).metadata or {}).get(b"made", b"").decode()
-            if made != made_by(self._embedder_id):
+            layout = await guarded(table.schema())
+            if made(layout) != made_by(self._embedders.id_of(read(layout).embedder)):
                 if foreign:
                     return table
-                made = made or "an older version"
-                raise Conflict(f"collection {place} was made by {made} and must be rebuilt")
+                by = made(layout) or "an older version"
+                raise Conflict(f"collection {place} was made by {by} and must be rebuilt")
             _hold(self._tables, name, table)
         return self._tables[name]
 
-    async def create(self, place: Place, build: str, layout: Any = None) -> Any:
-        """An empty build, of this embedder's layout unless another one is given."""
-        layout = layout or schema(self._embedder_id, self._dimensions)
+    async def is_made(self, place: Place, build: str, layout: Any) -> bool:
+        """Whether the build takes rows of that schema; one that is not there yet does."""
+        try:
+            held = await guarded((await self.open(place, build, foreign=True)).schema())
+        except Missing:
+            return True
+        return (made(held), read(held), dimensions_of(held)) == (made(layout), read(layout), dimensions_of(layout))
+
+    async def create(self, place: Place, build: str, layout: Any) -> Any:
+        """An empty build with that schema."""
         table = await guarded(self._db.create_table(place.table(build), schema=layout, exist_ok=True))
         _hold(self._tables, place.table(build), table)
         return table
 
-    async def writable(self, place: Place, build: str) -> Any:
+    async def writable(self, place: Place, build: str, layout: Any) -> Any:
         """The build with its text index: rows come only when they will be indexed. Made if it is a first one."""
         try:
             table = await self.open(place, build)
         except Missing:
-            table = await self.create(place, build)
+            table = await self.create(place, build, layout)
         await self.ensure_index(table)
         return table
 
@@ -267,9 +284,9 @@ class Shelf:
         except ValueError as error:
             if "was not found" in str(error):
                 return None
-            raise IndexFailed("the index could not be opened") from error
+            raise failed(error, IndexFailed("the index could not be opened")) from error
         except (RuntimeError, OSError) as error:
-            raise IndexDamaged("the index could not be opened") from error
+            raise failed(error, IndexDamaged("the index could not be opened")) from error
 
     def _forget(self, place: Place, build: str) -> None:
         self._tables.pop(place.table(build), None)

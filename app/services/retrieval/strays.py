@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.services.retrieval.commit import committed, guarded
+from app.services.retrieval.embedders import Embedders
 from app.services.retrieval.locks import Locks
 from app.services.retrieval.place import Place
 from app.services.retrieval.shelf import Shelf
@@ -25,7 +26,7 @@ async def mend(folder: Path, listed: Iterable[Name]) -> tuple[int, list[Name]]:
     for name in listed:
         wanted.setdefault(Place(name[0], name[1]).base, {})[name[2]] = name
     database = await lancedb.connect_async(str(folder), read_consistency_interval=timedelta(0))
-    shelf = Shelf(database, Locks(folder / ".locks"), "", 0)  # it makes no table, so it needs no embedder
+    shelf = Shelf(database, Locks(folder / ".locks"), Embedders())
     erased, lacking = 0, dict(wanted)
     try:
         for base in await shelf.names():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from app.services.retrieval.filters import facets
 from app.services.retrieval.groups import written_groups
+from app.services.retrieval.recipe import DEFAULT, Recipe, written
 from graphs.types import Passage, Trust
 
 LAYOUT = 1  # of the columns; one more whenever they or what they mean change
@@ -71,12 +72,12 @@ def table_name(tenant_id: str, collection: str) -> str:
     return "c_" + hashlib.sha256(json.dumps([tenant_id, collection]).encode()).hexdigest()[:40]
 
 
-def made_by(embedder_id: str) -> str:
+def made_by(embedder_id: str | None) -> str:
     """What tables carry to be told apart: rows of another embedder or another layout cannot be searched together."""
     return f"{embedder_id}, layout {LAYOUT}"
 
 
-def schema(embedder_id: str, dimensions: int) -> Any:
+def schema(embedder_id: str, dimensions: int, recipe: Recipe = DEFAULT) -> Any:
     import pyarrow as pa  # Lazy, as lancedb is: 47 MB
 
     # merge_insert from several processes doubles rows unless the table declares this key on a column without nulls.
@@ -100,7 +101,7 @@ def schema(embedder_id: str, dimensions: int) -> Any:
             pa.field("trust", pa.string()),
             pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
         ],
-        metadata={"made": made_by(embedder_id)},
+        metadata={b"made": made_by(embedder_id).encode()} | written(recipe),
     )
 
 

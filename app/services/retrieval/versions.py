@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.services.retrieval.recipe import Recipe
 from graphs.errors import Missing
 
 _LABEL = re.compile(r"(?P<collection>[^@]{1,128})@(?:(?P<build>[0-9a-f]{8})\.)?(?P<number>[1-9][0-9]{0,17})")
@@ -24,6 +25,7 @@ class Version:
     size_bytes: int
     committed_at: datetime
     live: bool
+    recipe: Recipe
 
 
 def label(collection: str, build: str, number: int) -> str:

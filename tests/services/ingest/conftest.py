@@ -32,4 +32,4 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def ingest(library: Library, embedder: MiniLmEmbedder, store: Store) -> Ingest:
-    return Ingest(library, embedder, store.documents)
+    return Ingest(library, store.documents)

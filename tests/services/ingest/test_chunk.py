@@ -1,8 +1,11 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.services.ingest.chunk import CHUNKERS, TARGET_TOKENS, WHOLE_TOKENS, chunk, count_tokens
+from app.services.ingest import kept
+from app.services.ingest.chunk import CHUNKERS, TARGET_TOKENS, WHOLE_TOKENS, Chunking, chunk, count_tokens
 from app.services.ingest.document import Builder, Place, normalise
 from app.services.ingest.markdown import parse_markdown, parse_text
 from app.services.ingest.table import put_rows
@@ -48,7 +51,7 @@ def test_no_chunk_outgrows_the_embedder_unless_it_is_kept_whole(text: str) -> No
 @given(DOCUMENTS, st.sampled_from(sorted(CHUNKERS)))
 def test_every_chunker_gives_exact_stretches_of_the_stored_text_in_order(text: str, by: str) -> None:
     for parsed in (parse_markdown(text), parse_text(text)):
-        pieces = chunk(parsed, by)
+        pieces = chunk(parsed, Chunking.checked(by))
         assert all(parsed.text[piece.start : piece.end] == piece.text and piece.text.strip() for piece in pieces)
         assert [piece.start for piece in pieces] == sorted({piece.start for piece in pieces})
 
@@ -57,7 +60,7 @@ def test_every_chunker_gives_exact_stretches_of_the_stored_text_in_order(text: s
 def test_windows_cover_all_of_any_text_and_stay_below_the_limit(text: str, by: str) -> None:
     parsed = parse_markdown(text)
     reached = 0
-    for piece in chunk(parsed, by):
+    for piece in chunk(parsed, Chunking.checked(by)):
         assert not parsed.text[reached : piece.start].strip()
         assert count_tokens(piece.text) <= TARGET_TOKENS
         reached = max(reached, piece.end)
@@ -66,19 +69,21 @@ def test_windows_cover_all_of_any_text_and_stay_below_the_limit(text: str, by: s
 
 @pytest.mark.parametrize("by", ["sentences", "tokens"])
 def test_a_window_begins_with_the_end_of_the_one_before(by: str) -> None:
-    first, second, *_ = chunk(parse_text("This is a sentence of some length about nothing. " * 60), by)
+    first, second, *_ = chunk(
+        parse_text("This is a sentence of some length about nothing. " * 60), Chunking.checked(by)
+    )
     assert first.start < second.start < first.end < second.end
 
 
 @pytest.mark.parametrize("by", sorted(CHUNKERS))
 @pytest.mark.parametrize("text", ["a" * 1_000_000, "x\n" + " " * 1_000_000 + "\ny", "\u5b57" * 50_000, "a " * 50_000])
 def test_v11_a_megabyte_of_one_character_is_cut_in_linear_time(text: str, by: str) -> None:
-    assert all(count_tokens(piece.text) <= TARGET_TOKENS for piece in chunk(parse_text(text), by))
+    assert all(count_tokens(piece.text) <= TARGET_TOKENS for piece in chunk(parse_text(text), Chunking.checked(by)))
 
 
 def test_an_unknown_chunker_is_refused() -> None:
     with pytest.raises(Invalid, match="structure, sentences, tokens"):
-        chunk(parse_text("x"), "magic")
+        Chunking.checked("magic")
 
 
 def test_the_later_parts_of_a_long_table_are_headed_by_its_columns_and_know_their_rows() -> None:
@@ -97,7 +102,9 @@ def test_a_page_is_the_place_of_its_chunks() -> None:
     builder.heading(1, "page 7", shown=False)
     builder.block("Moored.", place=Place(page=7))
     for by in CHUNKERS:
-        assert [piece.place for piece in chunk(builder.build("", "application/pdf"), by)] == [{"page": 7}]
+        assert [piece.place for piece in chunk(builder.build("", "application/pdf"), Chunking.checked(by))] == [
+            {"page": 7}
+        ]
 
 
 def test_chunks_follow_headings_and_name_their_path() -> None:
@@ -139,3 +146,58 @@ def test_a_document_of_headings_alone_is_still_found() -> None:
 )
 def test_the_estimate_is_near_the_embedders_count(text: str, embedder: MiniLmEmbedder) -> None:
     assert count_tokens(text) == pytest.approx(embedder.count_tokens(text), rel=0.4)
+
+
+@given(DOCUMENTS, st.sampled_from(sorted(CHUNKERS)), st.integers(20, 400))
+def test_no_chunk_outgrows_the_size_that_a_collection_chose(text: str, by: str, size_tokens: int) -> None:
+    parsed = parse_text(text)
+    assert all(count_tokens(piece.text) <= size_tokens for piece in chunk(parsed, Chunking.checked(by, size_tokens)))
+
+
+@pytest.mark.parametrize(
+    "told", [Chunking(), Chunking("structure", 80), Chunking("sentences", 120, 0), Chunking("tokens", 64, 32)]
+)
+def test_a_way_to_cut_is_written_and_read_again(told: Chunking) -> None:
+    assert Chunking.parsed(str(told)) == told
+
+
+@pytest.mark.parametrize(
+    ("by", "size_tokens", "overlap_tokens", "field"),
+    [
+        ("magic", None, None, "chunker"),
+        ("tokens", 19, None, "size"),
+        ("sentences", 2_001, None, "size"),
+        ("structure", 100, 10, "overlap"),
+        ("tokens", 100, 51, "overlap"),
+        ("tokens", 100, -1, "overlap"),
+    ],
+)
+def test_sizes_that_no_chunk_can_have_are_refused(
+    by: str, size_tokens: int | None, overlap_tokens: int | None, field: str
+) -> None:
+    with pytest.raises(Invalid) as refused:
+        Chunking.checked(by, size_tokens, overlap_tokens)
+    assert refused.value.field == field
+
+
+@given(DOCUMENTS)
+def test_a_document_is_cut_alike_from_what_the_store_kept_of_it(text: str) -> None:
+    parsed = parse_markdown(text)
+    again = kept.read(parsed.title, parsed.media_type, parsed.text, kept.written(parsed), ())
+    assert again.blocks == parsed.blocks
+    assert chunk(again) == chunk(parsed)
+
+
+def test_the_places_of_a_table_survive_being_kept() -> None:
+    builder = Builder("")
+    put_rows(builder, [["item", "cost"], *([f"rope {i}", str(i)] for i in range(200))], Place(sheet="Costs", row=3))
+    parsed = builder.build("", "text/csv")
+    assert kept.read("", "text/csv", parsed.text, kept.written(parsed), ()).blocks == parsed.blocks
+
+
+@given(DOCUMENTS, st.sampled_from(sorted(CHUNKERS)))
+def test_chunks_stand_in_for_the_structure_of_a_document_from_before_it_was_kept(text: str, by: str) -> None:
+    parsed = parse_markdown(text)
+    again = kept.read(parsed.title, parsed.media_type, parsed.text, "", chunk(parsed, Chunking.checked(by)))
+    assert all(one.end <= other.start for one, other in pairwise(again.blocks))
+    assert {block.heading for block in again.blocks} <= {block.heading for block in parsed.blocks} | {""}

@@ -219,18 +219,6 @@ async def test_a_batch_says_of_each_document_what_happened_and_what_it_took(
     assert not [text for text in embedded if "old key" in text]
 
 
-async def test_another_chunker_makes_every_document_a_changed_one(
-    ingest: Ingest, library: Library, embedder: MiniLmEmbedder, store: Store
-) -> None:
-    await ingest.add("acme", "notes", "keys", OLD)
-    other = Ingest(library, embedder, store.documents, chunker_name="sentences")
-    (outcome,) = await other.add_batch("acme", "notes", [Source("keys", OLD)])
-    assert outcome.happened == "replaced"
-    assert await texts(library) == {OLD.strip()}
-    with pytest.raises(Invalid):
-        Ingest(library, embedder, store.documents, chunker_name="magic")
-
-
 async def test_the_row_of_a_table_can_be_found_and_filtered_by_its_place(ingest: Ingest, library: Library) -> None:
     await ingest.add("acme", "notes", "costs", xlsx(("item", "cost"), ("rope", 15)), metadata={"lang": "en"})
     passage = (await library.search("acme", "notes", "rope cost", where={"sheet": "Costs"})).passages[0]
