@@ -123,7 +123,8 @@ def _databases(settings: Settings) -> dict[str, Path]:
     """
     places = {
         STORE: sqlite_file(settings.store_url),
-        "home/checkpoints.db": settings.home.resolve() / "checkpoints.db",
+        # Where the store is on a server, so are the checkpoints, and a file of that name is left from before.
+        "home/checkpoints.db": None if settings.store_is_shared else settings.home.resolve() / "checkpoints.db",
         "home/jobs.db": sqlite_file(settings.job_engine_url),
     }
     return {name: path for name, path in places.items() if path is not None and path.is_file()}
@@ -177,7 +178,7 @@ def _tree(source: Path, part: Path, name: str) -> dict[str, Held]:
 
 def _on_servers(settings: Settings) -> list[str]:
     places = {
-        "the store": (settings.store_url, "dump it with pg_dump before each backup"),
+        "the store and the agents' checkpoints": (settings.store_url, "dump it with pg_dump before each backup"),
         "the jobs' engine": (settings.job_engine_url, "dump it with pg_dump too"),
         "MLflow's runs": (settings.tracking_uri, "back up its own server"),
     }

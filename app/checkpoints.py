@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
@@ -28,6 +28,9 @@ from graphs.agent import state as agent_state
 
 POOL_SIZE: Final = 4  # connections of one process; a checkpoint holds one for milliseconds
 WAIT_S: Final = 30.0
+# An index that is made concurrently waits for every transaction of the database, a dump of hours too. Ours are made
+# with their empty tables.
+_MIGRATIONS: Final = [step.replace("INDEX CONCURRENTLY", "INDEX") for step in AsyncPostgresSaver.MIGRATIONS]
 _SETUP_LOCK: Final = 0x50494C4F54 + 1  # beside the migrations' own
 
 _Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -67,7 +70,9 @@ class PostgresCheckpoints(AsyncPostgresSaver):
         """Make or upgrade the tables, once, however many processes start at the same time."""
         async with _translated(), self._pool.connection() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_SETUP_LOCK,))
-            await _Setup(connection).setup()
+            alone = AsyncPostgresSaver(connection)
+            alone.MIGRATIONS = _MIGRATIONS
+            await alone.setup()
 
     async def threads(self) -> frozenset[str]:
         query = " UNION ".join(
@@ -105,14 +110,6 @@ class PostgresCheckpoints(AsyncPostgresSaver):
                 return
             async with connection.pipeline(), connection.transaction(), connection.cursor(binary=True) as cursor:
                 yield cursor
-
-
-class _Setup(AsyncPostgresSaver):
-    # An index that is made concurrently waits for every transaction of the database, a dump of hours too. Ours are made
-    # with their empty tables.
-    MIGRATIONS: ClassVar[list[str]] = [
-        step.replace("INDEX CONCURRENTLY", "INDEX") for step in AsyncPostgresSaver.MIGRATIONS
-    ]
 
 
 def checkpointer(store_url: str, file: Path) -> "AbstractAsyncContextManager[PostgresCheckpoints | SqliteCheckpoints]":

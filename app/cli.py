@@ -328,6 +328,22 @@ def revoke_key(key_id: str) -> None:
     out.print(f"{key_id} is revoked.", highlight=False)
 
 
+@keys.command("replace-owner")
+def replace_owner() -> None:
+    """Make the owner key of this command's environment the owner's; processes with another do not start any more."""
+    key = settings().owner_key
+    if key is None:
+        raise typer.BadParameter("set PILOTHOUSE_OWNER_KEY to the new key")
+
+    async def work() -> None:
+        # Not the workbench: with another owner key than the database's it does not open.
+        async with opened_store() as store:
+            await store.keys.import_owner(key.get_secret_value())
+
+    run(work())
+    out.print("The owner has a new key. Restart every process with it.", highlight=False)
+
+
 SwitchKindArgument = Annotated[str, typer.Argument(help="tenant, key (by its id) or model.")]
 
 

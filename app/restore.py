@@ -17,6 +17,7 @@ from typing import Final
 
 from alembic.script import ScriptDirectory
 
+from app.at_work import is_at_rest
 from app.backup import STORE
 from app.manifest import BackupDamaged, Manifest, copied
 from app.services.retrieval.strays import Name, mend
@@ -81,7 +82,8 @@ def _free(settings: Settings, manifest: Manifest, force: bool) -> tuple[Path, Pa
     occupied = [path for path in (home, *_traces_in(mlruns, manifest)) if _is_occupied(path)]
     if occupied and not force:
         raise Conflict(f"{occupied[0]} holds something; --force moves it aside")
-    _check_rests(home)
+    if not is_at_rest(home):
+        raise Conflict(f"a server or a command is at work in {home}; stop it first")
     home.parent.mkdir(parents=True, exist_ok=True)
     return home, mlruns
 
@@ -94,19 +96,6 @@ def _traces_in(mlruns: Path, manifest: Manifest) -> list[Path]:
 
 def _is_occupied(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
-
-
-def _check_rests(home: Path) -> None:
-    """Every process of an installation holds its checkpoints open, and SQLite leaves WAL mode for nobody else only."""
-    if not (home / "checkpoints.db").exists():
-        return
-    with closing(sqlite3.connect(home / "checkpoints.db", timeout=0)) as connection:
-        try:
-            connection.execute("PRAGMA journal_mode=DELETE")
-        except sqlite3.OperationalError:
-            raise Conflict(f"a server or a command is at work in {home}; stop it first") from None
-        except sqlite3.DatabaseError:
-            return  # a damaged file is a reason to restore
 
 
 def _checked_copies(manifest: Manifest, folder: Path, stage: Path) -> None:

@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite+aiosqlite:///{self.home.resolve() / 'pilothouse.db'}"
 
     @property
+    def store_is_shared(self) -> bool:
+        """Whether processes with homes of their own may have the same store."""
+        return self.store_url.startswith("postgresql")
+
+    @property
     def job_engine_url(self) -> str:
         """Where the jobs' engine keeps what it carries: a file of its own, so that it is not one more writer on the
         store's; on PostgreSQL a schema of its own."""

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from app.at_work import at_work
 from app.buckets import Bucket
 from app.builds import Builds
 from app.checkpoints import checkpointer, sweep
@@ -36,14 +37,14 @@ from app.jobs.webhook import WebhookJob
 from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
 from app.outbound.policy import Reach
+from app.owner import admit_owner
 from app.records import CardUsage, Payer, Principal
 from app.runner import Job, MakeContext, Runner
 from app.services.access.access import Access
 from app.services.access.issuer import Issuer
 from app.services.access.login import OidcLogin
 from app.services.access.oidc import OidcVerifier
-from app.services.access.owner import ensure_owner_key
-from app.services.access.sessions import LoginTokens, Sessions, session_secret
+from app.services.access.sessions import LoginTokens, Sessions
 from app.services.escalation.store import StoreEscalation
 from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.meter import Caps, MeteredGateway
@@ -180,13 +181,13 @@ async def open_workbench(
     config = read_config(settings)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as stack:
+        stack.enter_context(at_work(home))
         redis = await stack.enter_async_context(_open_redis(settings))
-        owner_key = ensure_owner_key(home, settings.owner_key.get_secret_value() if settings.owner_key else None)
         store = await Store.open(settings.store_url, clock)
         stack.push_async_callback(store.close)
         watch = await stack.enter_async_context(open_watch(store.database, config.alerts))
-        owner = await store.keys.import_owner(owner_key)
-        secret = session_secret(home)
+        configured = settings.owner_key.get_secret_value() if settings.owner_key else None
+        owner, secret = await admit_owner(store.keys, home, configured, shared=settings.store_is_shared)
         verifier, oidc_login = _oidc(settings, config.outbound.oidc, secret)
         embedder = await MiniLmEmbedder.open(threads=settings.model_threads)
         stack.callback(embedder.close)

@@ -4,10 +4,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import make_url
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +39,21 @@ def new_postgres_url() -> Iterator[Callable[[], str]]:
     yield new
     server.cleanup()
     shutil.rmtree(folder)
+
+
+def stored(url: str) -> str:
+    """All rows of all tables of a PostgreSQL database, bytes as the text that they may hold."""
+    import psycopg
+
+    tables = (
+        "SELECT quote_ident(table_schema) || '.' || quote_ident(table_name) FROM information_schema.tables"
+        " WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
+    )
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with closing(psycopg.connect(plain)) as connection:
+        names = [name for (name,) in connection.execute(tables.encode()).fetchall()]
+        rows = [row for name in names for row in connection.execute(f"SELECT * FROM {name}".encode()).fetchall()]
+    return "".join(value.decode("latin-1") if isinstance(value, bytes) else str(value) for row in rows for value in row)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -18,6 +18,7 @@ from app.services.store.database import StoreUnavailable
 from app.services.store.store import Store
 from graphs.types import ToolProposal
 from tests.app.lite import ANN, Lite, lite
+from tests.databases import stored
 
 CANARY = "canary-3f9a"
 TICKET = Say(tool_calls=(ToolProposal("x", "create_ticket", {"title": CANARY, "body": "It is broken."}),))
@@ -46,27 +47,18 @@ async def conversation_of(bench: Lite, run_id: str) -> str:
 
 
 def rows(url: str, home: Path) -> str:
-    """All that the database of the checkpoints has in its tables."""
-    if not url.startswith("postgresql"):
-        return "".join(path.read_bytes().decode("latin-1") for path in home.glob("checkpoints.db*"))
-    with closing(psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(False))) as connection:
-        tables = connection.execute(
-            "SELECT quote_ident(table_schema) || '.' || quote_ident(table_name) FROM information_schema.tables"
-            " WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
-        ).fetchall()
-        found = [
-            connection.execute(f"SELECT encode(convert_to(t::text, 'UTF8'), 'escape') FROM {name} t").fetchall()
-            for (name,) in tables
-        ]
-    # A column of bytes is shown as hexadecimal digits.
-    return str(found).replace(CANARY.encode().hex(), CANARY)
+    """All that the database of the checkpoints holds."""
+    if url.startswith("postgresql"):
+        return stored(url)
+    return "".join(path.read_bytes().decode("latin-1") for path in home.glob("checkpoints.db*"))
 
 
 async def test_a_run_begun_in_one_home_goes_on_in_another(
     tmp_path: Path, embedder: MiniLmEmbedder, new_postgres_url: Callable[[], str]
 ) -> None:
     url, (here, there) = new_postgres_url(), (tmp_path / "a", tmp_path / "b")
-    here.mkdir(), there.mkdir()
+    here.mkdir()
+    there.mkdir()
     async with lite(here, [TICKET], embedder, database_url=url) as bench:
         run_id = await waits(bench)
     assert not list(here.iterdir())
@@ -125,10 +117,7 @@ async def test_a_process_that_lost_its_run_leaves_its_heirs_checkpoints_alone(
     def fleet(store: Store) -> Fleet:
         return Fleet(store, Rolled(), bound_s=60, grace_s=60)
 
-    async def held(_: object) -> Say:
-        await gate.wait()
-        return Say("Done.")
-
+    held = Say(("Done.",), wait=gate)
     async with lite(tmp_path, [TICKET, held], embedder, database_url=store_url, fleet=fleet) as bench:
         run_id = await waits(bench)
         await approve(bench)

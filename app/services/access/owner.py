@@ -2,8 +2,11 @@
 
 import secrets
 from pathlib import Path
+from typing import Final
 
 from app.services.access import secretfile
+
+OWNER_KEY_FILE: Final = "owner.key"
 
 
 def ensure_owner_key(home: Path, configured: str | None) -> str:
@@ -11,7 +14,7 @@ def ensure_owner_key(home: Path, configured: str | None) -> str:
 
     A configured key wins over the one in the file and takes its place there.
     """
-    path = home / "owner.key"
+    path = home / OWNER_KEY_FILE
     if configured is None:
         return secretfile.keep(path, lambda: f"ph_owner_{secrets.token_urlsafe(32)}")
     if not path.exists() or path.read_text().strip() != configured:

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Final
 
 from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from app.ids import new_id
 from app.records import SCOPES
@@ -20,13 +21,25 @@ from app.services.store.page import build, columns
 from app.services.store.records import KeyRecord
 from app.services.store.tables import keys
 from app.sight import MAX_MEMBER_GROUPS, checked_groups
-from graphs.errors import Invalid, Missing
+from graphs.errors import Conflict, Invalid, Missing
 
 OWNER_TENANT: Final = "default"
 OWNER_USER: Final = "owner"
 OWNER_KEY_CHARS: Final = 32
 _KEY = re.compile(r"ph_([0-9a-f]{32})_[A-Za-z0-9_-]{43}")
 _KEY_COLUMNS = columns(keys, KeyRecord)
+
+
+class OwnerKeyDiffers(Conflict):
+    """Other processes of the installation have another owner key."""
+
+    code = "owner_key_differs"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this database belongs to another owner key than this process has; set PILOTHOUSE_OWNER_KEY to the one of"
+            " the other processes, or make this one the owner's with `pilothouse keys replace-owner`"
+        )
 
 
 class Keys:
@@ -72,10 +85,10 @@ class Keys:
             created = (await connection.execute(keys.insert().values(row).returning(*_KEY_COLUMNS))).one()
         return build(KeyRecord, created), secret
 
-    async def import_owner(self, secret: str) -> KeyRecord:
+    async def import_owner(self, secret: str, *, replaces: bool = True) -> KeyRecord:
         """Make `secret` the owner's key and retire the one imported before; the same secret again changes nothing.
 
-        Raises Invalid if it is shorter than 32 characters.
+        Raises Invalid if it is shorter than 32 characters, OwnerKeyDiffers if it `replaces` none and there is another.
         """
         if len(secret) < OWNER_KEY_CHARS:
             raise Invalid(f"the owner key must have {OWNER_KEY_CHARS} characters or more", field="ownerKey")
@@ -98,9 +111,19 @@ class Keys:
         )
         retired = keys.c.imported.is_(True) & (keys.c.key_id != key_id) & keys.c.revoked_at.is_(None)
         async with self._db.write() as connection:
-            imported = (await connection.execute(upsert.returning(*_KEY_COLUMNS))).one()
-            await connection.execute(update(keys).where(retired).values(revoked_at=now))
+            if replaces:
+                await connection.execute(update(keys).where(retired).values(revoked_at=now))
+            try:
+                imported = (await connection.execute(upsert.returning(*_KEY_COLUMNS))).one()
+            except IntegrityError as error:
+                raise OwnerKeyDiffers from error
         return build(KeyRecord, imported)
+
+    async def has_owner(self) -> bool:
+        """Whether an owner key has been imported that opens doors."""
+        async with self._db.read() as connection:
+            query = select(keys.c.key_id).where(keys.c.imported.is_(True), keys.c.revoked_at.is_(None))
+            return (await connection.execute(query)).first() is not None
 
     async def verify(self, secret: str) -> KeyRecord | None:
         """The live key with this secret; None for a wrong, revoked or expired one, in the same time."""

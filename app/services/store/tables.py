@@ -119,6 +119,13 @@ keys = Table(
     Column("expires_at", Utc),
     Column("revoked_at", Utc),
     Index(None, "tenant_id", "created_at"),
+    Index(
+        "ix_keys_live_owner",
+        "imported",
+        unique=True,
+        sqlite_where=text("imported AND revoked_at IS NULL"),
+        postgresql_where=text("imported AND revoked_at IS NULL"),
+    ),
 )
 
 conversations = Table(
