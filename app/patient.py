@@ -6,7 +6,7 @@ response is on its way, uvicorn's and the response's own patience count.
 """
 
 import asyncio
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -29,8 +29,11 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._in_head, self._head_bytes = True, 0
         self._heard_at = self._since = self.loop.time()
-        self._watched: Any = None
         self._look_again()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -49,7 +52,7 @@ class PatientProtocol(HttpToolsProtocol):
                 self.send_400_response("The head of the request is too long.")
 
     def _look_again(self) -> None:
-        self.loop.call_later(self.look_s, self._look)
+        self._timer = self.loop.call_later(self.look_s, self._look)
 
     def _look(self) -> None:
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
