@@ -9,6 +9,7 @@ from app.records import (
     AnswerCard,
     CardCitation,
     CardError,
+    CardSearch,
     CardSentence,
     CardStation,
     CardTool,
@@ -20,6 +21,7 @@ from app.records import (
 from graphs.agent.state import Turn
 from graphs.errors import PilothouseError
 from graphs.events import Continued, Event, Proposed, Ran, Retrieved, Said
+from graphs.rag.wording import Variants, Wording
 from graphs.types import Passage, ToolResult
 
 SUMMARY_CHARS = 500
@@ -70,6 +72,7 @@ def card(
         tools=tools(state.get("turns", ())),
         verdicts=tuple(CardVerdict(**asdict(verdict)) for verdict in verdicts),
         pending_approval=approval_id,
+        search=_search(state),
         retrieved_chunk_ids=tuple(passage.chunk_id for passage in passages),
         prompt_version=state.get("prompt_version", ""),
         graph_fingerprint=facts.graph_fingerprint,
@@ -90,6 +93,27 @@ def card(
         error=None if error is None else card_error(error),
         created_at=facts.created_at,
     )
+
+
+def searched(wording: Wording, variants: Variants, reranked_by: str = "", not_reranked: str = "") -> CardSearch:
+    return CardSearch(
+        query=wording.query,
+        rewritten_by="" if wording.by == "user" else wording.by,
+        rewrite_failed=wording.failed,
+        rewrite_prompt=wording.prompt_version,
+        variants=variants.texts,
+        no_variants=variants.missing,
+        variants_prompt=variants.prompt_version,
+        reranked_by=reranked_by,
+        not_reranked=not_reranked,
+    )
+
+
+def _search(state: Mapping[str, Any]) -> CardSearch | None:
+    if "wording" not in state:
+        return None
+    variants = state.get("variants", Variants())
+    return searched(state["wording"], variants, state.get("reranked_by", ""), state.get("not_reranked", ""))
 
 
 def card_error(error: PilothouseError) -> CardError:

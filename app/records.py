@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from app.sight import EVERYTHING, Sight
+from graphs.policy import Fusion
 from graphs.types import Usage
 
 Mode = Literal["chat", "rag", "agent"]
@@ -96,8 +97,21 @@ class Bill:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchWish:
+    """How a caller wants passages looked for; None leaves it to the collection's configuration."""
+
+    rewrite: Literal["auto", "words", "off"] | None = None
+    variants: int | None = None
+    fusion: Fusion | None = None
+    rerank: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a caller wants run. `conversation_id` None starts a new conversation."""
+    """What a caller wants run. `conversation_id` None starts a new conversation.
+
+    The wish for `retrieval` is heeded in the mode rag alone, whose runs are not resumed, and is not kept.
+    """
 
     message: str
     mode: Mode = "chat"
@@ -106,6 +120,7 @@ class RunRequest:
     model: str | None = None
     where: Mapping[str, Any] | None = None
     feature: str = "api"
+    retrieval: SearchWish = SearchWish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +200,23 @@ class CardStation(Camel):
     latency_ms: float
 
 
+class CardSearch(Camel):
+    """What was searched in the place of the message, and how. `rewritten_by` is words or model, empty for nobody.
+
+    `rewrite_failed`, `no_variants` and `not_reranked` say why something that was wished for is not there.
+    """
+
+    query: str
+    rewritten_by: str = ""
+    rewrite_failed: str = ""
+    rewrite_prompt: str = ""
+    variants: tuple[str, ...] = ()
+    no_variants: str = ""
+    variants_prompt: str = ""
+    reranked_by: str = ""
+    not_reranked: str = ""
+
+
 class CardUsage(Camel):
     input_tokens: int = 0
     output_tokens: int = 0
@@ -214,6 +246,7 @@ class AnswerCard(Camel):
     tools: tuple[CardTool, ...] = ()
     verdicts: tuple[CardVerdict, ...] = ()
     pending_approval: str | None = None
+    search: CardSearch | None = Field(default=None, description="None where nothing was searched.")
     retrieved_chunk_ids: tuple[str, ...] = ()
     prompt_version: str = ""
     graph_fingerprint: str = ""

@@ -38,6 +38,7 @@ from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
 from app.outbound.policy import Reach
 from app.owner import admit_owner
+from app.policy import policy_of, rerankers
 from app.records import CardUsage, Payer, Principal
 from app.runner import Job, MakeContext, Runner
 from app.services.access.access import Access
@@ -383,7 +384,7 @@ async def _prepare(bench: Workbench) -> None:
     for gone in {record.document_id for record in held.items} - pages.keys():
         await bench.ingest.remove(SHARED_TENANT, HANDBOOK, gone)
     # Pages whose hash is unchanged are skipped, so that only the first start pays for embedding.
-    sources = [Source(name, path.read_bytes(), filename=path.name) for name, path in pages.items()]
+    sources = [Source(name, path.read_bytes(), path.name, trust="operator") for name, path in pages.items()]
     for outcome in await bench.ingest.add_batch(SHARED_TENANT, HANDBOOK, sources):
         if outcome.error is not None:
             raise outcome.error
@@ -440,9 +441,16 @@ def _context_maker(
         left = caps.left(used.input_tokens + used.output_tokens, used.cost_usd_micros)
         metered = MeteredGateway(gateway, trace, request.model, payer=payer, safe_answer=config.safe_answer, caps=left)
         metered.describe()  # an unknown model is refused before there is a run
-        retriever = TenantRetriever(library, tenant, trace, job.principal.sight)
+        policy = policy_of(config.retrieval, request.collection, metered, request.retrieval)
+        retriever = TenantRetriever(library, tenant, trace, job.principal.sight, rerankers(metered))
         tools = (
-            SearchDocuments(retriever, collection=request.collection, where=request.where, limit=limits.passages),
+            SearchDocuments(
+                retriever,
+                collection=request.collection,
+                where=request.where,
+                limit=limits.passages,
+                rerank=policy.rerank,
+            ),
             Calculator(),
             CurrentTime(clock),
             CreateTicket(store.tickets),
@@ -463,6 +471,7 @@ def _context_maker(
             model=request.model,
             collection=request.collection,
             where=request.where,
+            policy=policy,
         )
         return context, metered
 

@@ -26,6 +26,7 @@ def run_request(asked: ChatIn) -> RunRequest:
         model=asked.model,
         where=asked.filter,
         feature=asked.feature,
+        retrieval=asked.retrieval.wish,
     )
 
 

@@ -7,8 +7,7 @@ from fastapi import APIRouter, Body
 from app.api.body import StrictRoute
 from app.api.deps import Bench, DocumentReader
 from app.api.schemas import SearchIn
-from app.api.search_views import ExplanationOut, SearchOut
-from app.telemetry.spans import RunTrace
+from app.api.search_views import SearchOut
 
 router = APIRouter(prefix="/api/ai", tags=["documents"], route_class=StrictRoute)
 
@@ -20,19 +19,16 @@ async def search(wanted: Annotated[SearchIn, Body()], bench: Bench, principal: D
     With `explain`, every candidate with its scores, and what keeps it from the top k.
     """
     # Loaded by then: the retriever needs the index's libraries, which the socket does not wait for.
+    from app.search import search as searched
     from app.services.retrieval.query import Query
-    from app.services.retrieval.retriever import TenantRetriever
 
-    # A search outside of a run has no trace to go into; its spans are let go.
-    retriever = TenantRetriever(bench.library, principal.tenant_id, RunTrace("search"))
-    query = Query.checked(
-        wanted.query,
-        wanted.k,
-        wanted.filter,
-        rerank=wanted.rerank,
-        diversity=wanted.diversity,
-        neighbours=wanted.neighbours,
+    done = await searched(
+        bench,
+        principal,
+        Query.checked(wanted.query, wanted.k, wanted.filter, diversity=wanted.diversity, neighbours=wanted.neighbours),
+        collection=wanted.collection,
+        as_of=wanted.as_of,
+        history=wanted.history,
+        wish=wanted.wish,
     )
-    found = await retriever.look(query, collection=wanted.collection, as_of=wanted.as_of)
-    answer = SearchOut.of(found.retrieval)
-    return answer.model_copy(update={"explanation": ExplanationOut.of(found)}) if wanted.explain else answer
+    return SearchOut.of(done, explained=wanted.explain)

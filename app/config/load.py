@@ -146,6 +146,7 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
         elif known(model, config.providers[model.provider]) is None:
             yield ("models", name), UNPRICED
     yield from _check_routes(config)
+    yield from _check_retrieval(config)
     for tenant_id, tenant in config.tenants.items():
         at: Path_ = ("tenants", tenant_id)
         yield from _check_allowance(config, at, tenant)
@@ -160,6 +161,8 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
 def _check_names(config: Config) -> Iterator[tuple[Path_, str]]:
     for name in config.models.keys() & config.routes.keys():
         yield ("routes", name), "a model has this name too, so a caller could not say which is meant"
+    for name in OWN_RERANKERS & (config.models.keys() | config.routes.keys()):
+        yield ("models" if name in config.models else "routes", name), "a search would take it for another re-ranker"
     for group in ("models", "routes"):
         for name in getattr(config, group):
             if name.startswith(RESERVED):
@@ -175,6 +178,15 @@ def _check_routes(config: Config) -> Iterator[tuple[Path_, str]]:
                 yield ("routes", name, "candidates", index), f"{candidate!r} is not a chat model"
         if (cycle := _cycle(config, name)) is not None:
             yield ("routes", name, "candidates"), f"the route falls back on itself: {' -> '.join(cycle)}"
+
+
+def _check_retrieval(config: Config) -> Iterator[tuple[Path_, str]]:
+    named: dict[Path_, str] = {(): config.retrieval.rerank}
+    named |= {("collections", name): search.rerank for name, search in config.retrieval.collections.items()}
+    for at, name in named.items():
+        kinds = {config.models[each].kind for each in config.model_names(name) if each in config.models}
+        if name not in OWN_RERANKERS and kinds != {"rerank"}:
+            yield ("retrieval", *at, "rerank"), f"{name!r} is no re-rank model and no route of such"
 
 
 def _fits(config: Config, route: str, candidate: str) -> bool:
@@ -215,6 +227,9 @@ def _is_known(config: Config, name: str) -> bool:
 
 EMBEDDED: Final = frozenset({"extractive", "smollm2-135m-instruct"})
 """Models that are always there; a file may name them without declaring them."""
+
+OWN_RERANKERS: Final = frozenset({"none", "maxsim"})
+"""What stands for no re-rank model of the file."""
 
 EMBEDDING: Final = "all-minilm-l6-v2"
 """The model that embeds and is always there; a route cannot hold it, an allowance can."""

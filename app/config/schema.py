@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, StringConstraints, model_validator
 
+from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Task
 
 ProviderKind = Literal["openai", "anthropic", "llamacpp", "extractive", "langchain", "scripted", "rerank", "onnx"]
@@ -201,6 +202,29 @@ class OutboundConfig(_Part):
     oidc: ReachConfig = ReachConfig()
 
 
+class SearchConfig(_Part):
+    """How passages are looked for. `rerank` is none, maxsim, a re-rank model or a route of such."""
+
+    rewrite: Literal["auto", "words", "off"] = Field(
+        default="auto", description="Who makes a follow-up a question of its own; auto: the model where it can."
+    )
+    variants: int = Field(default=0, ge=0, le=LIMIT_VARIANTS, description="Other wordings that a model writes.")
+    fusion: Fusion = "best"
+    rerank: Name = "none"
+
+
+class RetrievalConfig(SearchConfig):
+    """For all collections, and what is different for those of a name, whoever's they are."""
+
+    collections: dict[str, SearchConfig] = Field(default_factory=dict)
+
+    def of(self, collection: str) -> SearchConfig:
+        own = self.collections.get(collection)
+        return (
+            self if own is None else self.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
+        )
+
+
 class LimitsConfig(_Part):
     """Bounds of the whole server."""
 
@@ -246,6 +270,7 @@ class Config(_Part):
     models: dict[Name, ModelConfig] = Field(default_factory=dict)
     routes: dict[Name, RouteConfig] = Field(default_factory=dict)
     tenants: dict[str, TenantConfig] = Field(default_factory=dict)
+    retrieval: RetrievalConfig = RetrievalConfig()
     limits: LimitsConfig = LimitsConfig()
     breaker: BreakerConfig = BreakerConfig()
     alerts: AlertConfig = AlertConfig()

@@ -9,6 +9,7 @@ from graphs.context import Limits
 from graphs.prompts import PromptBook
 from graphs.rag.compress import compress
 from graphs.rag.nodes import prompt
+from graphs.rag.wording import Wording
 from graphs.types import Passage
 
 TEXT = (
@@ -81,7 +82,8 @@ async def test_a_short_window_gets_sentences_of_every_passage_and_never_more_tha
     context = SimpleNamespace(
         gateway=gateway, prompts=PromptBook.packaged(), limits=Limits(answer_tokens=100), model=None
     )
-    state = {"question": "Where does the pilot board?", "history": (), "passages": found}
+    question = "Where does the pilot board?"
+    state = {"question": question, "wording": Wording(question), "history": (), "passages": found}
     rendered = (await prompt(state, SimpleNamespace(context=context)))["rendered"]  # type: ignore[arg-type]
     for piece, whole in zip(rendered.passages[-3:], found, strict=True):
         assert piece.text.endswith(f"The pilot boards at buoy {whole.document_id}.")

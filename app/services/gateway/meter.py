@@ -151,6 +151,10 @@ class MeteredGateway:
     async def complete(self, request: ModelRequest) -> Completion:
         return await last(self._answer(request, streamed=False))
 
+    def reranks(self, name: str) -> bool:
+        """Whether that is a re-rank model, or a route of such."""
+        return self._gateway.router.reranks(name)
+
     async def rerank(self, question: str, texts: Sequence[str], model: str) -> tuple[float, ...]:
         """How well each text answers, in [0, 1] and the texts' order. Raises as `ModelGateway.rerank`, and as `stream`
         where the run may ask no model any more."""

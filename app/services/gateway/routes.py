@@ -126,6 +126,11 @@ class Router:
             group = self._groups[name] = tuple(self.targets[member] for member in names)
         return group
 
+    def reranks(self, name: str) -> bool:
+        """Whether that is a re-rank model, or a route of such."""
+        known = name in self.routes or name in self.targets
+        return known and all(self._does[target.name] == "re-ranks" for target in self.models_of(name))
+
     def plan(self, name: str, need: Need) -> Plan:
         """Raises Missing, Forbidden (the payer may use none of them), PromptTooLong, NoModelFits; Invalid where a model
         of one sort should do the work of another."""

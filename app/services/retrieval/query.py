@@ -1,7 +1,7 @@
 """What a search accepts, the same for every retriever."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from app.names import HANDBOOK, SHARED_TENANT
@@ -61,6 +61,12 @@ class Query:
             neighbours,
             _checked_variants(variants),
             fusion,
+        )
+
+    def reworded(self, text: str, variants: Sequence[str], fusion: Fusion, rerank: str) -> Self:
+        """The same search with another question. Raises Invalid."""
+        return replace(
+            self, text=checked_query(text), variants=_checked_variants(variants), fusion=fusion, rerank=rerank
         )
 
 

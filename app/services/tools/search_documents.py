@@ -54,12 +54,18 @@ class SearchDocuments:
         collection: str | None = None,
         where: Mapping[str, Any] | None = None,
         limit: int = 6,
+        rerank: str = "none",
     ) -> None:
         self._retriever, self._collection, self._where, self._limit = retriever, collection, where, limit
+        self._rerank = rerank
 
     async def run(self, call: ToolCall) -> ToolOutput:
         found = await self._retriever.search(
-            str(call.arguments["query"]), collection=self._collection, limit=self._limit, where=self._where
+            str(call.arguments["query"]),
+            collection=self._collection,
+            limit=self._limit,
+            where=self._where,
+            rerank=self._rerank,
         )
         text = "\n\n".join(_shown(number, passage) for number, passage in enumerate(found.passages, 1))
         return ToolOutput(text or "No passage was found.", found.passages, found.index_version)
