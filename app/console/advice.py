@@ -44,6 +44,12 @@ _BY_CODE: Final[Mapping[str, tuple[str, str, str]]] = {
         "The card names it. Read the place where they meet with care, or ask again.",
         "warn",
     ),
+    "version_gone": (
+        "This version is gone (410)",
+        "It held text that was deleted since, or it was cleaned up an hour after the next one came. Choose another "
+        "version, or none for the one that answers now.",
+        "warn",
+    ),
     "upstream_rate_limited": ("The model is busy", "Its provider asks to wait. Try again in a minute.", "warn"),
     "upstream_rejected": (
         "The provider refused the call",
@@ -66,7 +72,7 @@ _BY_CODE: Final[Mapping[str, tuple[str, str, str]]] = {
 _BY_KIND: Final[Mapping[str, tuple[str, str, str]]] = {
     "invalid": ("That cannot be run as it is", "Change the message or its settings as described below.", "warn"),
     "denied": ("Not allowed", "Your key lacks the right for this. Ask whoever runs this server.", "warn"),
-    "missing": ("Not found", "Choose another collection, model or conversation; this one may be gone.", "warn"),
+    "missing": ("Not found", "Choose another collection, version or model; this one may be gone.", "warn"),
     "conflict": ("Already settled", "Someone else was first. Reload to see how it stands.", "warn"),
     "exhausted": ("Limit reached", "Wait for the limit to renew, or ask for a higher one.", "warn"),
     "upstream": (

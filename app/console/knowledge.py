@@ -1,6 +1,6 @@
-"""The Knowledge tab: collections, their documents, one of them opened, and a search with every score."""
+"""The Knowledge tab: collections, their documents and versions, one of them opened, and the jobs that change them."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import gradio as gr
 from markupsafe import Markup
@@ -8,31 +8,37 @@ from markupsafe import Markup
 from app import knowledge
 from app.console.advice import Advice, advice_on
 from app.console.chat import PRIVATE, Update
-from app.console.knowledge_search import CONDITIONS, OPERATORS, asked, rows, shown
-from app.console.knowledge_view import begin, drawn_document, drawn_found, kind
+from app.console.job_view import summary
+from app.console.jobs import REFRESH_S, asked_to_stop, drawn_detail, numbered
+from app.console.knowledge_documents import DocumentsPane
+from app.console.knowledge_playground import Playground, nothing_asked
+from app.console.knowledge_versions import VersionsPane
 from app.console.panel import EMPTY, panel, said
 from app.console.reader import principal_of
 from app.console.runs import Trail
 from app.console.view import draw
+from app.jobs import seen
 from app.knowledge import Collection
 from app.names import HANDBOOK
 from app.records import Principal
-from app.services.store.records import DocumentRecord
+from app.services.jobs.ports import JobState
 from app.workbench import Workbench
-from graphs.errors import Missing, PilothouseError
-from graphs.types import Passage
+from graphs.errors import PilothouseError
 
-PAGE_SIZE: Final = 25
-VALUES_OFFERED: Final = 200
-FORM: Final = (
-    "query",
-    "mode",
-    "k",
-    "rerank",
-    "diversity",
-    *(f"{part}{number}" for number in range(CONDITIONS) for part in ("field", "operator", "value")),
-)
-VIEWS: Final = [("Documents", "documents"), ("Search", "search")]
+VIEWS: Final = [("Documents", "documents"), ("Search", "search"), ("Versions", "versions")]
+
+Standing = tuple[tuple[str, str], ...]  # jobs of a collection with their states
+
+
+class At(NamedTuple):
+    """Where in the tab a browser is. `job` is shown beside, if any; `standing` are the jobs as they were last seen."""
+
+    collection: str
+    text: str
+    view: str
+    trail: Trail
+    job: str
+    standing: Standing
 
 
 class KnowledgeTab:
@@ -42,6 +48,7 @@ class KnowledgeTab:
         self._bench = bench
         with gr.Row(elem_id="knowledge"):
             with gr.Column(elem_id="kn-shelf", min_width=0):
+                self.upload = panel(acts=("uploaded",), elem_id="kn-upload")
                 self.shelf = panel(acts=("choose",), elem_id="kn-collections")
             with gr.Column(elem_id="kn-main", min_width=0):
                 self.facts = panel(elem_id="kn-facts")
@@ -62,39 +69,42 @@ class KnowledgeTab:
                         container=False,
                         elem_id="kn-filter",
                     )
-                    self.upload = panel(acts=("uploaded",), elem_id="kn-upload")
-                with gr.Column(elem_id="kn-documents", min_width=0):
-                    self.table = panel(acts=("read", "ask"), elem_id="kn-table")
-                    with gr.Row(elem_id="kn-pager", elem_classes="pager"):
-                        self.newer = gr.Button("Newer", size="sm", interactive=False)
-                        self.older = gr.Button("Older", size="sm", interactive=False)
-                with gr.Column(elem_id="kn-search", min_width=0):
-                    self.form = panel(acts=("search",), elem_id="kn-ask")
-                    self.found = panel(_nothing_asked(), acts=("passage",), elem_id="kn-found")
+                    self.jobs = panel(acts=("open",), elem_id="kn-jobs")
+                self.documents = DocumentsPane(bench)
+                self.playground = Playground(bench)
+                self.versions = VersionsPane(bench)
             with gr.Column(elem_id="kn-beside", min_width=0):
-                self.document = panel(draw("unread", notice=None), acts=("close", "part"), elem_id="kn-document")
-            self.sheet = panel(acts=("remove", "cancel"), elem_id="kn-sheet")
+                self.document = panel(_unread(), acts=("close", "part", "stop", "again"), elem_id="kn-document")
+            self.sheet = panel(acts=("remove", "off", "promote", "back", "rebuild", "cancel"), elem_id="kn-sheet")
         self.collection = gr.State("")
-        self.trail = gr.State(Trail())
-        self.passages = gr.State({})
-        self.chosen = [self.collection, self.text]
+        self.job = gr.State("")
+        self.standing = gr.State(())
+        self.timer = gr.Timer(REFRESH_S, active=False)
+        self.chosen = [self.collection, self.text, self.view, self.documents.trail, self.job, self.standing]
 
     def listen(self) -> None:
         """Bind the handlers; the page does it once all tabs stand."""
-        listing = [self.table, self.newer, self.older, self.trail]
-        self.shelf.choose(self._choose, None, [*self.page, self.document, self.text, self.found], **PRIVATE)
-        self.upload.uploaded(self._uploaded, [self.text], self.page, **PRIVATE)
-        self.form.search(self._search, [self.collection], [self.found, self.passages], **PRIVATE)
-        self.found.passage(self._passage, [self.passages], [self.document], **PRIVATE)
-        self.text.change(self._first, self.chosen, listing, trigger_mode="always_last", **PRIVATE)
-        self.older.click(self._older, [self.trail, *self.chosen], listing, **PRIVATE)
-        self.newer.click(self._newer, [self.trail, *self.chosen], listing, **PRIVATE)
-        self.table.read(self._read, [self.collection], [self.document], **PRIVATE)
-        self.document.part(self._read, [self.collection], [self.document], **PRIVATE)
-        self.document.close(lambda: draw("unread", notice=None), None, [self.document], **PRIVATE)
-        self.table.ask(self._ask, [self.collection], [self.sheet], **PRIVATE)
+        page, beside = self.page, [self.document, self.job]
+        # What is drawn now and then must not come back over what was opened meanwhile.
+        live = [self.timer.tick(self._tick, self.chosen, page, **PRIVATE)]
+        self.shelf.choose(self._choose, self.chosen, [*page, self.text, self.playground.found], cancels=live, **PRIVATE)
+        self.upload.uploaded(self._uploaded, self.chosen, page, **PRIVATE)
+        self.documents.listen(self.collection, self.text, beside, self.sheet, live)
+        self.document.close(lambda: (_unread(), ""), None, beside, cancels=live, **PRIVATE)
         self.sheet.cancel(lambda: EMPTY, None, [self.sheet], **PRIVATE)
-        self.sheet.remove(self._remove, self.chosen, [self.sheet, self.document, *self.page], **PRIVATE)
+        self.sheet.remove(self._remove, self.chosen, [self.sheet, *page], **PRIVATE)
+        # Jobs
+        self.jobs.open(self._open, None, beside, cancels=live, **PRIVATE)
+        self.document.stop(self._stop, None, [self.sheet], **PRIVATE)
+        self.document.again(self._again, self.chosen, page, **PRIVATE)
+        self.sheet.off(self._off, self.chosen, [self.sheet, *page], **PRIVATE)
+        # Searching and versions
+        self.playground.listen(self.collection, beside, live)
+        self.versions.listen(self.collection, self.sheet)
+        self.view.change(self._look, self.chosen, [self.versions.table], **PRIVATE)
+        self.sheet.promote(self._promote, self.chosen, [self.sheet, *page], **PRIVATE)
+        self.sheet.rebuild(self._rebuild, self.chosen, [self.sheet, *page], **PRIVATE)
+        self.sheet.back(self._roll_back, self.chosen, [self.sheet, *page], **PRIVATE)
 
     @property
     def page(self) -> list[Any]:
@@ -102,39 +112,44 @@ class KnowledgeTab:
         return [
             self.shelf,
             self.facts,
-            self.table,
-            self.newer,
-            self.older,
-            self.trail,
+            *self.documents.page,
             self.collection,
-            self.form,
+            self.playground.form,
             self.upload,
+            self.versions.table,
+            self.jobs,
+            self.job,
+            self.standing,
+            self.document,
         ]
 
-    async def listed(self, request: gr.Request, collection: str, text: str) -> Update:
+    async def listed(self, request: gr.Request, *chosen: Any) -> Update:
         """Everything as it is now; for when the tab comes to the front."""
-        return await self._drawn(principal_of(request), collection, text)
+        return await self._drawn(principal_of(request), At(*chosen))
 
-    async def _drawn(self, who: Principal, collection: str, text: str, notice: Advice | None = None) -> Update:
+    async def _drawn(self, who: Principal, at: At, notice: Advice | None = None) -> Update:
         try:
             held = await knowledge.collections(self._bench, who)
             names = [item.name for item in held]
-            name = collection if collection in names else names[0] if names else HANDBOOK
-            form = await self._form(who, name)
+            name = at.collection if at.collection in names else names[0] if names else HANDBOOK
+            at = at if name == at.collection else at._replace(collection=name, trail=Trail())
+            form = await self.playground.drawn_form(who, name)
         except PilothouseError as error:
             return {
                 self.shelf: EMPTY,
                 self.facts: draw("collection", collection=None, notice=advice_on(error)),
-                self.form: EMPTY,
+                self.playground.form: EMPTY,
                 self.upload: EMPTY,
-                **_turned(self, EMPTY, (None,), None),
+                self.jobs: EMPTY,
+                self.versions.table: EMPTY,
+                **self.documents.updated(EMPTY),
             }
         chosen = next((item for item in held if item.name == name), None)
         return {
             self.shelf: draw("collections", collections=held, current=name, writer=who.may("documents")),
             self.facts: await self._facts(who, chosen, notice),
             self.collection: name,
-            self.form: form,
+            self.playground.form: form,
             self.upload: draw(
                 "upload",
                 writer=who.may("documents"),
@@ -142,7 +157,9 @@ class KnowledgeTab:
                 names=[item.name for item in held if not item.shared],
                 limit_bytes=self._bench.settings.max_upload_bytes,
             ),
-            **await self._turn_to(who, (None,), name, text),
+            **await self._look_at_jobs(who, at),
+            **await self.documents.turned_to(who, at.trail.turned, name, at.text),
+            **await self._look_at_versions(who, at),
         }
 
     async def _facts(self, who: Principal, chosen: Collection | None, notice: Advice | None) -> Markup:
@@ -152,124 +169,125 @@ class KnowledgeTab:
         trouble = None if index.trouble is None else advice_on(index.trouble)
         return draw("collection", collection=chosen, index=index, notice=notice or trouble)
 
-    async def _choose(self, event: gr.EventData, request: gr.Request) -> Update:
-        update = await self._drawn(principal_of(request), said(event, "collection"), "")
+    async def _choose(self, event: gr.EventData, request: gr.Request, *chosen: Any) -> Update:
+        at = At(*chosen)._replace(collection=said(event, "collection"), text="", trail=Trail(), job="")
+        update = await self._drawn(principal_of(request), at)
         return {
             **update,
             self.text: "",
-            self.document: draw("unread", notice=None),
-            self.found: _nothing_asked(),
+            self.document: _unread(),
+            self.job: "",
+            self.playground.found: nothing_asked(),
         }
 
-    async def _uploaded(self, text: str, event: gr.EventData, request: gr.Request) -> Update:
-        return await self._drawn(principal_of(request), said(event, "collection"), text)
-
-    # Documents
-
-    async def _first(self, request: gr.Request, collection: str, text: str) -> Update:
-        return await self._turn_to(principal_of(request), (None,), collection, text)
-
-    async def _older(self, request: gr.Request, trail: Trail, collection: str, text: str) -> Update:
-        return await self._turn_to(principal_of(request), (*trail.turned, trail.next), collection, text)
-
-    async def _newer(self, request: gr.Request, trail: Trail, collection: str, text: str) -> Update:
-        return await self._turn_to(principal_of(request), trail.turned[:-1] or (None,), collection, text)
-
-    async def _turn_to(self, who: Principal, turned: tuple[str | None, ...], collection: str, text: str) -> Update:
-        found: list[DocumentRecord] = []
-        after: str | None = None
-        notice: Advice | None = None
-        wanted = text.strip()
-        try:
-            page = await knowledge.documents(self._bench, who, collection, wanted, PAGE_SIZE, turned[-1])
-            found, after = page.items, page.next_cursor
-        except PilothouseError as error:
-            notice = advice_on(error)
-        drawn = draw(
-            "documents",
-            documents=[(record, kind(record.media_type)) for record in found],
-            writable=knowledge.may_write(who, collection),
-            filtered=bool(wanted),
-            notice=notice,
-        )
-        return _turned(self, drawn, turned, after)
-
-    async def _read(self, collection: str, event: gr.EventData, request: gr.Request) -> Markup:
-        try:
-            record, text = await knowledge.document(
-                self._bench, principal_of(request), collection, said(event, "document")
-            )
-        except PilothouseError as error:
-            return draw("unread", notice=advice_on(error))
-        return drawn_document(record, text, at=begin(said(event, "at"), text))
-
-    # Searching
-
-    async def _form(self, who: Principal, collection: str) -> Markup:
-        fields = await knowledge.fields(self._bench, who, collection)
-        values = dict.fromkeys(shown(value) for held in fields.values() for value in held)
-        return draw(
-            "search_form",
-            collection=collection,
-            fields=list(fields),
-            values=list(values)[:VALUES_OFFERED],
-            operators=OPERATORS,
-            conditions=CONDITIONS,
-        )
-
-    async def _search(self, collection: str, event: gr.EventData, request: gr.Request) -> Update:
-        who, form = principal_of(request), {name: said(event, name) for name in FORM}
-        try:
-            query, mode = asked(form, await knowledge.fields(self._bench, who, collection))
-            found = await knowledge.search(self._bench, who, collection, query)
-        except PilothouseError as error:
-            return {self.found: draw("candidates", found=None, rows=(), mode="", notice=advice_on(error))}
-        listed = rows(found, mode)
-        return {
-            self.found: draw("candidates", found=found, rows=listed, mode=mode, notice=None),
-            self.passages: {row.candidate.passage.chunk_id: row.candidate.passage for row in listed},
-        }
-
-    async def _passage(self, passages: dict[str, Passage], event: gr.EventData, request: gr.Request) -> Markup:
-        try:
-            passage = passages.get(said(event, "chunk"))
-            if passage is None:
-                raise Missing("no such passage in this search")
-            record, text = await knowledge.document(
-                self._bench, principal_of(request), passage.collection, passage.document_id
-            )
-        except PilothouseError as error:
-            return draw("unread", notice=advice_on(error))
-        return drawn_found(record, text, passage)
+    async def _uploaded(self, event: gr.EventData, request: gr.Request, *chosen: Any) -> Update:
+        """What was sent is a job by now, which is shown beside."""
+        at = At(*chosen)._replace(collection=said(event, "collection"), job=said(event, "job"))
+        return await self._shown(principal_of(request), at)
 
     # Deleting
 
-    async def _ask(self, collection: str, event: gr.EventData, request: gr.Request) -> Markup:
-        who = principal_of(request)
-        try:
-            record, _ = await knowledge.document(self._bench, who, collection, said(event, "document"))
-        except PilothouseError as error:
-            return draw("removing", record=None, notice=advice_on(error))
-        return draw("removing", record=record, notice=None)
-
-    async def _remove(self, collection: str, text: str, event: gr.EventData, request: gr.Request) -> Update:
+    async def _remove(self, event: gr.EventData, request: gr.Request, *chosen: Any) -> Update:
         who, notice = principal_of(request), None
+        at = At(*chosen)
         try:
-            await knowledge.remove(self._bench, who, collection, said(event, "document"))
+            await knowledge.remove(self._bench, who, at.collection, said(event, "document"))
         except PilothouseError as error:
             notice = advice_on(error)
-        update = await self._drawn(who, collection, text, notice)
-        return {**update, self.sheet: EMPTY, self.document: draw("unread", notice=None)}
+        update = await self._drawn(who, at._replace(job=""), notice)
+        return {**update, self.sheet: EMPTY, self.document: _unread(), self.job: ""}
+
+    # Jobs
+
+    async def _tick(self, request: gr.Request, *chosen: Any) -> Update:
+        """The jobs as they are now; everything, once one of them has begun or ended."""
+        who, at = principal_of(request), At(*chosen)
+        try:
+            standing = _standing(await seen.of_collection(self._bench, who, at.collection))
+        except PilothouseError:
+            return {}  # the page says already why it is empty, or the next look finds the store again
+        if standing != at.standing:
+            return await self._shown(who, at)
+        if not any(status in ("queued", "running") for _, status in standing):
+            return {}
+        return await self._look_at_jobs(who, at) | await self._beside(who, at.job)
+
+    async def _look_at_jobs(self, who: Principal, at: At) -> Update:
+        jobs = await seen.of_collection(self._bench, who, at.collection)
+        words, tone, share = summary(jobs)
+        return {
+            self.jobs: draw(
+                "collection_jobs", job_id=jobs[0].job_id if jobs else "", words=words, tone=tone, share=share
+            ),
+            self.standing: _standing(jobs),
+        }
+
+    async def _open(self, event: gr.EventData, request: gr.Request) -> Update:
+        return await self._beside(principal_of(request), said(event, "job"))
+
+    async def _beside(self, who: Principal, job_id: str) -> Update:
+        if not job_id:
+            return {}
+        return {self.document: await drawn_detail(self._bench, who, job_id), self.job: job_id}
+
+    async def _shown(self, who: Principal, at: At, notice: Advice | None = None) -> Update:
+        return await self._drawn(who, at, notice) | await self._beside(who, at.job)
+
+    async def _stop(self, event: gr.EventData, request: gr.Request) -> Markup:
+        return await asked_to_stop(self._bench, principal_of(request), said(event, "job"))
+
+    async def _off(self, event: gr.EventData, request: gr.Request, *chosen: Any) -> Update:
+        who, notice = principal_of(request), None
+        try:
+            await seen.cancel(self._bench, who, said(event, "what"))
+        except PilothouseError as error:
+            notice = advice_on(error)
+        return {**await self._shown(who, At(*chosen), notice), self.sheet: EMPTY}
+
+    async def _again(self, event: gr.EventData, request: gr.Request, *chosen: Any) -> Update:
+        """The new job is shown in place of the old one."""
+        who, at, notice = principal_of(request), At(*chosen), None
+        try:
+            again = await seen.again(self._bench, who, said(event, "job"), numbered(event))
+            at = at._replace(job=again.job_id)
+        except PilothouseError as error:
+            notice = advice_on(error)
+        return await self._shown(who, at, notice)
+
+    # Versions
+
+    async def _look(self, request: gr.Request, *chosen: Any) -> Update:
+        return await self._look_at_versions(principal_of(request), At(*chosen))
+
+    async def _look_at_versions(self, who: Principal, at: At) -> Update:
+        """Only while they are looked at: each of them is opened to be counted."""
+        if at.view != "versions":
+            return {}
+        return {self.versions.table: await self.versions.drawn(who, at.collection)}
+
+    async def _promote(self, request: gr.Request, *chosen: Any) -> Update:
+        who, at = principal_of(request), At(*chosen)
+        table = await self.versions.promote(who, at.collection)
+        return {**await self._shown(who, at), self.versions.table: table, self.sheet: EMPTY}
+
+    async def _roll_back(self, request: gr.Request, *chosen: Any) -> Update:
+        who, at = principal_of(request), At(*chosen)
+        table = await self.versions.roll_back(who, at.collection)
+        return {**await self._shown(who, at), self.versions.table: table, self.sheet: EMPTY}
+
+    async def _rebuild(self, request: gr.Request, *chosen: Any) -> Update:
+        """The job is shown beside."""
+        who, at, notice = principal_of(request), At(*chosen), None
+        try:
+            at = at._replace(job=(await knowledge.rebuild(self._bench, who, at.collection)).job_id)
+        except PilothouseError as error:
+            notice = advice_on(error)
+        return {**await self._shown(who, at, notice), self.sheet: EMPTY}
 
 
-def _nothing_asked() -> Markup:
-    return draw("candidates", found=None, rows=(), mode="", notice=None)
+def _unread() -> Markup:
+    return draw("unread", notice=None)
 
 
-def _turned(tab: KnowledgeTab, drawn: Markup, turned: tuple[str | None, ...], after: str | None) -> Update:
-    return {
-        tab.table: drawn,
-        tab.newer: gr.update(interactive=len(turned) > 1),
-        tab.older: gr.update(interactive=after is not None),
-        tab.trail: Trail(turned, after),
-    }
+def _standing(jobs: list[JobState]) -> Standing:
+    return tuple((job.job_id, job.status) for job in jobs)

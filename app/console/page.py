@@ -7,6 +7,7 @@ import gradio as gr
 
 from app.console.chat import PRIVATE, ChatTab, Update
 from app.console.health import HealthTab
+from app.console.jobs import JobsTab
 from app.console.knowledge import KnowledgeTab
 from app.console.panel import panel, said
 from app.console.reader import Reader, principal_of
@@ -17,7 +18,7 @@ from app.console.view import FOLDER, draw
 from app.workbench import Workbench
 
 TITLE: Final = "Pilothouse"
-USAGE, HEALTH = "Usage", "Health"
+KNOWLEDGE, JOBS, USAGE, HEALTH = "Knowledge", "Jobs", "Usage", "Health"
 ASSETS: Final = FOLDER / "assets"
 
 
@@ -29,16 +30,23 @@ def build_page(bench: Workbench) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
                 chat = ChatTab(bench, reader)
-            with gr.Tab("Knowledge", id="knowledge") as shelves:
+            with gr.Tab(KNOWLEDGE, id="knowledge") as shelves:
                 known = KnowledgeTab(bench)
             with gr.Tab("Runs", id="runs") as front:
                 runs = RunsTab(bench, reader)
+            with gr.Tab(JOBS, id="jobs") as work:
+                jobs = JobsTab(bench)
             with gr.Tab(USAGE, id="usage") as costs:
                 usage = UsageTab(bench)
             with gr.Tab(HEALTH, id="health") as signs:
                 state = HealthTab(bench)
-        for tab in (chat, known, runs, usage, state):
+        for tab in (chat, known, runs, jobs, usage, state):
             tab.listen()
+
+        timers = {KNOWLEDGE: known.timer, JOBS: jobs.timer, USAGE: usage.timer, HEALTH: state.timer}
+
+        def paced(shown: str) -> Update:
+            return {timer: gr.Timer(active=name == shown) for name, timer in timers.items()}
 
         async def load(request: gr.Request, *chosen: Any) -> Update:
             who = principal_of(request)
@@ -52,29 +60,27 @@ def build_page(bench: Workbench) -> gr.Blocks:
 
         async def inspect(request: gr.Request, event: gr.EventData) -> Update:
             opened = await runs.opened(principal_of(request), said(event, "run"))
-            return {tabs: gr.Tabs(selected="runs"), usage.timer: gr.Timer(active=False), **opened}
+            return {tabs: gr.Tabs(selected="runs"), **paced(""), **opened}
 
         async def pace(event: gr.SelectData) -> Update:
             """Only the tab that is looked at asks again and again."""
-            return {
-                usage.timer: gr.Timer(active=event.value == USAGE),
-                state.timer: gr.Timer(active=event.value == HEALTH),
-            }
+            return paced(str(event.value))
 
         blocks.load(load, runs.filters, [header, tabs, *chat.page, *runs.page], **PRIVATE)
         shelves.select(known.listed, known.chosen, known.page, **PRIVATE)
         front.select(runs.listed, runs.filters, runs.page, **PRIVATE)
+        work.select(jobs.listed, jobs.chosen, jobs.page, **PRIVATE)
         costs.select(usage.listed, usage.chosen, usage.page, **PRIVATE)
         signs.select(state.listed, None, state.page, **PRIVATE)
-        tabs.select(pace, None, [usage.timer, state.timer], **PRIVATE)
-        for shown in (chat.history, usage.board):
-            shown.inspect(inspect, None, [tabs, usage.timer, *runs.page], **PRIVATE)
+        tabs.select(pace, None, [*timers.values()], **PRIVATE)
+        for shown in (chat.history, usage.board, jobs.detail):
+            shown.inspect(inspect, None, [tabs, *timers.values(), *runs.page], **PRIVATE)
     return blocks
 
 
 def dress() -> dict[str, Any]:
     """Theme and CSS, as Gradio 6 takes them when a page is mounted."""
-    styles = [(ASSETS / name).read_text("utf-8") for name in ("console.css", "knowledge.css")]
+    styles = [(ASSETS / name).read_text("utf-8") for name in ("console.css", "knowledge.css", "jobs.css")]
     return {"theme": HarborTheme(), "css": "".join(styles)}
 
 

@@ -1,8 +1,11 @@
 """The Knowledge tab in a real browser: collections and documents, read, searched, uploaded and deleted, and by whom."""
 
 import re
+import time
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
@@ -12,6 +15,16 @@ from tests.console.served import Served
 
 pytestmark = pytest.mark.timeout(400)
 expect.set_options(timeout=PATIENCE_MS)
+
+
+def take_in(client: httpx.Client, collection: str, documents: list[dict[str, Any]]) -> None:
+    """By a job: all in one commit."""
+    wanted = {"collection": collection, "documents": documents}
+    job_id = client.post("/api/ai/documents?async=true", json=wanted).json()["jobId"]
+    deadline = time.monotonic() + PATIENCE_MS / 1e3
+    while client.get(f"/api/ai/jobs/{job_id}").json()["status"] != "succeeded":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,8 +46,7 @@ def shelved(server: Served) -> None:
     odd = {"id": SHORT, "title": SHORT, "text": f"An attack: {SHORT}", "metadata": {"note": SHORT}}
     with server.client("dora") as dora:
         for collection, documents in {"logs": logs, "odd": [odd]}.items():
-            made = dora.post("/api/ai/documents", json={"collection": collection, "documents": documents})
-            assert made.status_code == 201
+            take_in(dora, collection, documents)
 
 
 def knowledge(page: Page) -> Page:
@@ -201,37 +213,135 @@ def test_a_filter_is_chosen_from_what_the_documents_say_of_themselves(sign_in: S
     expect(page.locator("#kn-found .hint")).to_contain_text("Nothing passes the filter")
 
 
-def test_files_are_uploaded_one_by_one_and_each_says_what_became_of_it(
+def add(page: Page, collection: str, files: list[Path]) -> None:
+    """Send the files, and wait until the job that takes them in has ended."""
+    page.get_by_role("button", name="Add documents…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Collection").fill(collection)
+    dialog.get_by_label("Files").set_input_files(files)
+    expect(dialog).to_have_count(0)
+    expect(page.locator("#kn-document .job header .pill")).to_have_text("succeeded")
+
+
+def test_files_are_taken_in_by_a_job_that_says_what_became_of_each_and_tries_again_what_failed(
     sign_in: SignIn, server: Served, tmp_path: Path
 ) -> None:
     for name, content in {"tide.md": b"# Tide\n\nHigh water.", "rope.txt": b"A rope.", "empty.txt": b""}.items():
         (tmp_path / name).write_bytes(content)
     files = [tmp_path / name for name in ("tide.md", "empty.txt", "rope.txt")]
-    page = knowledge(sign_in("dora", refusals=True))
+    page = knowledge(sign_in("dora"))
     choose(page, "logs")
-    page.get_by_role("button", name="Upload…").click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_label("Collection").fill("pier")
-    dialog.get_by_label("Files").set_input_files(files)
-    expect(dialog.locator("li .pill")).to_have_text(["added", "failed", "added"])
-    expect(dialog.locator("li .reason").nth(1)).to_contain_text("empty")
-    expect(dialog.get_by_role("status")).to_have_text("2 added, 1 failed")
-    (tmp_path / "rope.txt").write_bytes(b"Another rope.")
-    dialog.get_by_label("Files").set_input_files([files[0], files[2]])
-    expect(dialog.locator("li .pill")).to_have_text(["unchanged", "replaced"])
-    page.keyboard.press("Escape")
-    expect(dialog).to_have_count(0)
-    expect(page.get_by_role("button", name="Upload…")).to_be_focused()
+    add(page, "pier", files)
+    job = page.locator("#kn-document .job")
+    expect(job.locator(".items .pill")).to_have_text(["added", "failed", "added"])
+    expect(job.locator(".steps").first).to_have_attribute("aria-label", "parse, chunk, embed, index passed")
+    expect(job.locator(".lost .reason")).to_contain_text("empty")
+    expect(job.get_by_role("status")).to_contain_text(re.compile("3 of 3 documents.*1 failed"))
+    expect(page.locator("#kn-jobs")).to_contain_text("Last job: 1 failed")
     expect(page.locator("#kn-facts h1")).to_have_text("pier")
     expect(page.locator("#kn-table tbody tr")).to_have_count(2)
+    job.get_by_role("button", name="Try empty.txt again").click()
+    expect(job.get_by_role("status")).to_contain_text(re.compile("1 of 1 document.*1 failed"))
+    page.keyboard.press("Escape")
+    expect(job).to_have_count(0)
+    (tmp_path / "rope.txt").write_bytes(b"Another rope.")
+    add(page, "pier", [files[0], files[2]])
+    expect(job.locator(".items .pill")).to_have_text(["unchanged", "replaced"])
     with server.client("dora") as dora:
         for document_id in ("tide.md", "rope.txt"):
             assert dora.delete(f"/api/ai/documents/{document_id}?collection=pier").status_code == 204
 
 
+def test_what_is_refused_before_it_is_a_job_says_why_in_the_dialog(sign_in: SignIn) -> None:
+    page = knowledge(sign_in("dora", refusals=True))
+    page.get_by_role("button", name="Add documents…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Collection").fill("handbook")
+    dialog.get_by_label("Or addresses to fetch").fill("https://example.org/a.pdf")
+    dialog.get_by_role("button", name="Fetch").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("takes no documents")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("button", name="Add documents…")).to_be_focused()
+
+
+def test_an_ingest_goes_on_without_its_page_is_found_again_and_can_be_called_off(
+    sign_in: SignIn, server: Served
+) -> None:
+    many = [{"id": f"d{n}", "text": f"The tide of day {n}. " * 400} for n in range(150)]
+    with server.client("dora") as dora:
+        job_id = dora.post("/api/ai/documents", json={"collection": "tides", "documents": many}).json()["jobId"]
+        dora.post("/api/ai/documents", json={"collection": "tides", "documents": [{"id": "first", "text": "Ebb."}]})
+        page = knowledge(sign_in("dora"))
+        choose(page, "tides")
+        page.locator("#kn-jobs").get_by_role("button").click()
+        job = page.locator("#kn-document .job")
+        expect(job.locator("header")).to_contain_text("Ingest into tides")
+        job.get_by_role("button", name="Cancel…").click()
+        expect(page.get_by_role("dialog")).to_contain_text("What is done of it stays")
+        page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+        expect(job.locator("header .pill")).to_have_text("cancelled")
+        expect(page.locator("#kn-jobs")).to_contain_text("Last job: cancelled")
+        assert dora.get(f"/api/ai/jobs/{job_id}").json()["status"] == "cancelled"
+
+
+def test_the_jobs_of_a_user_are_listed_and_opened_and_those_of_others_are_not(sign_in: SignIn, server: Served) -> None:
+    with server.client("dora") as dora:
+        documents = {"collection": "jetty", "documents": [{"id": "plank", "text": "A plank."}]}
+        dora.post("/api/ai/documents?async=true", json=documents)
+    page = sign_in("dora")
+    page.get_by_role("tab", name="Jobs").click()
+    row = page.locator("#jobs-table tbody tr", has_text="Ingest into jetty")
+    expect(row.locator(".pill")).to_have_text("succeeded")
+    row.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#job .job .items")).to_contain_text("plank")
+    other = sign_in("rob")
+    other.get_by_role("tab", name="Jobs").click()
+    expect(other.locator("#jobs-table .hint")).to_contain_text("No jobs yet")
+
+
+def test_a_search_as_of_an_earlier_version_is_compared_with_now_and_one_that_held_erased_text_is_gone(
+    sign_in: SignIn, server: Served
+) -> None:
+    with server.client("dora") as dora:
+
+        def put(name: str) -> str:
+            document = {"id": name, "text": f"The {name} of the ship."}
+            dora.post("/api/ai/documents", json={"collection": "ages", "documents": [document]})
+            return str(dora.get("/api/ai/collections/ages/versions").json()["items"][0]["indexVersion"])
+
+        first = put("anchor")
+        put("beacon")
+        page = knowledge(sign_in("dora"))
+        choose(page, "ages")
+        page.locator("#kn-view label", has_text="Versions").click()
+        expect(page.locator(".versions .pill")).to_have_text(["answers"])
+        page.get_by_role("button", name=f"Search as of {first}", exact=True).click()
+        expect(page.get_by_label("As of")).to_have_value(first)
+        expect(page.get_by_label("Query")).to_be_focused()
+        page.get_by_label("Query").fill("beacon")
+        page.keyboard.press("Enter")
+        expect(page.locator(".candidates .name")).to_have_text(["anchor"])
+        page.get_by_label("Compare with").fill(first)
+        page.get_by_label("As of").fill("")
+        page.keyboard.press("Enter")
+        expect(page.locator(".candidates tbody tr")).to_have_count(2)
+        expect(page.locator(".candidates td:last-child")).to_have_text(["not found", re.compile("#1")])
+
+        dora.delete("/api/ai/documents/anchor?collection=ages")
+        page.get_by_label("Compare with").fill("")
+        page.get_by_label("As of").fill(first)
+        page.keyboard.press("Enter")
+        expect(page.locator("#kn-found .notice")).to_contain_text("This version is gone (410)")
+        page.locator("#kn-view label", has_text="Documents").click()
+        page.locator("#kn-view label", has_text="Versions").click()
+        expect(page.locator(".versions .event")).to_contain_text("answers 410")
+
+
 def test_who_may_only_read_is_offered_no_upload(sign_in: SignIn) -> None:
     page = knowledge(sign_in("rob"))
-    expect(page.get_by_role("button", name="Upload…")).to_have_count(0)
+    expect(page.get_by_role("button", name="Add documents…")).to_have_count(0)
 
 
 def test_nothing_of_the_knowledge_tab_is_cut_off_in_either_mode_and_any_size(sign_in: SignIn, pictures: Path) -> None:

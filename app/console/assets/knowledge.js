@@ -1,107 +1,110 @@
-// Uploads of the Knowledge tab: one request a document through the API, as any client would send it.
+// Of the Knowledge tab what Gradio has no event for: sending documents to the API as any client would, and the way
+// from a version to a search as of it.
 (() => {
-  const WORDS = { waiting: "waiting", sending: "sending", reading: "reading, embedding, indexing", added: "added", replaced: "replaced", unchanged: "unchanged", failed: "failed", stopped: "stopped" };
-  const TONES = { added: "completed", replaced: "completed", unchanged: "", failed: "failed", stopped: "waiting", sending: "running", reading: "running", waiting: "" };
-  const ENDED = new Set(["added", "replaced", "unchanged", "failed", "stopped"]);
+  const MAX_FILES = 100; // of one request, and so of one job
   const api = (path) => new URL(`../api/ai/${path}`, location.href.replace(/\/?(\?.*)?$/, "/"));
-  const address = (id, collection) => {
-    const found = api(`documents/${id.split("/").map(encodeURIComponent).join("/")}`);
-    found.searchParams.set("collection", collection);
-    return found;
+
+  // Files go together as long as their sum stays under the limit of one request.
+  const packed = (files, limitBytes) => {
+    const packs = [];
+    let [pack, bytes] = [[], 0];
+    for (const file of files) {
+      if (pack.length && (pack.length === MAX_FILES || bytes + file.size > limitBytes)) {
+        packs.push(pack);
+        [pack, bytes] = [[], 0];
+      }
+      pack.push(file);
+      bytes += file.size;
+    }
+    return pack.length ? [...packs, pack] : packs;
   };
 
-  // What is known of the document before it is sent: afterwards its date tells whether anything was changed.
-  const held = async (id, collection) => {
-    const answer = await fetch(address(id, collection), { cache: "no-store" });
-    return answer.ok ? answer.json() : null;
-  };
-
-  const send = (file, collection, told, stop) => new Promise((resolve) => {
+  const post = (body, type, told, stop) => new Promise((resolve) => {
     const request = new XMLHttpRequest();
-    const form = new FormData();
-    form.append("collection", collection);
-    form.append("file", file, file.name);
-    request.open("POST", api("documents"));
-    request.upload.addEventListener("progress", (event) => told("sending", event.total ? event.loaded / event.total : 0));
-    request.upload.addEventListener("load", () => told("reading", 1));
+    request.open("POST", api("documents?async=true"));
+    if (type) request.setRequestHeader("Content-Type", type);
+    request.upload.addEventListener("progress", (event) => told(event.total ? event.loaded / event.total : 0));
     request.addEventListener("load", () => {
-      let body = {};
-      try { body = JSON.parse(request.responseText); } catch { /* a proxy's page: the status says enough */ }
-      resolve({ status: request.status, body });
+      let answer = {};
+      try { answer = JSON.parse(request.responseText); } catch { /* a proxy's page: the status says enough */ }
+      resolve({ status: request.status, answer });
     });
-    request.addEventListener("error", () => resolve({ status: 0, body: {} }));
-    request.addEventListener("abort", () => resolve({ status: -1, body: {} }));
+    request.addEventListener("error", () => resolve({ status: 0, answer: {} }));
+    request.addEventListener("abort", () => resolve({ status: -1, answer: {} }));
     stop.addEventListener("abort", () => request.abort());
-    request.send(form);
+    request.send(body);
   });
 
-  const why = ({ status, body }) => body.detail || body.title || (status ? `The server answered ${status}. Try again.` : "The server did not answer. Look at the connection and try again.");
-
-  const take = async (file, collection, told, stop) => {
-    if (stop.aborted) return told("stopped");
-    told("sending", 0);
-    try {
-      const before = await held(file.name, collection);
-      const answer = await send(file, collection, told, stop);
-      const record = answer.status === 201 && answer.body.documents && answer.body.documents[0];
-      if (answer.status === -1) told("stopped");
-      else if (!record) told("failed", 1, why(answer));
-      else told(!before ? "added" : before.updatedAt === record.updatedAt ? "unchanged" : "replaced", 1);
-    } catch {
-      told("failed", 1, "The server did not answer. Look at the connection and try again.");
-    }
+  const form = (files, collection) => {
+    const made = new FormData();
+    made.append("collection", collection);
+    for (const file of files) made.append("file", file, file.name);
+    return made;
   };
 
-  const line = (list, file) => {
-    const row = list.appendChild(document.querySelector("#kn-upload-line").content.firstElementChild.cloneNode(true));
-    row.querySelector(".name").textContent = file.name;
-    const told = (state, share = 0, reason = "") => {
-      row.dataset.state = state;
-      const pill = row.querySelector(".pill");
-      pill.className = `pill ${TONES[state]}`;
-      pill.textContent = state === "sending" ? `sending ${Math.round(share * 100)} %` : WORDS[state];
-      row.querySelector(".meter i").style.width = `${Math.round((ENDED.has(state) || state === "reading" ? 1 : share) * 100)}%`;
-      row.querySelector(".reason").textContent = reason;
-    };
-    told("waiting");
-    return told;
-  };
-
-  const summary = (list) => {
-    const counts = {};
-    for (const row of list.children) counts[row.dataset.state] = (counts[row.dataset.state] || 0) + 1;
-    return Object.entries(counts).map(([state, count]) => `${count} ${WORDS[state]}`).join(", ");
+  const why = ({ status, answer }) => {
+    if (status === -1) return "Stopped. What was sent before is being taken in.";
+    return answer.detail || answer.title || (status ? `The server answered ${status}. Try again.` : "The server did not answer. Look at the connection and try again.");
   };
 
   const openUpload = (button) => {
     const dialog = document.querySelector("#kn-upload-sheet").content.firstElementChild.cloneNode(true);
     const on = (selector) => dialog.querySelector(selector);
-    const [form, files, list, close, status] = [on("form"), on("[type=file]"), on("ul"), on(".close"), on("[role=status]")];
-    let running = null;
-    form.elements.collection.value = button.dataset.collection;
-    const begin = async (chosen) => {
-      if (running || !chosen.length || !form.reportValidity()) return;
-      running = new AbortController();
-      const collection = form.elements.collection.value.trim();
-      form.elements.collection.readOnly = files.disabled = true;
-      list.replaceChildren();
+    const [fields, files, close, status, meter, trouble] = [on("form"), on("[type=file]"), on(".close"), on("[role=status]"), on(".meter i"), on("[role=alert]")];
+    let sending = null;
+    fields.elements.collection.value = button.dataset.collection;
+    const complain = (text) => { trouble.textContent = text; trouble.hidden = !text; };
+
+    // The page behind is drawn anew, and shows the job.
+    const leaveTo = (collection, job) => {
+      const sent = document.querySelector("#kn-upload [data-act=uploaded]");
+      if (sent) { Object.assign(sent.dataset, { collection, job }); sent.click(); }
+    };
+
+    const begin = async (bodies) => {
+      if (sending || !bodies.length || !fields.reportValidity()) return;
+      const collection = fields.elements.collection.value.trim();
+      sending = new AbortController();
+      complain("");
       close.textContent = "Stop";
-      const lines = [...chosen].map((file) => [file, line(list, file)]);
-      for (const [file, told] of lines) {
-        await take(file, collection, told, running.signal);
-        status.textContent = summary(list);
+      dialog.dataset.sending = "";
+      let [job, answer] = ["", null];
+      for (const [number, body] of bodies.entries()) {
+        const told = (share) => {
+          const whole = (number + share) / bodies.length;
+          meter.style.width = `${Math.round(whole * 100)}%`;
+          status.textContent = `Sending ${Math.round(whole * 100)} %`;
+        };
+        told(0);
+        answer = await post(body(collection), body.type, told, sending.signal);
+        if (answer.status !== 202) break;
+        job = answer.answer.jobId;
       }
-      running = null;
-      form.elements.collection.readOnly = files.disabled = false;
+      sending = null;
+      delete dialog.dataset.sending;
       files.value = "";
       close.textContent = "Close";
-      // The page behind is drawn anew, with what is in the collection now.
-      const changed = document.querySelector("#kn-upload [data-act=uploaded]");
-      if (changed) { changed.dataset.collection = collection; changed.click(); }
+      status.textContent = "";
+      meter.style.width = "0";
+      if (job) leaveTo(collection, job);
+      if (answer.status === 202) dialog.close();
+      else complain(why(answer));
     };
-    const leave = () => (running ? running.abort() : dialog.close());
-    files.addEventListener("change", () => begin(files.files));
-    form.addEventListener("submit", (event) => { event.preventDefault(); if (!running) files.click(); });
+    const sendFiles = (chosen) => {
+      const limitBytes = Number(dialog.dataset.limit);
+      const large = [...chosen].filter((file) => file.size > limitBytes);
+      if (large.length) return complain(`${large.map((file) => file.name).join(", ")}: larger than a file may be. Choose again without.`);
+      begin(packed([...chosen], limitBytes).map((pack) => (collection) => form(pack, collection)));
+    };
+    const sendUrls = () => {
+      const urls = fields.elements.urls.value.split(/\s+/).filter(Boolean).map((url) => ({ url }));
+      const body = (collection) => JSON.stringify({ collection, urls });
+      begin(urls.length ? [Object.assign(body, { type: "application/json" })] : []);
+    };
+
+    const leave = () => (sending ? sending.abort() : dialog.close());
+    files.addEventListener("change", () => sendFiles(files.files));
+    fields.addEventListener("submit", (event) => { event.preventDefault(); if (fields.elements.urls.value.trim()) sendUrls(); else if (!sending) files.click(); });
     close.addEventListener("click", leave);
     dialog.addEventListener("cancel", (event) => { event.preventDefault(); leave(); });
     dialog.addEventListener("close", () => { dialog.remove(); document.querySelector("#kn-upload [data-upload]")?.focus(); });
@@ -110,15 +113,24 @@
       drop.addEventListener(kind, (event) => {
         event.preventDefault();
         drop.classList.toggle("over", kind === "dragover");
-        if (kind === "drop") begin(event.dataTransfer.files);
+        if (kind === "drop") sendFiles(event.dataTransfer.files);
       });
     }
     document.body.append(dialog);
     dialog.showModal();
   };
 
+  const searchAsOf = (version) => {
+    const fields = document.querySelector("#kn-form");
+    if (!fields) return;
+    fields.elements.asof.value = version;
+    document.querySelector("#kn-view input[value=search]").click();
+    requestAnimationFrame(() => fields.elements.query.focus());
+  };
+
   addEventListener("click", (event) => {
-    const button = event.target.closest && event.target.closest("[data-upload]");
-    if (button) openUpload(button);
+    const on = (selector) => event.target.closest && event.target.closest(selector);
+    if (on("[data-upload]")) openUpload(on("[data-upload]"));
+    if (on("[data-asof]")) searchAsOf(on("[data-asof]").dataset.asof);
   });
 })();

@@ -1,0 +1,98 @@
+"""What a caller may see of jobs and do to them: their own; with the scope `runs`, the whole tenant's."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from app.records import Principal
+from app.services.jobs.ports import ENDED, ItemState, ItemStatus, JobState, JobStatus
+from graphs.errors import Forbidden
+
+if TYPE_CHECKING:
+    from app.workbench import Workbench
+
+ITEMS_SHOWN: Final = 100
+FAILED_SHOWN: Final = 50
+LOOKED_AT: Final = 50  # jobs of a status, for those of one collection
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A job with the first of its items, in order, and the first of those that failed."""
+
+    job: JobState
+    counts: Mapping[ItemStatus, int]
+    items: Sequence[ItemState]
+    failed: Sequence[ItemState]
+
+    @property
+    def is_open(self) -> bool:
+        return self.job.status not in ENDED
+
+    @property
+    def left(self) -> int:
+        """Items that an ended job has not brought about, and that can be asked for again."""
+        if self.is_open or self.job.status == "cancelled":
+            return 0
+        return sum(number for status, number in self.counts.items() if status != "succeeded")
+
+
+async def listed(
+    bench: "Workbench",
+    who: Principal,
+    limit: int,
+    cursor: str | None,
+    *,
+    kind: str = "",
+    status: JobStatus | None = None,
+) -> tuple[list[JobState], str | None]:
+    """Newest first, and the next page's cursor. Raises Forbidden, Invalid."""
+    _check_reader(who)
+    return await bench.jobs.page(who.tenant_id, _whose(who), limit, cursor, kind=kind or None, status=status)
+
+
+async def opened(bench: "Workbench", who: Principal, job_id: str) -> Opened:
+    """Raises Forbidden, Missing."""
+    job = await _job(bench, who, job_id)
+    return Opened(
+        job,
+        await bench.jobs.counts(job.job_id),
+        await bench.jobs.items(job.job_id, ITEMS_SHOWN),
+        await bench.jobs.items(job.job_id, FAILED_SHOWN, status="failed"),
+    )
+
+
+async def of_collection(bench: "Workbench", who: Principal, collection: str) -> list[JobState]:
+    """The open jobs that change a collection; if there is none, the last one that did. Raises Forbidden."""
+    _check_reader(who)
+    statuses: tuple[JobStatus | None, ...] = ("running", "queued", None)
+    for status in statuses:
+        found, _ = await bench.jobs.page(who.tenant_id, _whose(who), LOOKED_AT, None, status=status)
+        if mine := [job for job in found if job.payload.get("collection") == collection]:
+            return mine if status else mine[:1]
+    return []
+
+
+async def cancel(bench: "Workbench", who: Principal, job_id: str) -> None:
+    """Raises Forbidden, Missing, Conflict."""
+    _check_reader(who)
+    await bench.jobs.cancel(who.tenant_id, _whose(who), job_id)
+
+
+async def again(bench: "Workbench", who: Principal, job_id: str, numbers: Collection[int] | None = None) -> JobState:
+    """A new job with what is left of this one, or with those of its items. Raises Forbidden, Missing, Conflict."""
+    return await bench.jobs.again(who, await _job(bench, who, job_id), numbers)
+
+
+async def _job(bench: "Workbench", who: Principal, job_id: str) -> JobState:
+    _check_reader(who)
+    return await bench.jobs.state(who.tenant_id, _whose(who), job_id)
+
+
+def _whose(who: Principal) -> str | None:
+    return None if who.may("runs") else who.user_id
+
+
+def _check_reader(who: Principal) -> None:
+    if not any(who.may(scope) for scope in ("documents", "chat", "runs")):
+        raise Forbidden("this credential lacks the scope documents, chat or runs")
