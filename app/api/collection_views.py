@@ -33,6 +33,8 @@ class VersionOut(Camel):
     size_bytes: int
     committed_at: datetime
     live: bool = Field(description="Whether it belongs to the build that answers now.")
+    embedder: str = Field(description="The embedding model's name; empty for the embedded one.")
+    chunker: str = Field(description="Chunker, tokens of a chunk, and how many come again; empty for the default.")
 
     @classmethod
     def of(cls, version: "Version") -> Self:
@@ -42,6 +44,8 @@ class VersionOut(Camel):
             size_bytes=version.size_bytes,
             committed_at=version.committed_at,
             live=version.live,
+            embedder=version.recipe.embedder,
+            chunker=version.recipe.chunker,
         )
 
 

@@ -40,10 +40,13 @@ def collections(
             async with opened(ready=False) as bench:
                 return await bench.library.versions(tenant, name)
 
-        table = Table("version", "committed", "rows", "bytes", "", box=None, pad_edge=False)
+        table = Table("version", "committed", "rows", "bytes", "chunker", "embedder", "", box=None, pad_edge=False)
         for each in run(work()):
             committed = f"{each.committed_at:%Y-%m-%d %H:%M:%S}"
-            table.add_row(_text(each.label), committed, f"{each.rows:,}", f"{each.size_bytes:,}", _live(each.live))
+            made = (each.recipe.chunker or "structure", each.recipe.embedder or "embedded")
+            table.add_row(
+                *(_text(each.label), committed, f"{each.rows:,}", f"{each.size_bytes:,}", *made, _live(each.live))
+            )
         out.print(table)
 
     @group.command("rebuild")
