@@ -177,6 +177,9 @@ def ingest(
     sources: Annotated[list[str], typer.Argument(help="Files, folders, http and https URLs, s3://bucket/prefix/.")],
     collection: Annotated[str, typer.Option(help="Collection to put them into; made if it is new.")],
     tenant: Annotated[str, typer.Option(help="Tenant that owns them.")] = "default",
+    allow_groups: Annotated[
+        str | None, typer.Option(help='Groups that may see them, with commas between; "" for everybody.')
+    ] = None,
 ) -> None:
     """Ingest PDF, Office, CSV, HTML, Markdown, text, mail and JSON; a file that fails says why and stops no other."""
     from app.commands.ingest import Shown, found_files, ingest_found, is_url  # the readers: --help does not wait
@@ -192,7 +195,7 @@ def ingest(
 
     async def work() -> Shown:
         async with opened() as bench:
-            return await ingest_found(bench, tenant, collection, files, urls, err)
+            return await ingest_found(bench, tenant, collection, files, urls, err, _groups(allow_groups))
 
     shown = run(work())
     out.print(shown.table())
@@ -201,6 +204,10 @@ def ingest(
     out.print(f"{shown.total - len(shown.failed)} of {shown.total} documents are in {collection}.")
     if shown.failed:
         raise typer.Exit(1)
+
+
+def _groups(named: str | None) -> list[str] | None:
+    return None if named is None else [group.strip() for group in named.split(",") if group.strip()]
 
 
 @app.command("eval")
@@ -286,6 +293,7 @@ def create_key(
     user: Annotated[str, typer.Option()],
     scope: Annotated[list[str], typer.Option(help=f"One or more of {', '.join(SCOPES)}.")],
     name: Annotated[str, typer.Option()] = "",
+    group: Annotated[list[str] | None, typer.Option(help="Group whose documents it sees; may be repeated.")] = None,
 ) -> None:
     """Make a key and print it once."""
     unknown = set(scope) - set(SCOPES)
@@ -295,7 +303,7 @@ def create_key(
 
     async def work() -> str:
         async with opened(ready=False) as bench:
-            _, secret = await bench.store.keys.create(tenant, user, scopes, name)
+            _, secret = await bench.store.keys.create(tenant, user, scopes, name, groups=group or ())
             return secret
 
     out.print(run(work()), markup=False, highlight=False, soft_wrap=True)
@@ -309,11 +317,26 @@ def list_keys(tenant: Annotated[str | None, typer.Option(help="Only this tenant'
         async with opened(ready=False) as bench:
             return await bench.store.keys.list(tenant)
 
-    table = Table("key id", "tenant", "user", "scopes", "name", "state", box=None, pad_edge=False)
+    table = Table("key id", "tenant", "user", "scopes", "groups", "name", "state", box=None, pad_edge=False)
     for key in run(work()):
         state = "revoked" if key.revoked_at else "active"
-        table.add_row(key.key_id, key.tenant_id, key.user_id, " ".join(key.scopes), key.name, state)
+        groups = escape(", ".join(key.groups))
+        table.add_row(key.key_id, key.tenant_id, key.user_id, " ".join(key.scopes), groups, key.name, state)
     out.print(table)
+
+
+@keys.command("groups")
+def regroup_key(
+    key_id: str,
+    group: Annotated[list[str] | None, typer.Option(help="It is in these and no others; may be repeated.")] = None,
+) -> None:
+    """Put a key into groups; in none of them it sees what is for everybody."""
+
+    async def work() -> tuple[str, ...]:
+        async with opened_store() as store:
+            return (await store.keys.regroup(key_id, group or ())).groups
+
+    out.print(f"{key_id} is in {', '.join(run(work())) or 'no group'}.", markup=False, highlight=False)
 
 
 @keys.command("revoke")

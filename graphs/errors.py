@@ -85,6 +85,12 @@ class Conflict(PilothouseError):
     kind, code = "conflict", "conflict"
 
 
+class DocumentTaken(Conflict):
+    """The id is that of a document which its writer does not see, and so may not write over."""
+
+    code = "document_taken"
+
+
 class QuotaExhausted(PilothouseError):
     """A limit on rate or spend is reached."""
 

@@ -12,7 +12,7 @@ from app.api.collection_views import GoldenListIn, GoldenOut, NowOut, PromoteIn,
 from app.api.deps import Bench, DocumentReader, DocumentWriter
 from app.api.views import CollectionOut, ListOut, Problem
 from app.names import HANDBOOK, SHARED_TENANT
-from graphs.errors import Forbidden
+from graphs.errors import Forbidden, Missing
 
 router = APIRouter(prefix="/api/ai/collections", tags=["documents"], route_class=StrictRoute)
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api/ai/collections", tags=["documents"], route_class
 @router.get("", summary="List collections", response_model=ListOut[CollectionOut])
 async def list_collections(bench: Bench, principal: DocumentReader) -> ListOut[CollectionOut]:
     """The tenant's by name, then the handbook that all tenants share."""
-    own = await bench.store.documents.collections(principal.tenant_id)
+    own = await bench.store.documents.collections(principal.tenant_id, principal.sight)
     shared = await bench.store.documents.collections(SHARED_TENANT)
     return ListOut(items=[CollectionOut.of(record) for record in (*own, *shared)])
 
@@ -71,7 +71,9 @@ async def optimise(name: str, bench: Bench, principal: DocumentWriter) -> NowOut
 @router.get("/{name}/golden", summary="List golden questions", response_model=ListOut[GoldenOut])
 async def list_golden(name: str, bench: Bench, principal: DocumentReader) -> ListOut[GoldenOut]:
     await bench.library.version(principal.tenant_id, name)
-    return ListOut(items=[GoldenOut.of(each) for each in await bench.golden.list(principal.tenant_id, name)])
+    golden = await bench.golden.list(principal.tenant_id, name)
+    hidden = await bench.library.hidden(principal.tenant_id, name, principal.sight)
+    return ListOut(items=[GoldenOut.of(each) for each in golden if each.document_id not in hidden])
 
 
 @router.post("/{name}/golden", summary="Add golden questions", status_code=201, response_model=ListOut[GoldenOut])
@@ -82,6 +84,10 @@ async def add_golden(
     from app.services.retrieval.gate import Golden
 
     await bench.library.version(principal.tenant_id, name)
+    hidden = await bench.library.hidden(principal.tenant_id, name, principal.sight)
+    if any(each.document_id in hidden for each in wanted.items):
+        # The gate would say how well their guess at its text meets it.
+        raise Missing("a golden question names a document that is not there")
     golden = [Golden(each.question, each.document_id, each.passage) for each in wanted.items]
     return ListOut(items=[GoldenOut.of(each) for each in await bench.golden.add(principal.tenant_id, name, golden)])
 

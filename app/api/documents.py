@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 from unicodedata import normalize
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 from pydantic import AfterValidator
 from starlette.datastructures import UploadFile
 
@@ -18,19 +18,20 @@ from app.api.deps import Bench, Cursor, DocumentReader, DocumentWriter, Limit
 from app.api.errors import Refused
 from app.api.forms import read_form
 from app.api.job_views import JobOut
-from app.api.schemas import DocumentsIn, PrefixIn, UploadIn, UrlsIn
+from app.api.schemas import DocumentsIn, GroupsIn, PrefixIn, UploadIn, UrlsIn
 from app.api.views import DocumentDetail, DocumentOut, FailedDocument, IngestOut, ListOut, Problem, listed
 from app.jobs.items import INGEST, document_item, url_item
 from app.names import HANDBOOK, SHARED_TENANT
 from app.records import Principal
 from app.services.jobs.ports import JobItem, JobRequest
-from graphs.errors import Invalid, Missing, TooLarge
+from graphs.errors import DocumentTaken, Invalid, Missing, TooLarge
 
 router = APIRouter(prefix="/api/ai/documents", tags=["documents"], route_class=StrictRoute)
 
 MAX_FIELDS: Final = 8
 MAX_FILES: Final = 100
 MAX_FIELD_BYTES: Final = 128 * 1024
+_OF_A_TEXT: Final = ("id", "allowGroups", "metadata")
 AT_ONCE: Final = 100  # documents; a larger batch is taken in by a job, which a client's time-out does not break off
 
 InPath = Annotated[str, AfterValidator(lambda text: normalize("NFC", text))]  # as it was named when it came
@@ -53,6 +54,7 @@ _BODY: Final[dict[str, Any]] = {
                         "id": {"type": "string", "description": "Default: the file's name."},
                         "title": {"type": "string"},
                         "metadata": {"type": "string", "description": "A JSON object of scalars."},
+                        "allowGroups": {"type": "string", "description": "A JSON list: the groups that may see it."},
                         "callbackUrl": {"type": "string", "description": "Told when a job has taken it in."},
                     },
                 }
@@ -112,7 +114,7 @@ async def _add_files(request: Request, bench: Bench, principal: Principal, later
         if not files:
             raise Invalid("the form needs a file in the field file", field="file")
         fields: dict[str, Any] = {name: value for name, value in form.multi_items() if name != "file"}
-        wanted = valid(UploadIn, fields | _parsed_metadata(fields))
+        wanted = valid(UploadIn, fields | _parsed(fields, "metadata", {}) | _parsed(fields, "allowGroups", None))
         if any((file.size or 0) > bench.settings.max_upload_bytes for file in files):
             raise TooLarge(f"a file may have {bench.settings.max_upload_bytes} bytes", field="file")
         if len(files) > 1 and (wanted.id or wanted.title):
@@ -124,7 +126,9 @@ async def _add_files(request: Request, bench: Bench, principal: Principal, later
         document_id, content = await _told(file, wanted)
         told = _described(file, wanted)
         try:
-            record = await bench.ingest.add(principal.tenant_id, wanted.collection, document_id, content, **told)
+            record = await bench.ingest.add(
+                principal.tenant_id, wanted.collection, document_id, content, **told, sight=principal.sight
+            )
         except Invalid as error:
             error.field = error.field or "file"
             raise
@@ -142,13 +146,22 @@ def _described(file: UploadFile, wanted: UploadIn) -> dict[str, Any]:
         "media_type": file.content_type or "",
         "title": wanted.title,
         "metadata": wanted.metadata,
+        "allow_groups": wanted.allow_groups,
     }
 
 
 async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
     if later or wanted.callback_url is not None or len(wanted.documents) > AT_ONCE:
         items = [
-            document_item(item.id, item.text, title=item.title, metadata=item.metadata) for item in wanted.documents
+            document_item(
+                item.id,
+                item.text,
+                title=item.title,
+                metadata=item.metadata,
+                allow_groups=item.allow_groups,
+                trust="tenant",
+            )
+            for item in wanted.documents
         ]
         return await _taken_in_later(bench, principal, wanted, items)
     added, failed = [], []
@@ -161,11 +174,14 @@ async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, la
                 item.text,
                 title=item.title,
                 metadata=item.metadata,
+                allow_groups=item.allow_groups,
+                trust="tenant",
+                sight=principal.sight,
             )
             added.append(DocumentOut.of(record))
-        except Invalid as error:
+        except (Invalid, DocumentTaken) as error:
             if len(wanted.documents) == 1:
-                error.field = f"documents.{place}.text"
+                error.field = f"documents.{place}.{error.field if error.field in _OF_A_TEXT else 'text'}"
                 raise
             failed.append(FailedDocument(document_id=item.id, code=error.code, message=error.message))
     if not added:
@@ -174,7 +190,16 @@ async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, la
 
 
 async def _add_urls(wanted: UrlsIn, bench: Bench, principal: Principal) -> Response:
-    items = [url_item(item.url, document_id=item.id, title=item.title, metadata=item.metadata) for item in wanted.urls]
+    items = [
+        url_item(
+            item.url,
+            document_id=item.id,
+            title=item.title,
+            metadata=item.metadata,
+            allow_groups=item.allow_groups,
+        )
+        for item in wanted.urls
+    ]
     return await _taken_in_later(bench, principal, wanted, items)
 
 
@@ -204,9 +229,11 @@ async def list_documents(
     cursor: Cursor = None,
     collection: Annotated[str | None, Query(max_length=128)] = None,
 ) -> ListOut[DocumentOut]:
-    """The tenant's, newest first, in one collection or in all; the handbook's where that is named."""
+    """The tenant's that the caller may see, newest first, in one collection or in all; the handbook's where that is
+    named."""
     tenant = _reader_tenant(principal, collection)
-    return listed(await bench.store.documents.list(tenant, collection, limit, cursor), DocumentOut.of)
+    page = await bench.store.documents.list(tenant, collection, limit, cursor, sight=principal.sight)
+    return listed(page, DocumentOut.of)
 
 
 @router.get("/{document_id:path}", summary="Open a document", response_model=DocumentDetail)
@@ -219,9 +246,26 @@ async def read_document(
     """With the normalised text that citations point into. Name the collection where several hold the id."""
     tenant = _reader_tenant(principal, collection)
     named = collection or await _only_collection(bench, principal, document_id)
-    record = await bench.store.documents.get(tenant, named, document_id)
-    text = await bench.store.documents.text(tenant, named, document_id)
+    record = await bench.store.documents.get(tenant, named, document_id, principal.sight)
+    text = await bench.store.documents.text(tenant, named, document_id, principal.sight)
     return DocumentDetail(text=text, **dict(DocumentOut.of(record)))
+
+
+@router.patch("/{document_id:path}", summary="Change a document's groups", response_model=DocumentOut)
+async def regroup_document(
+    document_id: str,
+    wanted: Annotated[GroupsIn, Body()],
+    bench: Bench,
+    principal: DocumentWriter,
+    collection: Annotated[str | None, Query(max_length=128)] = None,
+) -> DocumentOut:
+    """Whom it is for from now on, in searches of earlier versions too: members of any of these groups, or everybody of
+    the tenant where there is none. Answers kept for others are dropped."""
+    named = collection or await _only_collection(bench, principal, document_id)
+    tenant = principal.tenant_id
+    record = await bench.ingest.regroup(tenant, named, document_id, wanted.allow_groups, principal.sight)
+    await bench.gateway.forget(tenant)
+    return DocumentOut.of(record)
 
 
 @router.delete(
@@ -239,13 +283,13 @@ async def delete_document(
 ) -> None:
     """Its text, chunks and vectors, and the tenant's kept answers, which may quote it."""
     named = collection or await _only_collection(bench, principal, document_id)
-    await bench.ingest.remove(principal.tenant_id, named, document_id)
+    await bench.ingest.remove(principal.tenant_id, named, document_id, principal.sight)
     await bench.golden.forget_document(principal.tenant_id, named, document_id)
     await bench.gateway.forget(principal.tenant_id)
 
 
 async def _only_collection(bench: Bench, principal: Principal, document_id: str) -> str:
-    found = await bench.store.documents.find(principal.tenant_id, document_id)
+    found = await bench.store.documents.find(principal.tenant_id, document_id, principal.sight)
     if not found:
         raise Missing("no such document")
     if len(found) > 1:
@@ -257,17 +301,17 @@ def _reader_tenant(principal: Principal, collection: str | None) -> str:
     return SHARED_TENANT if collection == HANDBOOK else principal.tenant_id
 
 
-def _parsed_metadata(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The field `metadata` as a value; an empty one is none."""
-    text = fields.get("metadata")
+def _parsed(fields: Mapping[str, Any], name: str, empty: Any) -> dict[str, Any]:
+    """A field that holds JSON as a value; one without a text is `empty`."""
+    text = fields.get(name)
     if not isinstance(text, str):
         return {}
     if not text.strip():
-        return {"metadata": {}}
+        return {name: empty}
     try:
-        return {"metadata": loads(text.encode("utf-8", "replace"))}
+        return {name: loads(text.encode("utf-8", "replace"))}
     except Refused as error:
-        raise Invalid("metadata is not a JSON object", field="metadata") from error
+        raise Invalid(f"{name} is not JSON", field=name) from error
 
 
 def _base_name(filename: str) -> str:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Query, Response
 
 from app.api.body import StrictRoute
 from app.api.deps import Bench, Owner
-from app.api.schemas import KeyIn
+from app.api.schemas import KeyGroupsIn, KeyIn
 from app.api.views import KeyOut, ListOut, NewKeyOut
 from graphs.errors import Invalid
 
@@ -20,7 +20,7 @@ async def create_key(wanted: Annotated[KeyIn, Body()], bench: Bench, principal: 
     if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
         raise Invalid("expiresAt is in the past", field="expiresAt")
     record, secret = await bench.store.keys.create(
-        wanted.tenant_id, wanted.user_id, wanted.scopes, wanted.name, wanted.expires_at
+        wanted.tenant_id, wanted.user_id, wanted.scopes, wanted.name, wanted.expires_at, groups=wanted.groups
     )
     return NewKeyOut(key=secret, **dict(KeyOut.of(record)))
 
@@ -31,6 +31,14 @@ async def list_keys(
 ) -> ListOut[KeyOut]:
     """All tenants' or one's, newest first, revoked ones included; never their secrets."""
     return ListOut(items=[KeyOut.of(record) for record in await bench.store.keys.list(tenant)])
+
+
+@router.patch("/{key_id}", summary="Change a key's groups", response_model=KeyOut)
+async def regroup_key(key_id: str, wanted: Annotated[KeyGroupsIn, Body()], bench: Bench, principal: Owner) -> KeyOut:
+    """The groups that it is in from now on, and no others; another process hears of it within a second."""
+    record = await bench.store.keys.regroup(key_id, wanted.groups)
+    bench.access.forget(key_id)
+    return KeyOut.of(record)
 
 
 @router.delete("/{key_id}", summary="Revoke a key", status_code=204, response_class=Response)

@@ -86,6 +86,10 @@ Scalar = Annotated[
     WithJsonSchema({"type": ["string", "number", "boolean", "null"]}),
 ]
 Metadata = Annotated[dict[MetadataKey, Scalar], Field(max_length=MAX_METADATA)]
+Groups = Annotated[list[Name], Field(max_length=32)]
+AllowGroups = Annotated[
+    Groups | None, Field(description="The groups that may see it; [] is everybody. Left out, it stays as it was.")
+]
 Filter = Annotated[dict[str, Any], AfterValidator(_filter)]
 Comment = Annotated[str, StringConstraints(max_length=MAX_COMMENT_CHARS)]
 
@@ -150,8 +154,19 @@ class KeyIn(Camel):
     tenant_id: Name
     user_id: Name
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=16)]
+    groups: Annotated[list[Name], Field(max_length=256)] = Field(default=[], description="Whose documents it sees.")
     name: Annotated[str, StringConstraints(max_length=128), AfterValidator(_printable)] = ""
     expires_at: AwareDatetime | None = None
+
+
+class KeyGroupsIn(Camel):
+    groups: Annotated[list[Name], Field(max_length=256)]
+
+
+class GroupsIn(Camel):
+    """Whom a document is for; an empty list is everybody of the tenant."""
+
+    allow_groups: Groups
 
 
 class DocumentIn(Camel):
@@ -159,6 +174,7 @@ class DocumentIn(Camel):
     title: Annotated[str, StringConstraints(max_length=512)] = ""
     text: Annotated[str, AfterValidator(clean)]
     metadata: Metadata = Field(default_factory=dict)
+    allow_groups: AllowGroups = None
 
 
 class DocumentsIn(Camel):
@@ -174,6 +190,7 @@ class UrlIn(Camel):
     id: DocumentId | None = None
     title: Annotated[str, StringConstraints(max_length=512)] = ""
     metadata: Metadata = Field(default_factory=dict)
+    allow_groups: AllowGroups = None
 
 
 class UrlsIn(Camel):
@@ -203,6 +220,7 @@ class UploadIn(Camel):
     id: DocumentId | None = None
     title: Annotated[str, StringConstraints(max_length=512)] = ""
     metadata: Metadata = Field(default_factory=dict)
+    allow_groups: AllowGroups = None
     callback_url: Url | None = None
 
 

@@ -20,7 +20,7 @@ from app.services.store.records import (
     RunRecord,
     TicketRecord,
 )
-from graphs.types import Decision, Passage
+from graphs.types import Decision, Passage, Trust
 
 if TYPE_CHECKING:
     from app.services.alerts.shelf import Alert
@@ -44,6 +44,7 @@ class KeyOut(Camel):
     user_id: str
     name: str
     scopes: tuple[str, ...]
+    groups: tuple[str, ...]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -112,6 +113,8 @@ class DocumentOut(Camel):
     sha256: str
     chunks: int
     metadata: Mapping[str, Any]
+    allow_groups: tuple[str, ...]
+    trust: Trust
     created_at: datetime
     updated_at: datetime
 
@@ -153,6 +156,7 @@ class ResultOut(Camel):
     end: int
     collection: str
     metadata: Mapping[str, Any]
+    trust: Trust = "untrusted"
 
     @classmethod
     def of(cls, passage: Passage) -> Self:

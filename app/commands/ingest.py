@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from errno import EFBIG
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from app.jobs.urls import FETCHED_AT_ONCE, Fetcher
 from app.services.ingest.detect import SUFFIXES
 from app.services.ingest.ingest import GROUP, Source
 from app.services.ingest.ports import Progress as Passed
+from app.sight import EVERYTHING
 from graphs.errors import PilothouseError
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ async def ingest_found(
     files: Mapping[str, Path],
     urls: Sequence[str],
     console: Console,
+    allow_groups: Sequence[str] | None = None,
 ) -> Shown:
     """A URL of a bucket stands for all objects under it.
 
@@ -102,10 +105,15 @@ async def ingest_found(
     found = [url for each in named for url in each]
     with Progress(*columns, console=console) as bar:
         shown = Shown(bar, len(files) + len(found))
+
+        async def take_in(found: Sequence[Source]) -> None:
+            group = [replace(each, allow_groups=allow_groups) for each in found]
+            await bench.ingest.add_batch(tenant, collection, group, shown, sight=EVERYTHING)
+
         async for group in _read(files, bench.settings.max_upload_bytes, shown):
-            await bench.ingest.add_batch(tenant, collection, group, shown)
+            await take_in(group)
         async for group in _fetched(found, fetch, shown):
-            await bench.ingest.add_batch(tenant, collection, group, shown)
+            await take_in(group)
     return shown
 
 
@@ -120,7 +128,7 @@ async def _read(files: Mapping[str, Path], limit_bytes: int, shown: Shown) -> As
         if group and (len(group) == GROUP or len(content) + sum(len(each.content) for each in group) > GROUP_BYTES):
             yield group
             group = []
-        group.append(Source(name, content, filename=path.name))
+        group.append(Source(name, content, filename=path.name, trust="operator"))
     if group:
         yield group
 

@@ -128,7 +128,7 @@ class ChatTab:
     async def loaded(self, request: gr.Request) -> Update:
         """What a fresh page shows: the pickers, the conversations, and the one that the address names."""
         who = principal_of(request)
-        collections = await self._bench.store.documents.collections(who.tenant_id)
+        collections = await self._bench.store.documents.collections(who.tenant_id, who.sight)
         names = [HANDBOOK, *(item.name for item in collections if item.name != HANDBOOK)]
         update: Update = {
             self.collection: gr.update(choices=[(_shown(name), name) for name in names]),

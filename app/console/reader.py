@@ -70,9 +70,8 @@ class Reader:
         try:
             run = await self.run(who, run_id)
             found = await self._cited(run, number) if number else await self._read(who, run, chunk_id)
-            text = await self._store.documents.text(
-                SHARED_TENANT if found.collection == HANDBOOK else who.tenant_id, found.collection, found.document_id
-            )
+            home = SHARED_TENANT if found.collection == HANDBOOK else who.tenant_id
+            text = await self._store.documents.text(home, found.collection, found.document_id, who.sight)
         except Missing:
             return draw("unopened", run_id=run_id, notice=_GONE)
         except PilothouseError as error:

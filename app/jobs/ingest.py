@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from app.jobs.items import INGEST
@@ -53,11 +54,9 @@ class IngestJob:
             for item, each in both:
                 if "url" in item.input and isinstance(each, Source):
                     stages.passed(each.id, "fetch", took_s)
-            outcomes = iter(
-                await self._ingest.add_batch(
-                    state.principal.tenant_id, state.payload["collection"], sources, report=stages
-                )
-            )
+            who, collection = state.principal, state.payload["collection"]
+            taken = await self._ingest.add_batch(who.tenant_id, collection, sources, stages, sight=who.sight)
+            outcomes = iter(taken)
         await work.settle(
             [
                 _end(item, next(outcomes), stages) if isinstance(each, Source) else ItemEnd(item.number, error=each)
@@ -73,8 +72,10 @@ class IngestJob:
         rest = {"document_id": told["documentId"], "title": told["title"], "metadata": told["metadata"]}
         try:
             if is_object(url):
-                return await self._objects.source(tenant_id, url, **rest)
-            return await self._fetcher.source(url, **rest)
+                source = await self._objects.source(tenant_id, url, **rest)
+            else:
+                source = await self._fetcher.source(url, **rest)
+            return replace(source, allow_groups=told.get("allowGroups"))
         except PilothouseError as error:
             return failure(error)
 
@@ -103,6 +104,8 @@ def _source(item: ItemState) -> Source:
         media_type=told["mediaType"],
         title=told["title"],
         metadata=told["metadata"],
+        allow_groups=told.get("allowGroups"),
+        trust=told.get("trust", "untrusted"),
     )
 
 

@@ -24,7 +24,9 @@ from app.services.ingest.kept import written
 from app.services.ingest.parse import parse
 from app.services.ingest.ports import Documents, Entry, Happened, Library, Progress, Record, Report
 from app.services.ingest.watch import Watch, silent
-from graphs.errors import Invalid, Missing, PilothouseError
+from app.sight import EVERYTHING, MAX_DOCUMENT_GROUPS, OPEN, Sight, checked_groups
+from graphs.errors import DocumentTaken, Invalid, Missing, PilothouseError
+from graphs.types import Trust
 
 __all__ = ["Ingest", "Outcome", "Progress", "Record", "Source"]
 
@@ -39,7 +41,10 @@ GROUP = 64  # documents of a batch that are embedded together and committed at o
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A document as it arrives. An empty title is taken from the document, then from the file's name, then the id."""
+    """A document as it arrives. An empty title is taken from the document, then from the file's name, then the id.
+
+    `allow_groups` are those whom it is for, none for everyone of the tenant; None leaves it to those whom it was for.
+    """
 
     id: str
     content: bytes | str
@@ -47,6 +52,8 @@ class Source:
     media_type: str = ""
     title: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    allow_groups: Sequence[str] | None = None
+    trust: Trust = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,8 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Parsed and chunked; nothing is written yet. `known` says that an earlier state has a record."""
+    """Parsed and chunked; nothing is written yet. `known` says that an earlier state has a record, `keeps` that its
+    groups stay."""
 
     id: str
     known: bool
@@ -83,6 +91,9 @@ class Prepared:
     sha256: str
     text: str
     structure: str
+    allow_groups: tuple[str, ...]
+    keeps: bool
+    trust: Trust
 
 
 class Ingest:
@@ -105,23 +116,34 @@ class Ingest:
         media_type: str = "",
         title: str = "",
         metadata: Mapping[str, Any] | None = None,
+        allow_groups: Sequence[str] | None = None,
+        trust: Trust = "untrusted",
+        sight: Sight = OPEN,
     ) -> Record:
         """Take in a new document, or a new state of one; the same state again changes nothing.
 
-        Raises Invalid, DocumentUnreadable, Conflict (another embedder's collection), and what index and store raise.
+        Raises Invalid, DocumentUnreadable, DocumentTaken, Conflict (another embedder's collection), and what index and
+        store raise.
         """
-        sources = [Source(document_id, source, filename, media_type, title, metadata or {})]
-        (outcome,) = await self.add_batch(tenant_id, collection, sources)
+        sources = [Source(document_id, source, filename, media_type, title, metadata or {}, allow_groups, trust)]
+        (outcome,) = await self.add_batch(tenant_id, collection, sources, sight=sight)
         if outcome.record is None:
             raise outcome.error or AssertionError("an outcome has a record or an error")
         return outcome.record
 
     async def add_batch(
-        self, tenant_id: str, collection: str, sources: Sequence[Source], report: Report = silent
+        self,
+        tenant_id: str,
+        collection: str,
+        sources: Sequence[Source],
+        report: Report = silent,
+        *,
+        sight: Sight = OPEN,
     ) -> list[Outcome]:
         """Outcomes in the order given: a source that cannot be taken in leaves the others alone.
 
-        Each document's stages and its end are told to `report` as they come.
+        Each document's stages and its end are told to `report` as they come. `sight` is that of whoever writes: they
+        see what they have written, and write over nothing that they do not see.
 
         Raises Invalid for the collection's name (the shared handbook is closed to callers), Conflict, and what index
         and store raise; the outcomes before that stay, and the same call again goes on from there.
@@ -133,22 +155,33 @@ class Ingest:
                 # Sorted, so that two batches cannot wait for each other.
                 for document_id in sorted(source.id for source in group):
                     await turns.enter_async_context(self._turn(tenant_id, collection, document_id))
-                while (taken := await self._take_in(tenant_id, collection, group, report)) is None:
-                    log.info("a collection was made anew; its documents are cut again", extra={"collection": collection})
+                while (taken := await self._take_in(tenant_id, collection, group, report, sight)) is None:
+                    log.info(
+                        "a collection was made anew; its documents are cut again", extra={"collection": collection}
+                    )
                 outcomes += taken
         return outcomes
 
-    async def remove(self, tenant_id: str, collection: str, document_id: str) -> None:
+    async def regroup(
+        self, tenant_id: str, collection: str, document_id: str, allow_groups: Sequence[str], sight: Sight = OPEN
+    ) -> Record:
+        """Say anew whom a document is for. Raises Missing, Invalid. Once it returns every search goes by it."""
+        _check_collection(tenant_id, collection)
+        async with self._turn(tenant_id, collection, document_id):
+            held = await self._documents.get(tenant_id, collection, document_id, sight)
+            return await self._relabel(held, _groups_of(allow_groups, held, sight), held.trust)
+
+    async def remove(self, tenant_id: str, collection: str, document_id: str, sight: Sight = OPEN) -> None:
         """Raises Missing. Once it returns no search finds the document."""
         _check_collection(tenant_id, collection)
         async with self._turn(tenant_id, collection, document_id):
-            await self._documents.get(tenant_id, collection, document_id)
+            await self._documents.get(tenant_id, collection, document_id, sight)
             # The index first: as long as the record stands, a removal that broke off can be repeated.
             await self._library.remove(tenant_id, collection, document_id)
             await self._documents.delete(tenant_id, collection, document_id)
 
     async def _take_in(
-        self, tenant_id: str, collection: str, sources: Sequence[Source], report: Report
+        self, tenant_id: str, collection: str, sources: Sequence[Source], report: Report, sight: Sight
     ) -> list[Outcome] | None:
         """One commit for all that can be read: 26 pages took 0.7 s so, and 10 s one by one.
 
@@ -158,7 +191,7 @@ class Ingest:
         by = Chunking.parsed(recipe.chunker)
         looked = list[Prepared | Outcome]()
         for source in sources:
-            looked.append(await self._look(tenant_id, collection, source, by, report))
+            looked.append(await self._look(tenant_id, collection, source, by, report, sight))
             if isinstance(looked[-1], Outcome):
                 report(looked[-1].progress)
         ready = [made for made in looked if isinstance(made, Prepared)]
@@ -170,7 +203,10 @@ class Ingest:
         entries, first = list[Entry](), 0
         for new in ready:
             last = first + len(new.chunks)
-            entries.append(Entry(new.id, new.title, new.metadata, new.chunks, new.state, vectors[first:last]))
+            own = vectors[first:last]
+            entries.append(
+                Entry(new.id, new.title, new.metadata, new.chunks, new.state, own, new.allow_groups, new.trust)
+            )
             first = last
         if not await self._library.replace(tenant_id, collection, entries, recipe):
             return None
@@ -181,7 +217,7 @@ class Ingest:
         ]
 
     async def _look(
-        self, tenant_id: str, collection: str, source: Source, by: Chunking, report: Report
+        self, tenant_id: str, collection: str, source: Source, by: Chunking, report: Report, sight: Sight
     ) -> Prepared | Outcome:
         """What is to be written, or the outcome already: an error, or the record of the very same state."""
         try:
@@ -189,23 +225,33 @@ class Ingest:
             metadata = checked_metadata(source.metadata)
             state = self._state(source, metadata)
             held = await self._held(tenant_id, collection, source.id)
+            groups = _groups_of(source.allow_groups, held, sight)
             if held and held.sha256 == _sha256(source):
                 # The index is asked too: a crash between the two writes leaves a record that no longer speaks for it.
                 indexed = await self._library.states(tenant_id, collection, source.id)
                 if set(indexed) == {state}:
-                    return Outcome(source.id, "unchanged", held)
-            return await self._prepare(source, metadata, state, held is not None, by, Watch(report))
-        except Invalid as error:
+                    if (tuple(held.allow_groups), held.trust) == (groups, source.trust):
+                        return Outcome(source.id, "unchanged", held)
+                    return Outcome(source.id, "replaced", await self._relabel(held, groups, source.trust))
+            return await self._prepare(source, metadata, state, groups, held is not None, by, Watch(report))
+        except (Invalid, DocumentTaken) as error:
             return Outcome(source.id, "failed", error=error)
 
     async def _held(self, tenant_id: str, collection: str, document_id: str) -> Record | None:
         try:
-            return await self._documents.get(tenant_id, collection, document_id)
+            return await self._documents.get(tenant_id, collection, document_id, EVERYTHING)
         except Missing:
             return None
 
     async def _prepare(
-        self, source: Source, metadata: Mapping[str, Any], state: str, known: bool, by: Chunking, watch: Watch
+        self,
+        source: Source,
+        metadata: Mapping[str, Any],
+        state: str,
+        groups: tuple[str, ...],
+        known: bool,
+        by: Chunking,
+        watch: Watch,
     ) -> Prepared:
         parsed = await parse(source.content, source.filename, source.media_type, turns=self._parsing)
         for note in parsed.notes:
@@ -227,10 +273,16 @@ class Ingest:
             sha256=_sha256(source),
             text=parsed.text,
             structure=written(parsed),
+            allow_groups=groups,
+            keeps=known and source.allow_groups is None,
+            trust=source.trust,
         )
 
     async def _done(self, tenant_id: str, collection: str, made: Prepared, report: Report) -> Outcome:
         record = await self._record(tenant_id, collection, made)
+        if tuple(record.allow_groups) != made.allow_groups:
+            # Another process said anew whom it is for while this one read it; what it wrote down counts.
+            await self._library.relabel(tenant_id, collection, made.id, record.allow_groups, made.trust)
         outcome = Outcome(made.id, "replaced" if made.known else "added", record)
         report(outcome.progress)
         return outcome
@@ -248,7 +300,16 @@ class Ingest:
             made.metadata,
             made.text,
             made.structure,
+            allow_groups=None if made.keeps else made.allow_groups,
+            trust=made.trust,
         )
+
+    async def _relabel(self, held: Record, groups: Sequence[str], trust: Trust) -> Record:
+        """The record first: an ingest in another process, which keeps the groups that it finds, looks there last."""
+        name = (held.tenant_id, held.collection, held.document_id)
+        record = await self._documents.relabel(*name, groups, trust)
+        await self._library.relabel(*name, groups, trust)
+        return record
 
     def _state(self, source: Source, metadata: Mapping[str, Any]) -> str:
         """A digest of all that decides what a document is. How it is cut and embedded is its collection's."""
@@ -269,6 +330,21 @@ def _groups(sources: Sequence[Source]) -> Iterator[list[Source]]:
         group[source.id] = source
     if group:
         yield list(group.values())
+
+
+def _groups_of(asked: Sequence[str] | None, held: Record | None, sight: Sight) -> tuple[str, ...]:
+    """Whom a document is for from now on.
+
+    Raises DocumentTaken where its writer does not see what is there, Invalid where they would not see it any more.
+    """
+    if held is not None and not sight.sees(held.allow_groups):
+        raise DocumentTaken("the id is taken by a document that this credential may not change", field="id")
+    if asked is None:
+        return () if held is None else tuple(held.allow_groups)
+    groups = checked_groups(asked, MAX_DOCUMENT_GROUPS, "allowGroups")
+    if not sight.sees(groups):
+        raise Invalid("who writes a document is in one of the groups that it is for", field="allowGroups")
+    return groups
 
 
 def _embedded(title: str, piece: Chunk) -> str:

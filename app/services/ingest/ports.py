@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.services.ingest.chunk import Chunk
+from app.sight import Sight
 from graphs.types import Trust
 
 
@@ -34,15 +35,23 @@ class Record(Protocol):
     @property
     def metadata(self) -> Mapping[str, Any]: ...
     @property
+    def allow_groups(self) -> Sequence[str]: ...
+    @property
+    def trust(self) -> Trust: ...
+    @property
     def created_at(self) -> datetime: ...
     @property
     def updated_at(self) -> datetime: ...
 
 
 class Documents(Protocol):
-    """Where records and normalised texts are kept; `get` and `delete` raise Missing."""
+    """Where records and normalised texts are kept; `get`, `relabel` and `delete` raise Missing."""
 
-    async def get(self, tenant_id: str, collection: str, document_id: str) -> Record: ...
+    async def get(self, tenant_id: str, collection: str, document_id: str, sight: Sight) -> Record: ...
+
+    async def relabel(
+        self, tenant_id: str, collection: str, document_id: str, allow_groups: Sequence[str], trust: Trust
+    ) -> Record: ...
 
     async def delete(self, tenant_id: str, collection: str, document_id: str) -> None: ...
 
@@ -59,6 +68,9 @@ class Documents(Protocol):
         metadata: Mapping[str, Any],
         text: str,
         structure: str,
+        *,
+        allow_groups: Sequence[str] | None,
+        trust: Trust,
     ) -> Record: ...
 
 
@@ -90,7 +102,7 @@ R = TypeVar("R", bound=Recipe)
 
 
 class Library(Protocol[R]):
-    """The index. `replace` and `remove` are one commit each."""
+    """The index. `replace`, `relabel` and `remove` are one commit each."""
 
     async def recipe(self, tenant_id: str, collection: str) -> R: ...
 
@@ -99,6 +111,10 @@ class Library(Protocol[R]):
     async def replace(self, tenant_id: str, collection: str, entries: Sequence[Entry], recipe: R) -> bool:
         """False, and nothing is written, where the collection was made anew by another recipe meanwhile."""
         ...
+
+    async def relabel(
+        self, tenant_id: str, collection: str, document_id: str, allow_groups: Sequence[str], trust: Trust
+    ) -> None: ...
 
     async def remove(self, tenant_id: str, collection: str, document_id: str) -> None: ...
 

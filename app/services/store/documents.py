@@ -46,10 +46,13 @@ class Documents:
         text: str,
         structure: str = "",
         *,
-        allow_groups: Sequence[str] = (),
+        allow_groups: Sequence[str] | None = (),
         trust: Trust = "untrusted",
     ) -> DocumentRecord:
-        """Write or replace it; `created_at` stays the first one's. Raises Invalid for an empty or longer id."""
+        """Write or replace it; `created_at` stays the first one's, and `allow_groups` None leaves what there is.
+
+        Raises Invalid for an empty or longer id.
+        """
         if not 1 <= len(document_id) <= MAX_ID_CHARS:
             raise Invalid(f"a document id has 1 to {MAX_ID_CHARS} characters", field="id")
         now = self._db.clock()
@@ -60,12 +63,13 @@ class Documents:
             "sha256": sha256,
             "chunks": chunks,
             "metadata": metadata,
-            "allow_groups": allow_groups,
             "trust": trust,
             "text": text,
             "structure": structure,
             "updated_at": now,
         }
+        if allow_groups is not None:
+            content["allow_groups"] = allow_groups
         identity = {
             "document_key": _key(tenant_id, collection, document_id),
             "tenant_id": tenant_id,
@@ -117,7 +121,7 @@ class Documents:
         return str(row.text)
 
     async def content(self, tenant_id: str, collection: str, document_id: str) -> tuple[str, str]:
-        """The text and its structure, as the ingest wrote it; that is empty for a document from before. Raises Missing."""
+        """The text and its structure, as the ingest wrote it; empty for one from before. Raises Missing."""
         query = select(documents.c.text, documents.c.structure).where(_the(tenant_id, collection, document_id))
         async with self._db.read() as connection:
             row = (await connection.execute(query)).first()
