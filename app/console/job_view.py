@@ -9,10 +9,10 @@ from markupsafe import Markup
 from app.console.advice import Advice
 from app.console.figures import counted
 from app.console.view import draw, duration
+from app.joblist import Opened
 from app.jobs.collections import OPTIMIZE, REBUILD
 from app.jobs.items import INGEST, RUNS
 from app.jobs.retention import RETENTION
-from app.jobs.seen import Opened
 from app.services.jobs.callbacks import WEBHOOK
 from app.services.jobs.ports import ENDED, ItemState, JobFailure, JobState, JobStatus
 

@@ -5,6 +5,7 @@ from typing import Any, Final, get_args
 import gradio as gr
 from markupsafe import Markup
 
+from app import joblist
 from app.console.advice import Advice, advice_on
 from app.console.chat import PRIVATE, Update
 from app.console.job_view import KINDS, TONES, drawn_job, title
@@ -13,7 +14,6 @@ from app.console.reader import principal_of
 from app.console.runs import Trail
 from app.console.sure import sorry, stop_job
 from app.console.view import draw
-from app.jobs import seen
 from app.records import Principal
 from app.services.jobs.ports import JobState, JobStatus
 from app.workbench import Workbench
@@ -105,7 +105,7 @@ class JobsTab:
     ) -> Update:
         who, notice = principal_of(request), None
         try:
-            await seen.cancel(self._bench, who, said(event, "what"))
+            await joblist.cancel(self._bench, who, said(event, "what"))
         except PilothouseError as error:
             notice = advice_on(error)
         return {**await self._drawn(who, trail.turned, selected, *filters, notice=notice), self.sheet: EMPTY}
@@ -116,7 +116,7 @@ class JobsTab:
         """The new job is shown in place of the old one."""
         who, notice = principal_of(request), None
         try:
-            selected = (await seen.again(self._bench, who, said(event, "job"), numbered(event))).job_id
+            selected = (await joblist.again(self._bench, who, said(event, "job"), numbered(event))).job_id
             trail = Trail()
         except PilothouseError as error:
             notice = advice_on(error)
@@ -137,7 +137,7 @@ class JobsTab:
         refused: Advice | None = None
         wanted: JobStatus | None = next((name for name in get_args(JobStatus) if name == status), None)
         try:
-            found, after = await seen.listed(
+            found, after = await joblist.listed(
                 self._bench, who, PAGE_SIZE, turned[-1], kind=kind if kind in KINDS else "", status=wanted
             )
         except PilothouseError as error:
@@ -165,7 +165,7 @@ async def drawn_detail(bench: Workbench, who: Principal, job_id: str, *, notice:
     if not job_id:
         return draw("no_job", notice=notice)
     try:
-        return drawn_job(await seen.opened(bench, who, job_id), notice=notice)
+        return drawn_job(await joblist.opened(bench, who, job_id), notice=notice)
     except PilothouseError as error:
         return draw("no_job", notice=advice_on(error))
 
@@ -173,7 +173,7 @@ async def drawn_detail(bench: Workbench, who: Principal, job_id: str, *, notice:
 async def asked_to_stop(bench: Workbench, who: Principal, job_id: str) -> Markup:
     """What will happen to the job, to be confirmed; or why that is not to be had."""
     try:
-        return stop_job(job_id, title((await seen.opened(bench, who, job_id)).job))
+        return stop_job(job_id, title((await joblist.opened(bench, who, job_id)).job))
     except PilothouseError as error:
         return sorry(advice_on(error))
 

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 import gradio as gr
 from markupsafe import Markup
 
-from app import knowledge
+from app import joblist, knowledge
 from app.console.advice import Advice, advice_on
 from app.console.chat import PRIVATE, Update
 from app.console.job_view import summary
@@ -17,7 +17,6 @@ from app.console.panel import EMPTY, panel, said
 from app.console.reader import principal_of
 from app.console.runs import Trail
 from app.console.view import draw
-from app.jobs import seen
 from app.knowledge import Collection
 from app.names import HANDBOOK
 from app.records import Principal
@@ -203,7 +202,7 @@ class KnowledgeTab:
         """The jobs as they are now; everything, once one of them has begun or ended."""
         who, at = principal_of(request), At(*chosen)
         try:
-            standing = _standing(await seen.of_collection(self._bench, who, at.collection))
+            standing = _standing(await joblist.of_collection(self._bench, who, at.collection))
         except PilothouseError:
             return {}  # the page says already why it is empty, or the next look finds the store again
         if standing != at.standing:
@@ -213,7 +212,7 @@ class KnowledgeTab:
         return await self._look_at_jobs(who, at) | await self._beside(who, at.job)
 
     async def _look_at_jobs(self, who: Principal, at: At) -> Update:
-        jobs = await seen.of_collection(self._bench, who, at.collection)
+        jobs = await joblist.of_collection(self._bench, who, at.collection)
         words, tone, share = summary(jobs)
         return {
             self.jobs: draw(
@@ -239,7 +238,7 @@ class KnowledgeTab:
     async def _off(self, event: gr.EventData, request: gr.Request, *chosen: Any) -> Update:
         who, notice = principal_of(request), None
         try:
-            await seen.cancel(self._bench, who, said(event, "what"))
+            await joblist.cancel(self._bench, who, said(event, "what"))
         except PilothouseError as error:
             notice = advice_on(error)
         return {**await self._shown(who, At(*chosen), notice), self.sheet: EMPTY}
@@ -248,7 +247,7 @@ class KnowledgeTab:
         """The new job is shown in place of the old one."""
         who, at, notice = principal_of(request), At(*chosen), None
         try:
-            again = await seen.again(self._bench, who, said(event, "job"), numbered(event))
+            again = await joblist.again(self._bench, who, said(event, "job"), numbered(event))
             at = at._replace(job=again.job_id)
         except PilothouseError as error:
             notice = advice_on(error)

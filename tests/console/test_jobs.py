@@ -8,7 +8,7 @@ import pytest
 
 from app.console.job_view import drawn_job, line, summary, title, trouble
 from app.console.knowledge_search import Row, compared
-from app.jobs.seen import Opened
+from app.joblist import Opened
 from app.records import Principal
 from app.services.jobs.ports import ItemState, JobFailure, JobProgress, JobState
 from app.services.retrieval.explain import Candidate
