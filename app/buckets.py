@@ -98,7 +98,10 @@ class Bucket:
                 )
             finally:
                 await store.delete_async(name)
-        if not first["e_tag"] or not all(isinstance(each, (AlreadyExistsError, PreconditionError)) for each in again):
+            for each in again:
+                if isinstance(each, BaseException) and not isinstance(each, (AlreadyExistsError, PreconditionError)):
+                    raise each
+        if not first["e_tag"] or not all(isinstance(each, BaseException) for each in again):
             raise BucketUnfit(f"the store of {self} does not honour conditional writes (If-None-Match, If-Match)")
 
     @property

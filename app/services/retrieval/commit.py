@@ -2,12 +2,16 @@
 
 import asyncio
 import random
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from graphs.errors import UpstreamError
 
 COMMIT_TRIES = 8
+# LanceDB tells by its message alone which part of it failed.
+_STORE = re.compile(r'Generic S3 error|store: "S3"')
+_ANSWERED = re.compile(r"404 Not Found|416 Range Not Satisfiable")
 
 
 class IndexFailed(UpstreamError):
@@ -22,12 +26,26 @@ class IndexDamaged(IndexFailed):
     code = "index_damaged"
 
 
+class IndexAway(IndexFailed):
+    """The object store that holds the index does not answer; nothing is known of the index."""
+
+    code = "index_away"
+
+
+def failed(error: Exception, said: IndexFailed) -> IndexFailed:
+    """`said`, unless it was the store that did not answer. An object that is absent or cut short is an answer."""
+    text = str(error)
+    if _STORE.search(text) and not _ANSWERED.search(text):
+        return IndexAway("the object store of the index does not answer")
+    return said
+
+
 async def guarded(work: Awaitable[Any]) -> Any:
     """LanceDB raises plain RuntimeError, ValueError and OSError for what its files or its store did to it."""
     try:
         return await work
     except (RuntimeError, ValueError, OSError) as error:
-        raise IndexFailed("the index could not be read or written") from error
+        raise failed(error, IndexFailed("the index could not be read or written")) from error
 
 
 async def committed(commit: Callable[[], Awaitable[Any]]) -> Any:
@@ -37,6 +55,6 @@ async def committed(commit: Callable[[], Awaitable[Any]]) -> Any:
             return await commit()
         except (RuntimeError, ValueError, OSError) as error:
             if "commit conflict" not in str(error).lower() or attempt == COMMIT_TRIES - 1:
-                raise IndexFailed("the index could not be written") from error
+                raise failed(error, IndexFailed("the index could not be written")) from error
         await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)  # noqa: S311 (jitter, no secret)
     raise AssertionError("unreachable")

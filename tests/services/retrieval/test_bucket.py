@@ -8,11 +8,13 @@ from functools import partial
 
 import pytest
 import pytest_asyncio
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 
 from app.buckets import Bucket
 from app.services.retrieval import library as libraries
 from app.services.retrieval.bucket_turns import BucketTurns
-from app.services.retrieval.commit import IndexFailed
+from app.services.retrieval.commit import IndexAway, IndexFailed
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
 from app.services.retrieval.locks import Taken
@@ -21,6 +23,8 @@ from tests.buckets import CREDENTIALS, contents
 from tests.services.retrieval.entries import doc
 
 LEASE_S = 2.0
+OWN = ("Host", "Content-Length", "Transfer-Encoding")
+TOLD = ("ETag", "Last-Modified", "Content-Range", "Content-Type")
 
 
 @pytest.fixture
@@ -71,6 +75,37 @@ async def test_k04_a_holder_whose_turn_was_taken_is_broken_off(bucket: Bucket) -
             await asyncio.sleep(20)
             went_on = True
     assert not went_on
+
+
+@pytest.mark.timeout(300)
+async def test_d14_a_store_that_is_away_for_a_moment_damages_nothing(bucket: Bucket, embedder: MiniLmEmbedder) -> None:
+    away = False
+
+    async def pass_on(request: web.Request) -> web.Response:
+        if away:
+            return web.Response(status=503)
+        headers = {name: value for name, value in request.headers.items() if name.title() not in OWN}
+        target = f"{bucket.endpoint_url}{request.raw_path}"
+        async with client.request(request.method, target, data=await request.read(), headers=headers) as answer:
+            told = {name: answer.headers[name] for name in TOLD if name in answer.headers}
+            if request.method == "HEAD":
+                return web.Response(
+                    status=answer.status, headers=told | {"Content-Length": answer.headers["Content-Length"]}
+                )
+            return web.Response(status=answer.status, body=await answer.read(), headers=told)
+
+    application = web.Application(client_max_size=1 << 26)
+    application.router.add_route("*", "/{rest:.*}", pass_on)
+    async with ClientSession(auto_decompress=False) as client, TestServer(application) as server:
+        library = await Library.open(Bucket(bucket.name, bucket.prefix, str(server.make_url(""))), embedder)
+        await library.replace("acme", "notes", [await doc(embedder, "a", "a key")])
+        away = True
+        with pytest.raises(IndexAway):
+            await found(library)
+        assert library.damages == ()
+        away = False
+        assert await found(library) == ["a"]
+        await library.close()
 
 
 # Vectors are made up: the writers' commits are what is tried, and loading the model twice more would take longer.
