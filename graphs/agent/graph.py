@@ -9,6 +9,7 @@ from graphs.steps.outcome import Question
 from graphs.steps.screen import passed, screen
 from graphs.steps.station import station
 from graphs.steps.validate import validate
+from graphs.steps.way import Way
 
 
 def build() -> StateGraph[AgentState, RunContext, Question, AgentState]:
@@ -20,7 +21,7 @@ def build() -> StateGraph[AgentState, RunContext, Question, AgentState]:
     graph.add_node("answer", station(answer))
     graph.add_node("validate", station(validate))
     graph.add_edge(START, "screen")
-    graph.add_conditional_edges("screen", passed, {"go": "decide", "stop": END})
+    graph.add_conditional_edges("screen", Way(passed), {"go": "decide", "stop": END})
     graph.add_conditional_edges("decide", after_decide, ["approve", "act", "answer", "validate"])
     graph.add_conditional_edges("approve", after_approve, ["approve", "act"])
     graph.add_edge("act", "decide")

@@ -9,6 +9,7 @@ from graphs.steps.outcome import Question
 from graphs.steps.screen import passed, screen
 from graphs.steps.station import station
 from graphs.steps.validate import validate
+from graphs.steps.way import Way
 
 
 def build() -> StateGraph[ChatState, RunContext, Question, ChatState]:
@@ -17,7 +18,7 @@ def build() -> StateGraph[ChatState, RunContext, Question, ChatState]:
     graph.add_node("complete", station(complete))
     graph.add_node("validate", station(validate))
     graph.add_edge(START, "screen")
-    graph.add_conditional_edges("screen", passed, {"go": "complete", "stop": END})
+    graph.add_conditional_edges("screen", Way(passed), {"go": "complete", "stop": END})
     graph.add_edge("complete", "validate")
     graph.add_edge("validate", END)
     return graph

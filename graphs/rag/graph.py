@@ -9,6 +9,7 @@ from graphs.steps.outcome import Question
 from graphs.steps.screen import passed, screen
 from graphs.steps.station import station
 from graphs.steps.validate import validate
+from graphs.steps.way import Way
 
 
 def build() -> StateGraph[RagState, RunContext, Question, RagState]:
@@ -22,10 +23,10 @@ def build() -> StateGraph[RagState, RunContext, Question, RagState]:
     graph.add_node("decline", station(decline))
     graph.add_node("validate", station(validate))
     graph.add_edge(START, "screen")
-    graph.add_conditional_edges("screen", passed, {"go": "reword", "stop": END})
+    graph.add_conditional_edges("screen", Way(passed), {"go": "reword", "stop": END})
     graph.add_conditional_edges("reword", wants_variants, {"some": "expand", "none": "retrieve"})
     graph.add_edge("expand", "retrieve")
-    graph.add_conditional_edges("retrieve", found_any, {"some": "prompt", "none": "decline"})
+    graph.add_conditional_edges("retrieve", Way(found_any), {"some": "prompt", "none": "decline"})
     graph.add_edge("prompt", "complete")
     graph.add_edge("complete", "validate")
     graph.add_edge("decline", "validate")
