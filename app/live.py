@@ -4,7 +4,9 @@ Bounded by the run itself, whose answer length and steps are limited; dropped wh
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from app.records import AnswerCard, RunEvent
@@ -31,12 +33,11 @@ class LiveRun:
         self.from_the_start = first_number == 1
         self.events: list[RunEvent] = []
         self.readers = 0
-        self.attached = asyncio.Event()
-        self.unread = asyncio.Event()
-        self.unread.set()
+        self.unread_since = time.monotonic()
+        """When a reader left last; before the first, when there could be one."""
         self._next, self._tell = first_number, tell
-        self._changed = asyncio.Event()
-        self._closed = False
+        self._changed: asyncio.Event | None = None
+        self._closed = asyncio.Event()
 
     def emit(self, type_: str, data: Mapping[str, Any]) -> RunEvent:
         event = RunEvent(self._next, type_, data)
@@ -52,33 +53,41 @@ class LiveRun:
         return self._next
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
         self._wake()
 
     async def read(self, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """Events numbered above `after`, as they come, until the run closes."""
-        self.readers += 1
-        self.attached.set()
-        self.unread.clear()
         seen = 0
-        try:
+        with self._reading():
             while True:
-                changed = self._changed
                 while seen < len(self.events):
                     event = self.events[seen]
                     seen += 1
                     if event.number > after:
                         yield event
-                if self._closed:
+                if self._closed.is_set():
                     return
-                await changed.wait()
+                if self._changed is None:
+                    self._changed = asyncio.Event()
+                await self._changed.wait()
+
+    async def attend(self) -> None:
+        """Be a reader until the run closes, without looking at its events."""
+        with self._reading():
+            await self._closed.wait()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        self.readers += 1
+        try:
+            yield
         finally:
             self.readers -= 1
-            if not self.readers:
-                self.attached.clear()
-                self.unread.set()
+            self.unread_since = time.monotonic()
 
     def _wake(self) -> None:
         # Each wait gets an event of its own, so that a reader can neither miss a change nor keep others awake.
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        if self._changed is not None:
+            changed, self._changed = self._changed, None
+            changed.set()

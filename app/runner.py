@@ -7,6 +7,8 @@ message in one transaction before the last event is sent.
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
@@ -223,10 +225,13 @@ class Runner:
     async def attend(self, principal: Principal, run_id: str) -> AnswerCard:
         """Read a run to its end, or to an approval, and give its card. Raises Missing."""
         live = self._live_for(principal, run_id)
+        if live is not None:
+            await live.attend()
+            return live.card or await self.card(principal, run_id)
         async with aclosing(self.events(principal, run_id)) as events:
             async for _ in events:
                 pass
-        return live.card if live is not None and live.card is not None else await self.card(principal, run_id)
+        return await self.card(principal, run_id)
 
     async def events(self, principal: Principal, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """The run's events numbered above `after`: stored ones, then those of the part in flight as they come, from
@@ -340,7 +345,9 @@ class Runner:
         """Resume waiting runs whose approval is decided or past its time."""
         await self._store.approvals.expire(self._clock())
         for run_id in await self._store.runs.resumable():
-            await self._resume_decided(await self._store.runs.load(run_id))
+            record = await self._store.runs.load(run_id)
+            if not record.process_id:  # else another process has gone on with it since
+                await self._resume_decided(record)
 
     async def heed(self) -> None:
         """Cancel those of the runs in flight that were cancelled at another process."""
@@ -394,8 +401,9 @@ class Runner:
         task = asyncio.create_task(self._drive(leg, context, graph_input), name=f"run {leg.job.run_id}")
         self._tasks[leg.job.run_id], self._legs[leg.job.run_id] = task, leg
         if watched:
-            watcher = asyncio.create_task(self._watch(leg.live, task), name=f"watch {leg.job.run_id}")
-            task.add_done_callback(lambda _: watcher.cancel())
+            # Most runs end long before they could be called unread, and a timer costs less than a task that waits.
+            watching = asyncio.get_running_loop().call_later(self._grace_s, self._begin_watch, leg.live, task)
+            task.add_done_callback(lambda _: watching.cancel())
         # A task that is cancelled before its first step never runs at all, and would settle nothing.
         await asyncio.sleep(0)
         if (error := self._barred(leg.payer)) is not None:
@@ -406,21 +414,25 @@ class Runner:
         if (task := self._tasks.get(leg.job.run_id)) is not None:
             task.cancel()
 
+    def _begin_watch(self, live: LiveRun, task: asyncio.Task[None]) -> None:
+        watcher = asyncio.create_task(self._watch(live, task), name=f"watch {live.run_id}")
+        task.add_done_callback(lambda _: watcher.cancel())
+
     async def _watch(self, live: LiveRun, task: asyncio.Task[None]) -> None:
         """Cancel a run that nobody has read for the grace period, here or at another process."""
-        reads = 0
+        reads, asked_at = 0, -math.inf
         while True:
-            await live.unread.wait()
-            try:
-                async with asyncio.timeout(self._grace_s):
-                    await live.attached.wait()
-            except TimeoutError:
-                before = reads
-                with suppress(StoreUnavailable):  # who cannot ask lets it go on
-                    reads = await self._fleet.reads(live.run_id)
-                    if reads == before:
-                        task.cancel()
-                        return
+            now = time.monotonic()
+            unread_s = 0.0 if live.readers else now - max(live.unread_since, asked_at)
+            if unread_s < self._grace_s:
+                await asyncio.sleep(self._grace_s - unread_s)
+                continue
+            before, asked_at = reads, now
+            with suppress(StoreUnavailable):  # who cannot ask lets it go on
+                reads = await self._fleet.reads(live.run_id)
+                if reads == before and not live.readers:
+                    task.cancel()
+                    return
 
     async def _check_arguments(self, record: RunRecord, pending: ApprovalRecord, arguments: Mapping[str, Any]) -> None:
         """Arguments that a person changed have to fit the tool as much as a model's."""

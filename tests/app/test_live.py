@@ -33,9 +33,24 @@ async def test_a_reader_that_comes_back_misses_nothing_and_sees_nothing_twice() 
 
 async def test_the_last_reader_to_leave_is_noticed() -> None:
     live = LiveRun("r")
-    reader = asyncio.create_task(collect(live))
-    await live.attached.wait()
-    assert not live.unread.is_set()
-    reader.cancel()
-    await live.unread.wait()
-    assert not live.attached.is_set()
+    began = live.unread_since
+    reader, listener = asyncio.create_task(collect(live)), asyncio.create_task(live.attend())
+    await asyncio.sleep(0)
+    assert (live.readers, live.unread_since) == (2, began)
+    for task in (reader, listener):
+        task.cancel()
+        await asyncio.wait({task})
+    assert live.readers == 0
+    assert live.unread_since > began
+
+
+async def test_who_attends_a_run_hears_only_of_its_end() -> None:
+    live = LiveRun("r")
+    listener = asyncio.create_task(live.attend())
+    live.emit("message.delta", {"text": "x"})
+    live.emit("run.completed", {})
+    await asyncio.sleep(0)
+    assert not listener.done()
+    live.close()
+    await listener
+    await live.attend()

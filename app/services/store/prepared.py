@@ -20,7 +20,7 @@ class Prepared:
     def __init__(self, statement: UpdateBase, dialect: Dialect) -> None:
         self._statement, self._dialect = statement, dialect
         self._text = ""
-        self._by_place = False
+        self._by_place, self._keys = False, 0
         self._converters: list[tuple[str, Converter | None]] = []
         self._defaults: list[tuple[str, Any]] = []
 
@@ -37,7 +37,7 @@ class Prepared:
     def _compile(self, row: Row) -> str:
         dialect = self._dialect
         compiled = self._statement.compile(dialect=dialect, column_keys=list(row))
-        self._by_place = compiled.positional
+        self._by_place, self._keys = compiled.positional, len(row)
         names = compiled.positiontup or list(compiled.binds)
         types = {name: compiled.binds[name].type.dialect_impl(dialect) for name in names}
         self._converters = [(name, types[name].bind_processor(dialect)) for name in names]
@@ -46,6 +46,8 @@ class Prepared:
         return self._text
 
     def _converted(self, row: Row) -> Any:
+        if len(row) != self._keys:
+            raise ValueError(f"a row with {len(row)} keys for a statement that was made for {self._keys}")
         if self._defaults:
             filled = {
                 name: default.arg(None) if default.is_callable else default.arg for name, default in self._defaults

@@ -70,3 +70,10 @@ def test_without_rows_nothing_is_said_to_the_database(connection: Connection) ->
 def test_a_time_without_a_zone_is_refused(connection: Connection) -> None:
     with pytest.raises(ValueError, match="aware"):
         Prepared(insert(runs), connection.dialect).one(connection, row("one", created_at=datetime(2026, 3, 1)))  # noqa: DTZ001
+
+
+def test_a_row_with_more_than_the_first_had_is_refused_not_cut(connection: Connection) -> None:
+    prepared = Prepared(insert(runs), connection.dialect)
+    prepared.one(connection, row("one"))
+    with pytest.raises(ValueError, match="keys"):
+        prepared.one(connection, row("two", answer="would be lost"))
