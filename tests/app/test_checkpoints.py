@@ -144,7 +144,7 @@ async def test_d05_a_forged_checkpoint_is_data_and_is_never_executed(
     tmp_path: Path, embedder: MiniLmEmbedder, store_url: str
 ) -> None:
     ran = tmp_path / "ran"
-    call = ormsgpack.packb(("os", "system", (f"touch {ran}",)))
+    call = ormsgpack.packb(("os", "system", f"touch {ran}"))
     forged = ormsgpack.packb({"question": ormsgpack.Ext(0, call)})
     async with lite(tmp_path, [TICKET, "Done."], embedder, database_url=store_url) as bench:
         await waits(bench)

@@ -1,10 +1,10 @@
-"""Two API processes on one PostgreSQL and one Redis are one installation."""
+"""API processes with homes of their own on one PostgreSQL and one Redis are one installation."""
 
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from tests.api.served import OWNER_KEY
+from tests.databases import stored
 from tests.fake_openai import FakeOpenAi, calling, chunk, event, fake_openai
 from tests.redis_server import redis_server
 
@@ -30,9 +31,11 @@ limits: {{queue_wait_s: 0.1}}
 
 @dataclass
 class Lab:
-    """Answers `hold NAME` with a word, and the rest when that gate opens; `ticket` with a call of the tool."""
+    """Answers `hold NAME` with a word, and the rest when that gate opens; `ticket NAME` with a call of the tool, and
+    the word after it when that gate opens."""
 
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    heard: list[dict[str, Any]] = field(default_factory=list)
 
     def gate(self, name: str) -> asyncio.Event:
         return self.gates.setdefault(name, asyncio.Event())
@@ -42,10 +45,12 @@ class Lab:
         asked = next(str(turn["content"]) for turn in reversed(messages) if turn["role"] == "user")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        self.heard.append(body)
         if any(turn["role"] == "tool" for turn in messages):
+            await self.gate(asked.split()[-1]).wait()
             await response.write(event(chunk("Done.")) + event(chunk(finish="stop")))
         elif "ticket" in asked:
-            arguments = orjson.dumps({"title": "Printer", "body": "It is broken."}).decode()
+            arguments = orjson.dumps({"title": "Printer", "body": f"It is broken: {asked.split()[-1]}."}).decode()
             call = calling(name="create_ticket", arguments=arguments)
             await response.write(event(call) + event(chunk(finish="tool_calls")))
         else:
@@ -124,24 +129,23 @@ class Installation:
     b: Api
     lab: Lab
     fake: FakeOpenAi
+    database_url: str
+    start: Callable[..., Awaitable[Api]]
+    starting: Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def one(
     tmp_path_factory: pytest.TempPathFactory, new_postgres_url: Callable[[], str]
 ) -> AsyncIterator[Installation]:
-    home = tmp_path_factory.mktemp("two")
-    (home / "pages").mkdir()
-    (home / "pages" / "one.md").write_text("# One\n\nA page.\n")
-    lab = Lab()
+    root, lab, database_url = tmp_path_factory.mktemp("two"), Lab(), new_postgres_url()
     async with AsyncExitStack() as stack:
-        redis = stack.enter_context(redis_server(home))
+        redis = stack.enter_context(redis_server(root))
         fake = await stack.enter_async_context(fake_openai(lab))
-        (home / "pilothouse.yaml").write_text(CONFIG.format(url=fake.url))
+        (root / "pilothouse.yaml").write_text(CONFIG.format(url=fake.url))
         environment = os.environ | {
-            "PILOTHOUSE_HOME": str(home),
-            "PILOTHOUSE_CONFIG": str(home / "pilothouse.yaml"),
-            "PILOTHOUSE_DATABASE_URL": new_postgres_url(),
+            "PILOTHOUSE_CONFIG": str(root / "pilothouse.yaml"),
+            "PILOTHOUSE_DATABASE_URL": database_url,
             "PILOTHOUSE_REDIS_URL": redis.url,
             "PILOTHOUSE_OWNER_KEY": OWNER_KEY,
             "PILOTHOUSE_EXPORT_TRACES": "false",
@@ -149,28 +153,44 @@ async def one(
         }
         keys = {"owner": OWNER_KEY}
 
-        async def start() -> Api:
+        async def starting(name: str, **changes: str) -> asyncio.subprocess.Process:
+            pages = root / name / "pages"
+            pages.mkdir(parents=True)
+            (pages / "one.md").write_text("# One\n\nA page.\n")
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.flow.process", stdout=asyncio.subprocess.PIPE, env=environment
+                *(sys.executable, "-m", "tests.flow.process"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE if changes else None,
+                env=environment | {"PILOTHOUSE_HOME": str(root / name)} | changes,
             )
             stack.push_async_callback(_end, process)
+            return process
+
+        async def start(name: str) -> Api:
+            process = await starting(name)
             assert process.stdout is not None
             port = (await asyncio.wait_for(process.stdout.readline(), 200)).decode().strip()
             return Api(process, f"http://127.0.0.1:{port}", keys)
 
-        a, b = await asyncio.gather(start(), start())
+        a, b = await asyncio.gather(start("a"), start("b"))
         async with a.client("owner") as owner:
             for tenant, user in (("acme", "ann"), ("umbrella", "eve"), ("narrow", "ned")):
                 scopes = ["chat", "approvals", "runs"]
                 made = {"tenantId": tenant, "userId": user, "scopes": scopes, "name": ""}
                 keys[user] = (await owner.post("/api/ai/keys", json=made)).json()["key"]
-        yield Installation(a, b, lab, fake)
+        yield Installation(a, b, lab, fake, database_url, start, starting)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.kill()
     await process.wait()
+
+
+async def tickets(api: Api, name: str) -> list[dict[str, Any]]:
+    async with api.client() as client:
+        found = (await client.get("/api/ai/tickets")).json()["items"]
+    return [ticket for ticket in found if name in ticket["body"]]
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -217,7 +237,8 @@ async def test_a_cancel_at_the_other_process_ends_the_run(one: Installation) -> 
 
 async def test_an_approval_asked_for_at_one_process_is_decided_at_the_other_once(one: Installation) -> None:
     async with one.a.client() as at_a, one.b.client() as at_b:
-        asked = (await at_a.post("/api/ai/chat", json={"message": "open a ticket", "mode": "agent"})).json()
+        one.lab.gate("once").set()
+        asked = (await at_a.post("/api/ai/chat", json={"message": "open a ticket once", "mode": "agent"})).json()
         assert asked["status"] == "waiting", asked
         path = f"/api/ai/approvals/{asked['pendingApproval']}"
         tries = [client.post(path, json={"decision": "approve"}) for client in (at_b, at_a, at_b, at_a)]
@@ -226,6 +247,38 @@ async def test_an_approval_asked_for_at_one_process_is_decided_at_the_other_once
         for api in (one.a, one.b):
             assert (await api.comes_to(asked["requestId"], "completed"))["answer"] == "Done."
         assert len((await at_b.get("/api/ai/tickets")).json()["items"]) == 1
+
+
+async def test_a_conversation_begun_at_one_process_goes_on_at_the_other(one: Installation) -> None:
+    one.lab.gate("said").set()
+    async with one.a.client() as at_a, one.b.client() as at_b:
+        begun = (await at_a.post("/api/ai/chat", json={"message": "hold said"})).json()
+        more = {"message": "again hold said", "conversationId": begun["conversationId"]}
+        assert (await at_b.post("/api/ai/chat", json=more)).json()["status"] == "completed"
+        assert "One. Two." in [turn["content"] for turn in one.lab.heard[-1]["messages"]]
+        read = (await at_a.get(f"/api/ai/conversations/{begun['conversationId']}")).json()
+    assert [turn["content"] for turn in read["messages"]] == ["hold said", "One. Two.", "again hold said", "One. Two."]
+
+
+async def test_p05_a_conversation_erased_at_one_process_leaves_nothing_of_a_run_that_waits_at_the_other(
+    one: Installation,
+) -> None:
+    async with one.a.client() as at_a, one.b.client() as at_b:
+        body = {"message": "open a ticket canary-71c4", "mode": "agent"}
+        asked = (await at_a.post("/api/ai/chat", json=body)).json()
+        assert "canary-71c4" in stored(one.database_url)
+        assert (await at_b.delete(f"/api/ai/conversations/{asked['conversationId']}")).status_code == 204
+    assert "canary-71c4" not in stored(one.database_url)
+
+
+@pytest.mark.timeout(300)  # a process is started
+async def test_a_process_with_another_owner_key_does_not_start_and_says_why(one: Installation) -> None:
+    process = await one.starting("stranger", PILOTHOUSE_OWNER_KEY="another" * 8)
+    _, said = await asyncio.wait_for(process.communicate(), 200)
+    assert process.returncode
+    assert b"set PILOTHOUSE_OWNER_KEY to the one of the other processes" in said
+    async with one.a.client("owner") as owner:
+        assert (await owner.get("/api/ai/keys")).status_code == 200
 
 
 async def test_r09_places_are_counted_over_both_processes(one: Installation) -> None:
@@ -251,6 +304,23 @@ async def test_a_tenant_switched_off_at_one_process_stops_at_the_other(one: Inst
     async with one.a.client() as ann, asyncio.timeout(40):
         while (await ann.post("/api/ai/chat", json={"message": "hold again"})).status_code == 403:
             await asyncio.sleep(0.1)  # until this process has heard that the switch is on again
+
+
+@pytest.mark.timeout(300)  # a process is started, and its death is noticed after 15 s
+async def test_k01_a_run_whose_process_is_killed_after_its_approval_goes_on_at_another(one: Installation) -> None:
+    doomed = await one.start("doomed")
+    async with doomed.client() as at_doomed:
+        body = {"message": "open a ticket heir", "mode": "agent"}
+        asked = (await at_doomed.post("/api/ai/chat", json=body)).json()
+        path = f"/api/ai/approvals/{asked['pendingApproval']}"
+        assert (await at_doomed.post(path, json={"decision": "approve"})).status_code == 200
+        async with asyncio.timeout(40):
+            while not await tickets(one.b, "heir"):
+                await asyncio.sleep(0.05)
+    doomed.process.kill()
+    one.lab.gate("heir").set()
+    assert (await one.b.comes_to(asked["requestId"], "completed"))["answer"] == "Done."
+    assert len(await tickets(one.b, "heir")) == 1
 
 
 # Last: from here on there is one process.
