@@ -30,6 +30,7 @@ from app.services.retrieval.recipe import DEFAULT, Recipe, dimensions_of, read, 
 from app.services.retrieval.rerank import OWN, Named, rerankers, unnamed
 from app.services.retrieval.shelf import Shelf, Snapshot
 from app.services.retrieval.table import Entry, schema
+from app.services.retrieval.tidying import Tidying
 from app.services.retrieval.versions import Version, label
 from app.sight import OPEN, Sight
 from graphs.errors import Conflict, Missing
@@ -57,6 +58,7 @@ class Library:
         self.embedder = embedder
         self.embedders = embedders
         self._rerankers = rerankers(embedder)
+        self._tidying = Tidying()
 
     @classmethod
     async def open(cls, where: Path | Bucket, embedder: Embedder, others: Others | None = None) -> "Library":
@@ -224,8 +226,8 @@ class Library:
         False, and nothing is written, where the live build is of another recipe than the entries. Builds beside it take
         them if they are of the same; others catch up when they are promoted or gone back to.
 
-        A reader sees all of it or nothing. Text indexing follows at once; until it is done the new rows are found
-        too, only slower. The same document twice: the last one counts. Raises Conflict, IndexFailed.
+        A reader sees all of it or nothing. Text indexing follows when it is due (`Tidying`); until then the new rows
+        are found too, only slower. The same document twice: the last one counts. Raises Conflict, IndexFailed.
         """
         latest = {entry.document_id: entry for entry in entries}
         if not latest:
@@ -286,7 +288,13 @@ class Library:
 
     async def _tidy(self, place: Place, build: str) -> None:
         try:
-            await self.shelf.tidy(place, build, KEPT)
+            table = await self.shelf.open(place, build, foreign=True)
+            indexed = await guarded(table.index_stats("words_idx"))
+            if indexed is None or self._tidying.is_due(
+                table.name, indexed.num_indexed_rows, indexed.num_unindexed_rows
+            ):
+                with self._tidying.taking(table.name):
+                    await self.shelf.tidy(place, build, KEPT)
         except Missing:
             return  # another process has put a new build in its place
         except IndexFailed as error:
