@@ -12,6 +12,8 @@ from tests.api.served import CONFIG, OWNER_KEY, Served, served
 from tests.api.test_jobs import ended
 from tests.buckets import CREDENTIALS
 
+pytestmark = pytest.mark.timeout(300)  # the server of the bucket is a process more to start
+
 OBJECTS = {
     "own/birds/heron.md": b"# Herons\n\nA heron stands.\n",
     "own/birds/deep/tern.txt": b"A tern dives.",
