@@ -1,3 +1,7 @@
+import time
+
+import pytest
+
 from graphs.words import identifiers, numbers, stem, stems
 
 
@@ -22,3 +26,10 @@ def test_numbers_compare_whatever_their_spelling() -> None:
 def test_names_are_found_in_all_their_shapes() -> None:
     text = "Set PILOTHOUSE_HOME, call /api/ai/chat with --stream; see run.started, HTTP429 and `make run`."
     assert {"pilothouse_home", "/api/ai/chat", "--stream", "run.started", "http429", "make run"} <= identifiers(text)
+
+
+@pytest.mark.parametrize("letter", ["a", "A", "1", "a1", "A1", "_a", "-"])
+def test_v08_letters_without_end_are_looked_at_a_bounded_number_of_times(letter: str) -> None:
+    began = time.process_time()
+    identifiers(letter * (20_000 // len(letter)) + "!")
+    assert time.process_time() - began < 5  # unbounded parts took 18 s
