@@ -204,11 +204,11 @@ class KnowledgeTab:
         try:
             standing = _standing(await joblist.of_collection(self._bench, who, at.collection))
         except PilothouseError:
-            return {}  # the page says already why it is empty, or the next look finds the store again
+            return {self.jobs: EMPTY}  # the page says already why, or the next look finds the store again
         if standing != at.standing:
             return await self._shown(who, at)
         if not any(status in ("queued", "running") for _, status in standing):
-            return {}
+            return {self.standing: standing}  # Gradio takes no empty update
         return await self._look_at_jobs(who, at) | await self._beside(who, at.job)
 
     async def _look_at_jobs(self, who: Principal, at: At) -> Update:
@@ -222,7 +222,8 @@ class KnowledgeTab:
         }
 
     async def _open(self, event: gr.EventData, request: gr.Request) -> Update:
-        return await self._beside(principal_of(request), said(event, "job"))
+        job_id = said(event, "job")
+        return {self.document: await drawn_detail(self._bench, principal_of(request), job_id), self.job: job_id}
 
     async def _beside(self, who: Principal, job_id: str) -> Update:
         if not job_id:
@@ -256,7 +257,8 @@ class KnowledgeTab:
     # Versions
 
     async def _look(self, request: gr.Request, *chosen: Any) -> Update:
-        return await self._look_at_versions(principal_of(request), At(*chosen))
+        update = await self._look_at_versions(principal_of(request), At(*chosen))
+        return update or {self.versions.table: draw("reading")}
 
     async def _look_at_versions(self, who: Principal, at: At) -> Update:
         """Only while they are looked at: each of them is opened to be counted."""
