@@ -80,6 +80,8 @@ def test_a_search_explains_every_candidate(ann: httpx.Client, port: str) -> None
         ({"diversity": 2}, "diversity"),
         ({"neighbours": 9}, "neighbours"),
         ({"rerank": "x"}, "rerank"),
+        ({"variants": 6}, "variants"),
+        ({"history": ["x"] * 13}, "history"),
         ({"explain": 1}, "explain"),
     ],
 )
@@ -87,3 +89,22 @@ def test_an_impossible_wish_is_named(ann: httpx.Client, asked: dict[str, Any], f
     answer = ann.post("/api/ai/search", json={"query": "pilot", **asked})
     assert answer.status_code == 422
     assert answer.json()["field"] == field
+
+
+def test_a_follow_up_is_searched_as_a_question_of_its_own_and_the_search_says_so(ann: httpx.Client, port: str) -> None:
+    asked = {"collection": port, "query": "And where?", "history": ["When does the pilot board?"], "rewrite": "words"}
+    answer = ann.post("/api/ai/search", json=asked)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["search"]["query"] == "When does the pilot board? And where?"
+    assert found["search"]["rewrittenBy"] == "words"
+    assert found["results"][0]["documentId"] == "pilot"
+    plain = ann.post("/api/ai/search", json=asked | {"rewrite": "off"}).json()
+    assert plain["search"]["query"] == "And where?"
+
+
+def test_a_models_wordings_are_searched_beside_the_query_and_shown(ann: httpx.Client, port: str) -> None:
+    found = search(ann, collection=port, variants=2, explain=True)
+    assert found["search"]["variants"] == ["Hello."]  # what the served model says to everything
+    assert found["search"]["variantsPrompt"].startswith("rag.variants@1#")
+    assert all(len(candidate["variantRanks"]) == 1 for candidate in found["explanation"]["candidates"])
