@@ -207,3 +207,40 @@ def test_jobs_are_listed_newest_first_by_kind_and_status(ann: httpx.Client, ada:
     assert {job["kind"] for job in ingests} == {"ingest"}
     assert ann.get("/api/ai/jobs?cursor=forged").status_code == 422
     assert ann.get("/api/ai/jobs?status=lost").status_code == 422
+
+
+def test_a_collection_is_cut_anew_by_a_job_and_gone_back_from(server: Served, ada: httpx.Client) -> None:
+    text = "The pilot boards at the buoy. He brings a chart of the channel with him. The launch waits behind the mole."
+    sent = {"collection": "pilots", "documents": [{"id": "p", "title": "", "text": text}]}
+    assert ada.post("/api/ai/documents", json=sent).status_code == 201
+    gate = {"minQuestions": 0, "maxSizeRatio": 1000, "maxLatencyRatio": 1000, "latencySlackMs": 60000}
+    wanted = {
+        "kind": "rebuild",
+        "collection": "pilots",
+        "chunker": {"name": "sentences", "size": 20, "overlap": 0},
+        "gate": gate,
+    }
+    with server.client("reader") as reader:
+        assert reader.post("/api/ai/jobs", json=wanted).status_code == 403
+    job = ended(ada, ada.post("/api/ai/jobs", json=wanted).json()["jobId"])
+    assert (job["status"], job["result"]["promoted"]) == ("succeeded", True), job
+    live = [each for each in ada.get("/api/ai/collections/pilots/versions").json()["items"] if each["live"]]
+    assert {(each["chunker"], each["embedder"]) for each in live} == {("sentences 20 0", "")}
+    assert ada.post("/api/ai/collections/pilots/rollback").status_code == 200
+    tidy = ada.post("/api/ai/jobs", json={"kind": "optimize", "collection": "pilots"}).json()
+    assert ended(ada, tidy["jobId"])["result"]["indexVersion"].startswith("pilots@")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"kind": "magic"}, "kind"),
+        ({"kind": ["rebuild"]}, "kind"),
+        ({"kind": "rebuild", "collection": "handbook"}, "collection"),
+        ({"kind": "rebuild", "collection": "x", "chunker": {"name": "structure", "overlap": 9}}, "overlap"),
+        ({"kind": "optimize"}, "collection"),
+    ],
+)
+def test_a_job_that_cannot_be_is_refused_by_its_field(ada: httpx.Client, body: dict[str, Any], field: str) -> None:
+    answer = ada.post("/api/ai/jobs", json=body)
+    assert (answer.status_code, answer.json()["field"].rpartition(".")[2]) == (422, field), answer.text
