@@ -58,17 +58,15 @@ class JobsTab:
         """Bind the handlers; the page does it once all tabs stand."""
         changes = [item.change for item in (self.kind, self.status)]
         gr.on(changes, self._first, self.chosen, self.page, trigger_mode="always_last", **PRIVATE)
-        live = [self.timer.tick(self._tick, self.chosen, self.page, **PRIVATE)]
+        self.timer.tick(self._tick, self.chosen, self.page, **PRIVATE)
         self.older.click(self._older, self.chosen, self.page, **PRIVATE)
         self.newer.click(self._newer, self.chosen, self.page, **PRIVATE)
-        self.table.open(self._open, self.chosen, self.page, cancels=live, **PRIVATE)
-        self.detail.close(
-            lambda: (draw("no_job", notice=None), ""), None, [self.detail, self.selected], cancels=live, **PRIVATE
-        )
+        self.table.open(self._open, self.chosen, self.page, **PRIVATE)
+        self.detail.close(lambda: (draw("no_job", notice=None), ""), None, [self.detail, self.selected], **PRIVATE)
         self.detail.stop(self._stop, None, [self.sheet], **PRIVATE)
         self.sheet.off(self._off, self.chosen, [self.sheet, *self.page], **PRIVATE)
         self.sheet.cancel(lambda: EMPTY, None, [self.sheet], **PRIVATE)
-        self.detail.again(self._again, self.chosen, self.page, cancels=live, **PRIVATE)
+        self.detail.again(self._again, self.chosen, self.page, **PRIVATE)
 
     @property
     def page(self) -> list[Any]:

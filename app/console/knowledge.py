@@ -84,21 +84,20 @@ class KnowledgeTab:
     def listen(self) -> None:
         """Bind the handlers; the page does it once all tabs stand."""
         page, beside = self.page, [self.document, self.job]
-        # What is drawn now and then must not come back over what was opened meanwhile.
-        live = [self.timer.tick(self._tick, self.chosen, page, **PRIVATE)]
-        self.shelf.choose(self._choose, self.chosen, [*page, self.text, self.playground.found], cancels=live, **PRIVATE)
+        self.timer.tick(self._tick, self.chosen, page, **PRIVATE)
+        self.shelf.choose(self._choose, self.chosen, [*page, self.text, self.playground.found], **PRIVATE)
         self.upload.uploaded(self._uploaded, self.chosen, page, **PRIVATE)
-        self.documents.listen(self.collection, self.text, beside, self.sheet, live)
-        self.document.close(lambda: (_unread(), ""), None, beside, cancels=live, **PRIVATE)
+        self.documents.listen(self.collection, self.text, beside, self.sheet)
+        self.document.close(lambda: (_unread(), ""), None, beside, **PRIVATE)
         self.sheet.cancel(lambda: EMPTY, None, [self.sheet], **PRIVATE)
         self.sheet.remove(self._remove, self.chosen, [self.sheet, *page], **PRIVATE)
         # Jobs
-        self.jobs.open(self._open, None, beside, cancels=live, **PRIVATE)
+        self.jobs.open(self._open, None, beside, **PRIVATE)
         self.document.stop(self._stop, None, [self.sheet], **PRIVATE)
         self.document.again(self._again, self.chosen, page, **PRIVATE)
         self.sheet.off(self._off, self.chosen, [self.sheet, *page], **PRIVATE)
         # Searching and versions
-        self.playground.listen(self.collection, beside, live)
+        self.playground.listen(self.collection, beside)
         self.versions.listen(self.collection, self.sheet)
         self.view.change(self._look, self.chosen, [self.versions.table], **PRIVATE)
         self.sheet.promote(self._promote, self.chosen, [self.sheet, *page], **PRIVATE)

@@ -33,16 +33,13 @@ class DocumentsPane:
                 self._older = gr.Button("Older", size="sm", interactive=False)
         self.trail = gr.State(Trail())
 
-    def listen(
-        self, collection: gr.State, text: gr.Textbox, beside: list[Any], sheet: gr.HTML, live: list[Any]
-    ) -> None:
-        """`beside` are the panel in which a document is opened, and the job that is not shown there from then on;
-        `live` is called off then."""
+    def listen(self, collection: gr.State, text: gr.Textbox, beside: list[Any], sheet: gr.HTML) -> None:
+        """`beside` are the panel in which a document is opened, and the job that is not shown there from then on."""
         shown = [self.trail, collection, text]
         text.change(self._first, shown, self.page, trigger_mode="always_last", **PRIVATE)
         self._older.click(self._turn_on, shown, self.page, **PRIVATE)
         self._newer.click(self._turn_back, shown, self.page, **PRIVATE)
-        self._table.read(self._read, [collection], beside, cancels=live, **PRIVATE)
+        self._table.read(self._read, [collection], beside, **PRIVATE)
         beside[0].part(self._read, [collection], beside, **PRIVATE)
         self._table.ask(self._ask, [collection], [sheet], **PRIVATE)
 

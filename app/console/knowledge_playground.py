@@ -42,11 +42,10 @@ class Playground:
             self.found = panel(nothing_asked(), acts=("passage",), elem_id="kn-found")
         self._passages = gr.State({})
 
-    def listen(self, collection: gr.State, beside: list[Any], live: list[Any]) -> None:
-        """`beside` are the panel in which a passage is opened, and the job that is not shown there from then on; `live`
-        is called off then."""
+    def listen(self, collection: gr.State, beside: list[Any]) -> None:
+        """`beside` are the panel in which a passage is opened, and the job that is not shown there from then on."""
         self.form.search(self._search, [collection], [self.found, self._passages], **PRIVATE)
-        self.found.passage(self._passage, [self._passages], beside, cancels=live, **PRIVATE)
+        self.found.passage(self._passage, [self._passages], beside, **PRIVATE)
 
     async def drawn_form(self, who: Principal, collection: str) -> Markup:
         """Raises what the store does."""
