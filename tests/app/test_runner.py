@@ -61,7 +61,7 @@ async def test_a_run_leaves_a_complete_row_spans_and_events(tmp_path: Path, embe
         assert (row.model, row.model_version, row.retrieved_chunk_ids) == ("scripted", "1", ("c1",))
         assert row.graph_fingerprint
         assert row.input_tokens > 0
-        assert set(row.stations) == {"screen", "retrieve", "prompt", "complete", "validate"}
+        assert set(row.stations) == {"screen", "reword", "retrieve", "prompt", "complete", "validate"}
         spans = await bench.store.runs.spans(answer.run_id, "acme")
         root = next(span for span in spans if span.parent_id is None)
         model = next(span for span in spans if span.kind == "model")
