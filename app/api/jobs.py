@@ -51,9 +51,9 @@ async def submit_job(
     idempotency_key: IdempotencyKey = None,
     callback_url: Annotated[Url | None, Query(alias="callbackUrl", description="As in JSON.")] = None,
 ) -> JobOut:
-    """`runs` are chat, RAG and agent runs, as JSON or as JSON Lines with one run in each: they need the scope `chat` and
-    go through the caller's own limits and budget; what came of each is at `/api/ai/jobs/{jobId}/items`. `rebuild` and
-    `optimize` are of a collection and need `documents`; `retention` needs `owner`.
+    """`runs` are chat, RAG and agent runs, as JSON or as JSON Lines with one run in each: they need the scope `chat`
+    and go through the caller's own limits and budget; what came of each is at `/api/ai/jobs/{jobId}/items`. `rebuild`
+    and `optimize` are of a collection and need `documents`; `retention` needs `owner`.
 
     The same `Idempotency-Key` gives the same job; 409 if it stands for another batch.
     """
