@@ -1,190 +1,25 @@
 """API processes with homes of their own on one PostgreSQL and one Redis are one installation."""
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
-import httpx
-import orjson
 import pytest
 import pytest_asyncio
-from aiohttp import web
 
-from tests.api.served import OWNER_KEY
 from tests.databases import stored
-from tests.fake_openai import FakeOpenAi, calling, chunk, event, fake_openai
-from tests.redis_server import redis_server
-
-CONFIG = """
-providers: {{lab: {{kind: openai, base_url: "{url}/v1"}}}}
-models: {{big: {{provider: lab, model: served-1, input_usd_per_mtok: 2, output_usd_per_mtok: 8}}}}
-routes: {{default: {{candidates: [big], retries: 0}}}}
-tenants: {{acme: {{}}, narrow: {{concurrent_runs: 2}}}}
-limits: {{queue_wait_s: 0.1}}
-"""
-
-
-@dataclass
-class Lab:
-    """Answers `hold NAME` with a word, and the rest when that gate opens; `ticket NAME` with a call of the tool, and
-    the word after it when that gate opens."""
-
-    gates: dict[str, asyncio.Event] = field(default_factory=dict)
-    heard: list[dict[str, Any]] = field(default_factory=list)
-
-    def gate(self, name: str) -> asyncio.Event:
-        return self.gates.setdefault(name, asyncio.Event())
-
-    async def __call__(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        messages = body["messages"]
-        asked = next(str(turn["content"]) for turn in reversed(messages) if turn["role"] == "user")
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        self.heard.append(body)
-        if any(turn["role"] == "tool" for turn in messages):
-            await self.gate(asked.split()[-1]).wait()
-            await response.write(event(chunk("Done.")) + event(chunk(finish="stop")))
-        elif "ticket" in asked:
-            arguments = orjson.dumps({"title": "Printer", "body": f"It is broken: {asked.split()[-1]}."}).decode()
-            call = calling(name="create_ticket", arguments=arguments)
-            await response.write(event(call) + event(chunk(finish="tool_calls")))
-        else:
-            await response.write(event(chunk("One. ")))
-            await self.gate(asked.split()[-1]).wait()
-            await response.write(event(chunk("Two.")) + event(chunk(finish="stop")))
-        await response.write(b"data: [DONE]\n\n")
-        return response
-
-
-@dataclass
-class Event:
-    number: int
-    type: str
-    data: dict[str, Any]
-
-
-@dataclass
-class Api:
-    """One process, and a client of it as the holder of whichever key."""
-
-    process: asyncio.subprocess.Process
-    url: str
-    keys: dict[str, str]
-
-    def client(self, who: str = "ann") -> httpx.AsyncClient:
-        headers = {"X-API-Key": self.keys[who]}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, trust_env=False)
-
-    async def events(self, run_id: str, after: int = 0, who: str = "ann") -> AsyncIterator[Event]:
-        headers = {"Last-Event-ID": str(after)}
-        path = f"/api/ai/runs/{run_id}/events"
-        async with self.client(who) as client, client.stream("GET", path, headers=headers) as answer:
-            assert answer.status_code == 200
-            async for found in _events(answer):
-                yield found
-
-    @asynccontextmanager
-    async def asked(self, message: str, who: str = "ann") -> AsyncIterator[str]:
-        """The id of a streamed run that has said its first word; its reader stays until the block ends."""
-        async with self.client(who) as client:
-            body = {"message": message, "stream": True}
-            async with client.stream("POST", "/api/ai/chat", json=body) as answer:
-                assert answer.status_code == 200, await answer.aread()
-                async with aclosing(_events(answer)) as events:
-                    async for found in events:
-                        if found.type == "message.delta":
-                            break
-                    yield answer.headers["x-request-id"]
-
-    async def card(self, run_id: str, who: str = "ann") -> dict[str, Any]:
-        async with self.client(who) as client:
-            return dict((await client.get(f"/api/ai/runs/{run_id}")).json())
-
-    async def comes_to(self, run_id: str, status: str) -> dict[str, Any]:
-        async with asyncio.timeout(40):
-            while (card := await self.card(run_id))["status"] != status:
-                await asyncio.sleep(0.05)
-        return card
-
-
-async def _events(answer: httpx.Response) -> AsyncIterator[Event]:
-    read: dict[str, str] = {}
-    async for line in answer.aiter_lines():
-        name, _, value = line.partition(": ")
-        if line:
-            read[name] = value
-        elif "event" in read:
-            yield Event(int(read.get("id", 0)), read["event"], orjson.loads(read["data"]))
-            read = {}
-
-
-@dataclass
-class Installation:
-    a: Api
-    b: Api
-    lab: Lab
-    fake: FakeOpenAi
-    database_url: str
-    start: Callable[..., Awaitable[Api]]
-    starting: Callable[..., Awaitable[asyncio.subprocess.Process]]
+from tests.flow.fleet import Api, Fleet, fleet
+from tests.flow.lab import Lab
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def one(
-    tmp_path_factory: pytest.TempPathFactory, new_postgres_url: Callable[[], str]
-) -> AsyncIterator[Installation]:
-    root, lab, database_url = tmp_path_factory.mktemp("two"), Lab(), new_postgres_url()
-    async with AsyncExitStack() as stack:
-        redis = stack.enter_context(redis_server(root))
-        fake = await stack.enter_async_context(fake_openai(lab))
-        (root / "pilothouse.yaml").write_text(CONFIG.format(url=fake.url))
-        environment = os.environ | {
-            "PILOTHOUSE_CONFIG": str(root / "pilothouse.yaml"),
-            "PILOTHOUSE_DATABASE_URL": database_url,
-            "PILOTHOUSE_REDIS_URL": redis.url,
-            "PILOTHOUSE_OWNER_KEY": OWNER_KEY,
-            "PILOTHOUSE_EXPORT_TRACES": "false",
-            "LAB_API_KEY": "sk-test",
-        }
-        keys = {"owner": OWNER_KEY}
-
-        async def starting(name: str, **changes: str) -> asyncio.subprocess.Process:
-            pages = root / name / "pages"
-            pages.mkdir(parents=True)
-            (pages / "one.md").write_text("# One\n\nA page.\n")
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.flow.process"),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE if changes else None,
-                env=environment | {"PILOTHOUSE_HOME": str(root / name)} | changes,
-            )
-            stack.push_async_callback(_end, process)
-            return process
-
-        async def start(name: str) -> Api:
-            process = await starting(name)
-            assert process.stdout is not None
-            port = (await asyncio.wait_for(process.stdout.readline(), 200)).decode().strip()
-            return Api(process, f"http://127.0.0.1:{port}", keys)
-
-        a, b = await asyncio.gather(start("a"), start("b"))
-        async with a.client("owner") as owner:
-            for tenant, user in (("acme", "ann"), ("umbrella", "eve"), ("narrow", "ned")):
-                scopes = ["chat", "approvals", "runs"]
-                made = {"tenantId": tenant, "userId": user, "scopes": scopes, "name": ""}
-                keys[user] = (await owner.post("/api/ai/keys", json=made)).json()["key"]
-        yield Installation(a, b, lab, fake, database_url, start, starting)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
+async def one(tmp_path_factory: pytest.TempPathFactory, new_postgres_url: Callable[[], str]) -> AsyncIterator[Fleet]:
+    async with fleet(tmp_path_factory.mktemp("two"), Lab(), new_postgres_url()) as up:
+        for tenant, user in (("acme", "ann"), ("umbrella", "eve"), ("narrow", "ned")):
+            await up.admit(tenant, user, "chat", "approvals", "runs")
+        yield up
 
 
 async def tickets(api: Api, name: str) -> list[dict[str, Any]]:
@@ -193,10 +28,10 @@ async def tickets(api: Api, name: str) -> list[dict[str, Any]]:
     return [ticket for ticket in found if name in ticket["body"]]
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]  # processes are started
 
 
-async def test_k01_a_reader_leaves_one_process_and_goes_on_at_the_other(one: Installation) -> None:
+async def test_k01_a_reader_leaves_one_process_and_goes_on_at_the_other(one: Fleet) -> None:
     async with one.a.asked("hold first") as run_id:
         pass  # the client hangs up
     async with asyncio.timeout(40), aclosing(one.b.events(run_id)) as events:
@@ -212,7 +47,7 @@ async def test_k01_a_reader_leaves_one_process_and_goes_on_at_the_other(one: Ins
     assert (await one.a.card(run_id))["answer"] == (await one.b.card(run_id))["answer"] == "One. Two."
 
 
-async def test_a05_what_belongs_to_another_tenant_is_not_there_at_any_process(one: Installation) -> None:
+async def test_a05_what_belongs_to_another_tenant_is_not_there_at_any_process(one: Fleet) -> None:
     async with one.a.asked("hold secret") as run_id:
         for api in (one.a, one.b):
             async with api.client("eve") as eve:
@@ -227,7 +62,7 @@ async def test_a05_what_belongs_to_another_tenant_is_not_there_at_any_process(on
         await one.b.comes_to(run_id, "completed")
 
 
-async def test_a_cancel_at_the_other_process_ends_the_run(one: Installation) -> None:
+async def test_a_cancel_at_the_other_process_ends_the_run(one: Fleet) -> None:
     async with one.a.asked("hold cancelled") as run_id, one.b.client() as client:
         answer = await client.post(f"/api/ai/runs/{run_id}/cancel")
         again = await client.post(f"/api/ai/runs/{run_id}/cancel")
@@ -235,7 +70,7 @@ async def test_a_cancel_at_the_other_process_ends_the_run(one: Installation) -> 
     assert (await one.a.card(run_id))["status"] == "cancelled"
 
 
-async def test_an_approval_asked_for_at_one_process_is_decided_at_the_other_once(one: Installation) -> None:
+async def test_an_approval_asked_for_at_one_process_is_decided_at_the_other_once(one: Fleet) -> None:
     async with one.a.client() as at_a, one.b.client() as at_b:
         one.lab.gate("once").set()
         asked = (await at_a.post("/api/ai/chat", json={"message": "open a ticket once", "mode": "agent"})).json()
@@ -249,7 +84,7 @@ async def test_an_approval_asked_for_at_one_process_is_decided_at_the_other_once
         assert len((await at_b.get("/api/ai/tickets")).json()["items"]) == 1
 
 
-async def test_a_conversation_begun_at_one_process_goes_on_at_the_other(one: Installation) -> None:
+async def test_a_conversation_begun_at_one_process_goes_on_at_the_other(one: Fleet) -> None:
     one.lab.gate("said").set()
     async with one.a.client() as at_a, one.b.client() as at_b:
         begun = (await at_a.post("/api/ai/chat", json={"message": "hold said"})).json()
@@ -261,19 +96,18 @@ async def test_a_conversation_begun_at_one_process_goes_on_at_the_other(one: Ins
 
 
 async def test_p05_a_conversation_erased_at_one_process_leaves_nothing_of_a_run_that_waits_at_the_other(
-    one: Installation,
+    one: Fleet,
 ) -> None:
     async with one.a.client() as at_a, one.b.client() as at_b:
         body = {"message": "open a ticket canary-71c4", "mode": "agent"}
         asked = (await at_a.post("/api/ai/chat", json=body)).json()
-        assert "canary-71c4" in stored(one.database_url)
+        assert "canary-71c4" in stored(one.environment["PILOTHOUSE_DATABASE_URL"])
         assert (await at_b.delete(f"/api/ai/conversations/{asked['conversationId']}")).status_code == 204
-    assert "canary-71c4" not in stored(one.database_url)
+    assert "canary-71c4" not in stored(one.environment["PILOTHOUSE_DATABASE_URL"])
 
 
-@pytest.mark.timeout(300)  # a process is started
-async def test_a_process_with_another_owner_key_does_not_start_and_says_why(one: Installation) -> None:
-    process = await one.starting("stranger", PILOTHOUSE_OWNER_KEY="another" * 8)
+async def test_a_process_with_another_owner_key_does_not_start_and_says_why(one: Fleet) -> None:
+    process = await one.starting("stranger", stderr=asyncio.subprocess.PIPE, PILOTHOUSE_OWNER_KEY="another" * 8)
     _, said = await asyncio.wait_for(process.communicate(), 200)
     assert process.returncode
     assert b"set PILOTHOUSE_OWNER_KEY to the one of the other processes" in said
@@ -281,7 +115,7 @@ async def test_a_process_with_another_owner_key_does_not_start_and_says_why(one:
         assert (await owner.get("/api/ai/keys")).status_code == 200
 
 
-async def test_r09_places_are_counted_over_both_processes(one: Installation) -> None:
+async def test_r09_places_are_counted_over_both_processes(one: Fleet) -> None:
     async with AsyncExitStack() as stack:
         for number, api in enumerate((one.a, one.b)):
             await stack.enter_async_context(api.asked(f"hold place{number}", "ned"))
@@ -292,7 +126,7 @@ async def test_r09_places_are_counted_over_both_processes(one: Installation) -> 
             one.lab.gate(f"place{number}").set()
 
 
-async def test_a_tenant_switched_off_at_one_process_stops_at_the_other(one: Installation) -> None:
+async def test_a_tenant_switched_off_at_one_process_stops_at_the_other(one: Fleet) -> None:
     one.fake.gone.clear()
     async with one.a.asked("hold switched") as run_id, one.b.client("owner") as owner:
         await owner.put("/api/ai/switches/tenant/acme", json={"reason": "it runs away"})
@@ -306,9 +140,8 @@ async def test_a_tenant_switched_off_at_one_process_stops_at_the_other(one: Inst
             await asyncio.sleep(0.1)  # until this process has heard that the switch is on again
 
 
-@pytest.mark.timeout(300)  # a process is started, and its death is noticed after 15 s
-async def test_k01_a_run_whose_process_is_killed_after_its_approval_goes_on_at_another(one: Installation) -> None:
-    doomed = await one.start("doomed")
+async def test_k01_a_run_whose_process_is_killed_after_its_approval_goes_on_at_another(one: Fleet) -> None:
+    doomed = await one.api("doomed")
     async with doomed.client() as at_doomed:
         body = {"message": "open a ticket heir", "mode": "agent"}
         asked = (await at_doomed.post("/api/ai/chat", json=body)).json()
@@ -324,7 +157,7 @@ async def test_k01_a_run_whose_process_is_killed_after_its_approval_goes_on_at_a
 
 
 # Last: from here on there is one process.
-async def test_k06_a_process_that_is_stopped_ends_its_runs_and_the_other_shows_it(one: Installation) -> None:
+async def test_k06_a_process_that_is_stopped_ends_its_runs_and_the_other_shows_it(one: Fleet) -> None:
     async with one.a.asked("hold stopped") as run_id:
         pass
     async with asyncio.timeout(40), aclosing(one.b.events(run_id)) as events:
