@@ -91,4 +91,4 @@ async def test_d17_a_long_conversation_of_agent_runs_leaves_no_checkpoints_behin
             sizes.append(weight())
         assert await bench.checkpoints.threads() == frozenset()
     assert weight() < 400_000
-    assert sizes[-1] <= sizes[4] + 2_000_000  # a journal that is folded in at its fourth megabyte; no quadratic growth
+    assert sizes[-1] < 6_000_000  # a journal that is folded in at its fourth megabyte, and what the runs leave

@@ -19,6 +19,7 @@ OPENERS = {"create_connection", "open_connection"}  # of asyncio and socket: an 
 SPEAK_HTTP = {
     *("app/services/gateway/connection.py", "app/services/gateway/link.py"),
     *("app/outbound/client.py", "app/outbound/lookup.py", "app/outbound/reply.py"),
+    "app/patient.py",  # the serving side: what it does to clients that never read
 }
 GUARDED = "app/outbound"
 SHOWS_HTML = "app/console/panel.py"

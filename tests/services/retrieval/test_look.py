@@ -111,7 +111,7 @@ async def test_a_reranker_that_the_embedder_cannot_give_is_refused(library: Libr
     class Plain:
         id, dimensions, embed = embedder.id, embedder.dimensions, embedder.embed
 
-    plain = Library(library.shelf, Plain())
+    plain = Library(library.shelf, Plain(), library.embedders)
     with pytest.raises(Invalid) as caught:
         await plain.look("acme", "notes", Query.checked("key", rerank="maxsim"))
     assert caught.value.field == "rerank"

@@ -30,7 +30,13 @@ class Shelf:
         self.asked: list[tuple[str, str | None, Mapping[str, Any] | None]] = []
 
     async def search(
-        self, query: str, *, collection: str | None = None, limit: int = 6, where: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        *,
+        collection: str | None = None,
+        limit: int = 6,
+        where: Mapping[str, Any] | None = None,
+        rerank: str | None = None,
     ) -> Retrieval:
         self.asked.append((query, collection, where))
         return Retrieval(self.passages[:limit], "v7", "minilm")
