@@ -73,6 +73,15 @@ async def of_collection(bench: "Workbench", who: Principal, collection: str) -> 
     return []
 
 
+async def watched(bench: "Workbench", who: Principal, collection: str, job_id: str) -> list[JobState]:
+    """The same, and the job that is looked at, which may be of a collection that it has yet to make. Raises Forbidden,
+    Missing."""
+    found = await of_collection(bench, who, collection)
+    if not job_id or any(job.job_id == job_id for job in found):
+        return found
+    return [*found, await _job(bench, who, job_id)]
+
+
 async def cancel(bench: "Workbench", who: Principal, job_id: str) -> None:
     """Raises Forbidden, Missing, Conflict."""
     _check_reader(who)

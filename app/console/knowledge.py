@@ -20,7 +20,7 @@ from app.console.view import draw
 from app.knowledge import Collection
 from app.names import HANDBOOK
 from app.records import Principal
-from app.services.jobs.ports import JobState
+from app.services.jobs.ports import ENDED, JobState
 from app.workbench import Workbench
 from graphs.errors import PilothouseError
 
@@ -201,23 +201,25 @@ class KnowledgeTab:
         """The jobs as they are now; everything, once one of them has begun or ended."""
         who, at = principal_of(request), At(*chosen)
         try:
-            standing = _standing(await joblist.of_collection(self._bench, who, at.collection))
+            jobs = await joblist.watched(self._bench, who, at.collection, at.job)
         except PilothouseError:
             return {self.jobs: EMPTY}  # the page says already why, or the next look finds the store again
+        standing = _standing(jobs)
         if standing != at.standing:
-            return await self._shown(who, at)
+            return await self._shown(who, at._replace(collection=_made(jobs, at)))
         if not any(status in ("queued", "running") for _, status in standing):
             return {self.standing: standing}  # Gradio takes no empty update
         return await self._look_at_jobs(who, at) | await self._beside(who, at.job)
 
     async def _look_at_jobs(self, who: Principal, at: At) -> Update:
-        jobs = await joblist.of_collection(self._bench, who, at.collection)
+        watched = await joblist.watched(self._bench, who, at.collection, at.job)
+        jobs = [job for job in watched if job.payload.get("collection") == at.collection]
         words, tone, share = summary(jobs)
         return {
             self.jobs: draw(
                 "collection_jobs", job_id=jobs[0].job_id if jobs else "", words=words, tone=tone, share=share
             ),
-            self.standing: _standing(jobs),
+            self.standing: _standing(watched),
         }
 
     async def _open(self, event: gr.EventData, request: gr.Request) -> Update:
@@ -287,6 +289,12 @@ class KnowledgeTab:
 
 def _unread() -> Markup:
     return draw("unread", notice=None)
+
+
+def _made(jobs: list[JobState], at: At) -> str:
+    """The collection to show: that of the job beside once it has ended, for it may have made it."""
+    ended = [job.payload.get("collection") for job in jobs if job.job_id == at.job and job.status in ENDED]
+    return str(ended[0]) if ended and ended[0] else at.collection
 
 
 def _standing(jobs: list[JobState]) -> Standing:
