@@ -36,7 +36,7 @@ def compress(
 ) -> tuple[Passage, ...]:
     """All of them unchanged where they fit; else pieces of them within the budget, in the order of the passages.
 
-    `cost` is what a passage takes in the prompt, its title and number included; blanks between sentences are free.
+    `cost` is what a passage takes in the prompt, its title and number included.
     """
     if sum(map(cost, passages)) <= budget_tokens:
         return tuple(passages)
@@ -44,10 +44,12 @@ def compress(
     left = budget_tokens
     for sentence in sorted(_sentences(passages, question), key=lambda each: (-each.worth, each.passage, each.place)):
         whole = passages[sentence.passage]
-        beside = [(sentence.passage, sentence.place + step) in kept for step in (-1, 1)]
-        # Beside a kept one it makes a piece longer; alone it opens a piece, with title and number again.
-        frame = cost(replace(whole, text="")) if any(beside) else 0
-        price = cost(_piece(whole, sentence.start, sentence.end)) - frame
+        before, after = (kept.get((sentence.passage, sentence.place + step)) for step in (-1, 1))
+        # Beside a kept one it makes a piece longer, by what stands between them too; alone it opens a piece, with title
+        # and number again.
+        frame = cost(replace(whole, text="")) if before or after else 0
+        start, end = before.end if before else sentence.start, after.start if after else sentence.end
+        price = cost(_piece(whole, start, end)) - frame
         if price <= left:
             left -= price
             kept[sentence.passage, sentence.place] = sentence

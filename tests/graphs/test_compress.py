@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from graphs.context import Limits
@@ -62,6 +62,7 @@ words = st.sampled_from(["pilot", "harbour", "tug.", "Buoy", "rain.", "It", "win
 texts = st.lists(words, max_size=30).map(" ".join)
 
 
+@example(["", "pilot " * 7 + "\n\n - item", "pilot " * 12 + "tug. 港。 pilot - item"], 33)  # a dash between sentences
 @given(st.lists(texts, max_size=4), st.integers(0, 60))
 def test_the_budget_holds_and_no_character_is_invented(found: list[str], budget: int) -> None:
     passages = [passage(text, start=10 * place, name=str(place)) for place, text in enumerate(found)]
