@@ -183,7 +183,11 @@ async def ask_one(given: argparse.Namespace) -> None:
         near = await snapshot.near.query(snapshot.table, vector, FILTER)
         true = await _ids(_exact(snapshot.table, vector).where(FILTER), TOP)
         few += [len(await _ids(near, 100) & true) / len(true)] if true else []
-    figures = {"probes": snapshot.near.probes, "recall@10": float(np.mean(recalls)), "filtered": float(np.mean(few)) if few else None}
+    figures = {
+        "probes": snapshot.near.probes,
+        "recall@10": float(np.mean(recalls)),
+        "filtered": float(np.mean(few)) if few else None,
+    }
     figures |= {"p50 ms": float(np.median(ours[1:])), "p99 ms": float(np.percentile(ours[1:], 99)), "MB": grown}
     if theirs:
         figures |= {"plain p50 ms": float(np.median(theirs[1:])), "own ms": float(np.median(own[1:]))}
