@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from app.onnx import batches, pooled, readable
 from app.services.gateway.embedding import Embeddings, checked
-from app.services.gateway.onnx_model import OnnxModel, batches, readable
+from app.services.gateway.onnx_model import LIMIT_TOKENS, OnnxModel
 from app.services.gateway.provider import Embedded
 from graphs.errors import UpstreamError
 from graphs.types import ModelInfo, Usage
@@ -41,9 +42,9 @@ class OnnxEmbeddings(Embeddings):
     async def embed(self, texts: Sequence[str]) -> Embedded:
         if self._closed:
             raise UpstreamError(f"{self.info.name} is closed")
-        encoded = await self._model.aside(self._model.encode, [readable(text) for text in texts])
+        encoded = await self._model.aside(self._model.encode, [readable(text, LIMIT_TOKENS) for text in texts])
         found: list[list[float]] = [[]] * len(texts)
-        for rows in batches(encoded, BATCH):
+        for rows in batches([len(each.ids) for each in encoded], BATCH):
             some = await self._model.aside(self._vectors, [encoded[row] for row in rows])
             for row, vector in zip(rows, some.tolist(), strict=True):
                 found[row] = vector
@@ -59,6 +60,4 @@ class OnnxEmbeddings(Embeddings):
         hidden, mask = self._model.run(encoded)
         if hidden.ndim != 3:
             raise UpstreamError(f"{self.info.name} does not give its tokens' hidden states first")
-        pooled = (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-        unit: NDArray[np.float32] = (pooled / np.linalg.norm(pooled, axis=1, keepdims=True)).astype(np.float32)
-        return unit
+        return pooled(hidden, mask)

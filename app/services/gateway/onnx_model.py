@@ -6,7 +6,7 @@ to where its tokenizer says that it was trained.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,10 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from app.onnx import readable, session
 from graphs.errors import Invalid
 
 LIMIT_TOKENS: Final = 512
-LIMIT_CHARS: Final = 16_384  # 32 characters a token, as the embedded embedder does
 _MODELS: Final = ("model.onnx", "onnx/model.onnx")
 _INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -30,18 +30,13 @@ class OnnxModel:
 
     def __init__(self, folder: Path, *, threads: int = 2) -> None:
         """Raises Invalid for a folder that holds no such model."""
-        # Lazy: onnxruntime costs 38 MB, and few configurations name such a model.
-        import onnxruntime
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer  # Lazy: few configurations name such a model
 
         model = next((folder / name for name in _MODELS if (folder / name).is_file()), None)
         if model is None or not (folder / "tokenizer.json").is_file():
             raise Invalid(f"{folder} has no model.onnx with a tokenizer.json", field="path")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores alone
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            self._session = session(str(model), threads=threads)
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # both raise bare ones of their own for a file that they cannot read
             raise Invalid(f"the model in {folder} cannot be read", field="path") from error
@@ -62,10 +57,10 @@ class OnnxModel:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def count_tokens(self, text: str) -> int:
-        return len(self._tokenizer.encode(readable(text)).ids)
+        return len(self._tokenizer.encode(readable(text, LIMIT_TOKENS)).ids)
 
     def encode(self, inputs: Sequence[Any]) -> list[Any]:
-        """The tokens of texts, or of pairs of them."""
+        """The tokens of readable texts, or of pairs of them."""
         found: list[Any] = self._tokenizer.encode_batch(inputs)
         return found
 
@@ -79,15 +74,3 @@ class OnnxModel:
             feeds["token_type_ids"][row, : len(each.ids)] = each.type_ids
         first: NDArray[Any] = np.asarray(self._session.run(None, {name: feeds[name] for name in self._takes})[0])
         return first, feeds["attention_mask"]
-
-
-def batches(encoded: Sequence[Any], size: int) -> Iterator[list[int]]:
-    """Row numbers, so many at a time, inputs of like length together: little is padded."""
-    rows = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
-    for first in range(0, len(rows), size):
-        yield rows[first : first + size]
-
-
-def readable(text: str) -> str:
-    """Without what lies beyond the window, and without lone surrogates, which tokenizers refuse."""
-    return text[:LIMIT_CHARS].encode("utf-8", "replace").decode()

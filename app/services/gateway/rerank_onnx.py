@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from app.services.gateway.onnx_model import OnnxModel, batches, readable
+from app.onnx import batches, readable
+from app.services.gateway.onnx_model import LIMIT_TOKENS, OnnxModel
 from app.services.gateway.provider import Reranked
 from app.services.gateway.rerank import Rerankers
 from graphs.errors import UpstreamError
@@ -36,10 +37,10 @@ class OnnxReranker(Rerankers):
     async def rerank(self, question: str, texts: Sequence[str]) -> Reranked:
         if self._closed:
             raise UpstreamError(f"{self.info.name} is closed")
-        asked = readable(question)
-        pairs = await self._model.aside(self._model.encode, [(asked, readable(text)) for text in texts])
+        asked = readable(question, LIMIT_TOKENS)
+        pairs = await self._model.aside(self._model.encode, [(asked, readable(text, LIMIT_TOKENS)) for text in texts])
         scores = [0.0] * len(texts)
-        for rows in batches(pairs, BATCH):
+        for rows in batches([len(pair.ids) for pair in pairs], BATCH):
             read = await self._model.aside(self._scores, [pairs[row] for row in rows])
             for row, score in zip(rows, read, strict=True):
                 scores[row] = score

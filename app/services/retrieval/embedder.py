@@ -7,7 +7,7 @@ this file. Texts are cut at 256 tokens, the limit its authors publish it with. I
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from app.onnx import batches, pooled, readable, session
 from graphs.errors import PilothouseError
 
 Vectors = NDArray[np.float32]
@@ -26,7 +27,6 @@ TOKENIZER_PATH = Path(__file__).parent / "models" / "all-MiniLM-L6-v2" / "tokeni
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 
 LIMIT_TOKENS = 256
-LIMIT_CHARS = 8_192  # 32 characters a token: what lies beyond cannot matter, and tokenizing it would cost time
 BATCH = 16  # 8 to 16 rows were fastest on two cores (19.9 texts/s of 230 tokens; 6.7 one by one, 17.0 at 32)
 LAST_LATIN = "\u024f"  # where Unicode's Latin Extended-B ends
 REMEMBERED = 512  # single texts are queries and come again
@@ -76,16 +76,11 @@ class MiniLmEmbedder:
 
     def __init__(self, *, threads: int = 2, weights: Path | None = None) -> None:
         """Raises ModelDamaged. `weights` names another place of the same file; the hash is checked there too."""
-        # Lazy: onnxruntime costs 38 MB and most commands never embed.
-        import onnxruntime
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer  # Lazy: most commands never embed
 
         model = _verified(weights or _weights_path(), WEIGHTS_SHA256)
         tokenizer = _verified(TOKENIZER_PATH, TOKENIZER_SHA256)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores alone
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = session(model, threads=threads)
         self._tokenizer = Tokenizer.from_buffer(tokenizer)
         self._tokenizer.enable_truncation(LIMIT_TOKENS)
         self._tokenizer.no_padding()
@@ -105,7 +100,7 @@ class MiniLmEmbedder:
         loop = asyncio.get_running_loop()
         tokens = await loop.run_in_executor(self._workers, self._tokenize, texts)
         vectors = np.empty((len(texts), self.dimensions), np.float32)
-        for rows in _batches(tokens):
+        for rows in batches(list(map(len, tokens)), BATCH):
             vectors[rows] = await loop.run_in_executor(self._workers, self._forward, [tokens[row] for row in rows])
         if len(texts) == 1:
             self._remembered[texts[0]] = vectors.copy()
@@ -121,7 +116,7 @@ class MiniLmEmbedder:
         loop = asyncio.get_running_loop()
         tokens = await loop.run_in_executor(self._workers, self._tokenize, texts)
         found: list[Vectors] = [np.empty((0, self.dimensions), np.float32)] * len(texts)
-        for rows in _batches(tokens):
+        for rows in batches(list(map(len, tokens)), BATCH):
             hidden, _ = await loop.run_in_executor(self._workers, self._hidden, [tokens[row] for row in rows])
             for place, row in enumerate(rows):
                 inner = hidden[place, 1 : len(tokens[row]) - 1]
@@ -132,7 +127,7 @@ class MiniLmEmbedder:
         """The same in the calling thread, for scripts."""
         tokens = self._tokenize(texts)
         vectors = np.empty((len(texts), self.dimensions), np.float32)
-        for rows in _batches(tokens):
+        for rows in batches(list(map(len, tokens)), BATCH):
             vectors[rows] = self._forward([tokens[row] for row in rows])
         return vectors
 
@@ -149,16 +144,11 @@ class MiniLmEmbedder:
         self._workers.shutdown(wait=True, cancel_futures=True)
 
     def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        # The tokenizer refuses lone surrogates; a "?" in their place keeps the rest of the text.
-        clean = [text[:LIMIT_CHARS].encode("utf-8", "replace").decode() for text in texts]
+        clean = [readable(text, LIMIT_TOKENS) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> Vectors:
-        """Mean of the last hidden states over the real tokens, scaled to length 1."""
-        hidden, mask = self._hidden(tokens)
-        pooled = (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-        unit: Vectors = (pooled / np.linalg.norm(pooled, axis=1, keepdims=True)).astype(np.float32)
-        return unit
+        return pooled(*self._hidden(tokens))
 
     def _hidden(self, tokens: Sequence[Sequence[int]]) -> tuple[Vectors, NDArray[np.int64]]:
         """The last hidden states, shape (texts, longest, dimensions), and 1 where a real token stands."""
@@ -169,13 +159,6 @@ class MiniLmEmbedder:
             mask[row, : len(sequence)] = 1
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros(shape, np.int64)}
         return self._session.run(None, feeds)[0], mask
-
-
-def _batches(tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Row numbers, BATCH at a time, texts of like length together: little is padded."""
-    rows = sorted(range(len(tokens)), key=lambda row: len(tokens[row]))
-    for first in range(0, len(rows), BATCH):
-        yield rows[first : first + BATCH]
 
 
 def _weights_path() -> Path:
