@@ -48,7 +48,7 @@ async def listed(
 ) -> tuple[list[JobState], str | None]:
     """Newest first, and the next page's cursor. Raises Forbidden, Invalid."""
     _check_reader(who)
-    return await bench.jobs.page(who.tenant_id, _whose(who), limit, cursor, kind=kind or None, status=status)
+    return await bench.jobs.page(who.tenant_id, who.whose, limit, cursor, kind=kind or None, status=status)
 
 
 async def opened(bench: "Workbench", who: Principal, job_id: str) -> Opened:
@@ -67,7 +67,7 @@ async def of_collection(bench: "Workbench", who: Principal, collection: str) -> 
     _check_reader(who)
     statuses: tuple[JobStatus | None, ...] = ("running", "queued", None)
     for status in statuses:
-        found, _ = await bench.jobs.page(who.tenant_id, _whose(who), LOOKED_AT, None, status=status)
+        found, _ = await bench.jobs.page(who.tenant_id, who.whose, LOOKED_AT, None, status=status)
         if mine := [job for job in found if job.payload.get("collection") == collection]:
             return mine if status else mine[:1]
     return []
@@ -85,7 +85,7 @@ async def watched(bench: "Workbench", who: Principal, collection: str, job_id: s
 async def cancel(bench: "Workbench", who: Principal, job_id: str) -> None:
     """Raises Forbidden, Missing, Conflict."""
     _check_reader(who)
-    await bench.jobs.cancel(who.tenant_id, _whose(who), job_id)
+    await bench.jobs.cancel(who.tenant_id, who.whose, job_id)
 
 
 async def again(bench: "Workbench", who: Principal, job_id: str, numbers: Collection[int] | None = None) -> JobState:
@@ -95,11 +95,7 @@ async def again(bench: "Workbench", who: Principal, job_id: str, numbers: Collec
 
 async def _job(bench: "Workbench", who: Principal, job_id: str) -> JobState:
     _check_reader(who)
-    return await bench.jobs.state(who.tenant_id, _whose(who), job_id)
-
-
-def _whose(who: Principal) -> str | None:
-    return None if who.may("runs") else who.user_id
+    return await bench.jobs.state(who.tenant_id, who.whose, job_id)
 
 
 def _check_reader(who: Principal) -> None:

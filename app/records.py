@@ -36,6 +36,11 @@ class Principal:
         return scope in self.scopes or "owner" in self.scopes
 
     @property
+    def whose(self) -> str | None:
+        """The user whose runs and jobs it sees: its own, or None for the whole tenant's."""
+        return None if self.may("runs") else self.user_id
+
+    @property
     def is_owner(self) -> bool:
         return "owner" in self.scopes
 

@@ -63,8 +63,3 @@ Cursor = Annotated[str | None, Query(max_length=512, description="`nextCursor` o
 def named(principal: Principal) -> str:
     """Who did it, for a row or the log."""
     return f"{principal.tenant_id}/{principal.user_id}"
-
-
-def whose(principal: Principal) -> str | None:
-    """The user whose things a listing shows: the caller's own, or None for the whole tenant."""
-    return None if principal.may("runs") else principal.user_id

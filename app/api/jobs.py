@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import ValidationError
 
 from app.api.body import StrictRequest, StrictRoute, loads, valid
-from app.api.deps import Bench, Cursor, Limit, holder, whose
+from app.api.deps import Bench, Cursor, Limit, holder
 from app.api.errors import Refused
 from app.api.job_views import JOBS, MAX_RUNS, JobIn, JobItemOut, JobOut, RunIn, RunsIn
 from app.api.schemas import Url
@@ -87,14 +87,14 @@ async def list_jobs(
     status: JobStatus | None = None,
 ) -> ListOut[JobOut]:
     """The caller's own, newest first; with the scope `runs`, the whole tenant's."""
-    who = whose(principal)
+    who = principal.whose
     found, after = await bench.jobs.page(principal.tenant_id, who, limit, cursor, kind=kind, status=status)
     return ListOut(items=[JobOut.of(state) for state in found], next_cursor=after)
 
 
 @router.get("/{job_id}", summary="Read a job", response_model=JobOut)
 async def read_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
-    return JobOut.of(await bench.jobs.state(principal.tenant_id, whose(principal), job_id))
+    return JobOut.of(await bench.jobs.state(principal.tenant_id, principal.whose, job_id))
 
 
 @router.get("/{job_id}/items", summary="Read what became of a job's lines", response_model=ListOut[JobItemOut])
@@ -106,7 +106,7 @@ async def read_items(
     cursor: Annotated[str | None, Query(max_length=512, description="`nextCursor` of the page before.")] = None,
 ) -> ListOut[JobItemOut]:
     """Runs or documents in the order in which they were sent; each run with its answer card."""
-    job = await bench.jobs.state(principal.tenant_id, whose(principal), job_id)
+    job = await bench.jobs.state(principal.tenant_id, principal.whose, job_id)
     found = await bench.jobs.items(job.job_id, limit, _number(cursor))
     items = [JobItemOut.of(item, await _card(bench, principal, job.kind, item)) for item in found]
     return ListOut(items=items, next_cursor=str(found[-1].number) if len(found) == limit else None)
@@ -120,7 +120,7 @@ async def read_items(
 )
 async def cancel_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
     """One that waits never begins; one that runs stops within seconds. What is done of it stays done."""
-    return JobOut.of(await bench.jobs.cancel(principal.tenant_id, whose(principal), job_id))
+    return JobOut.of(await bench.jobs.cancel(principal.tenant_id, principal.whose, job_id))
 
 
 @router.post(
@@ -132,7 +132,7 @@ async def cancel_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
 )
 async def retry_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
     """A new job with the documents or runs of this one that did not succeed, under the caller's own rights."""
-    job = await bench.jobs.state(principal.tenant_id, whose(principal), job_id)
+    job = await bench.jobs.state(principal.tenant_id, principal.whose, job_id)
     return JobOut.of(await bench.jobs.again(principal, job))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import AwareDatetime
 
-from app.api.deps import Bench, Chatter, Cursor, Limit, RunReader, whose
+from app.api.deps import Bench, Chatter, Cursor, Limit, RunReader
 from app.api.stream import EventStream
 from app.api.views import FeedbackOut, ListOut, RunOut, RunState, SpanOut, listed
 from app.records import AnswerCard, Mode, RunStatus
@@ -31,7 +31,7 @@ async def list_runs(
 ) -> ListOut[RunOut]:
     """The caller's own, newest first; with the scope `runs`, the whole tenant's."""
     wanted = RunFilter(mode=mode, status=status, model=model, text=text, since=since, until=until)
-    return listed(await bench.store.runs.list(principal.tenant_id, whose(principal), wanted, limit, cursor), RunOut.of)
+    return listed(await bench.store.runs.list(principal.tenant_id, principal.whose, wanted, limit, cursor), RunOut.of)
 
 
 @router.get("/{request_id}", summary="Read a run's answer card", response_model=AnswerCard)
@@ -60,14 +60,14 @@ async def run_events(
 @router.get("/{request_id}/spans", summary="Read a run's trace", response_model=ListOut[SpanOut])
 async def run_spans(request_id: str, bench: Bench, principal: RunReader) -> ListOut[SpanOut]:
     """Its timed pieces by start: stations, searches, model and tool calls, with what went in and came out."""
-    run = await bench.store.runs.get(request_id, principal.tenant_id, whose(principal))
+    run = await bench.store.runs.get(request_id, principal.tenant_id, principal.whose)
     spans = await bench.store.runs.spans(run.run_id, principal.tenant_id)
     return ListOut(items=[SpanOut.of(span) for span in spans])
 
 
 @router.get("/{request_id}/feedback", summary="Read a run's feedback", response_model=ListOut[FeedbackOut])
 async def run_feedback(request_id: str, bench: Bench, principal: RunReader) -> ListOut[FeedbackOut]:
-    run = await bench.store.runs.get(request_id, principal.tenant_id, whose(principal))
+    run = await bench.store.runs.get(request_id, principal.tenant_id, principal.whose)
     opinions = await bench.store.feedback.for_run(run.run_id, principal.tenant_id)
     return ListOut(items=[FeedbackOut.of(opinion) for opinion in opinions])
 
