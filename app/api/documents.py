@@ -18,7 +18,7 @@ from app.api.deps import Bench, Cursor, DocumentReader, DocumentWriter, Limit
 from app.api.errors import Refused
 from app.api.forms import read_form
 from app.api.job_views import JobOut
-from app.api.schemas import DocumentsIn, GroupsIn, PrefixIn, UploadIn, UrlsIn
+from app.api.schemas import DocumentIn, DocumentsIn, GroupsIn, PrefixIn, UploadIn, UrlsIn
 from app.api.views import DocumentDetail, DocumentOut, FailedDocument, IngestOut, ListOut, Problem, listed
 from app.jobs.items import INGEST, document_item, url_item
 from app.names import HANDBOOK, SHARED_TENANT
@@ -152,31 +152,14 @@ def _described(file: UploadFile, wanted: UploadIn) -> dict[str, Any]:
 
 async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
     if later or wanted.callback_url is not None or len(wanted.documents) > AT_ONCE:
-        items = [
-            document_item(
-                item.id,
-                item.text,
-                title=item.title,
-                metadata=item.metadata,
-                allow_groups=item.allow_groups,
-                trust="tenant",
-            )
-            for item in wanted.documents
-        ]
+        items = [document_item(item.id, item.text, **_described_text(item)) for item in wanted.documents]
         return await _taken_in_later(bench, principal, wanted, items)
     added, failed = [], []
     for place, item in enumerate(wanted.documents):
         try:
+            told = _described_text(item)
             record = await bench.ingest.add(
-                principal.tenant_id,
-                wanted.collection,
-                item.id,
-                item.text,
-                title=item.title,
-                metadata=item.metadata,
-                allow_groups=item.allow_groups,
-                trust="tenant",
-                sight=principal.sight,
+                principal.tenant_id, wanted.collection, item.id, item.text, **told, sight=principal.sight
             )
             added.append(DocumentOut.of(record))
         except (Invalid, DocumentTaken) as error:
@@ -187,6 +170,10 @@ async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, la
     if not added:
         raise Invalid(f"none of the {len(failed)} documents can be read; the first: {failed[0].message}")
     return IngestOut(collection=wanted.collection, documents=added, failed=failed)
+
+
+def _described_text(item: DocumentIn) -> dict[str, Any]:
+    return {"title": item.title, "metadata": item.metadata, "allow_groups": item.allow_groups, "trust": "tenant"}
 
 
 async def _add_urls(wanted: UrlsIn, bench: Bench, principal: Principal) -> Response:
