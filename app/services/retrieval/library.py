@@ -26,7 +26,7 @@ from app.services.retrieval.locks import Locks
 from app.services.retrieval.look import Found, look
 from app.services.retrieval.place import Place
 from app.services.retrieval.query import Query
-from app.services.retrieval.recipe import DEFAULT, Recipe, dimensions_of, read, recipe_of
+from app.services.retrieval.recipe import DEFAULT, Recipe, recipe_of
 from app.services.retrieval.rerank import OWN, Named, rerankers, unnamed
 from app.services.retrieval.shelf import Shelf, Snapshot
 from app.services.retrieval.table import Entry, schema
@@ -182,6 +182,10 @@ class Library:
         embedder = await self.embedders.named(recipe.embedder, tenant_id)
         return schema(embedder.id, embedder.dimensions, recipe)
 
+    def layout_of(self, recipe: Recipe, dimensions: int) -> Any:
+        """The schema that a build of that recipe was made with, whatever the order of its columns has become."""
+        return schema(self.embedders.id_of(recipe.embedder) or "", dimensions, recipe)
+
     async def versions(self, tenant_id: str, collection: str) -> list[Version]:
         """What a search can be asked "as of" now, the newest first. Raises Missing."""
         place = Place(tenant_id, collection)
@@ -234,12 +238,13 @@ class Library:
             return True
         place = Place(tenant_id, collection)
         try:
-            layout = await guarded((await self.shelf.snapshot(place)).table.schema())
+            live = await self.shelf.snapshot(place)
         except Missing:
             layout = await self.layout(tenant_id, recipe)
-        if read(layout) != recipe:
-            return False
-        layout = schema(self.embedders.id_of(recipe.embedder) or "", dimensions_of(layout), recipe)
+        else:
+            if live.recipe != recipe:
+                return False
+            layout = self.layout_of(recipe, live.dimensions)
         data = await asyncio.to_thread(arrow, tenant_id, collection, list(latest.values()), layout)
         async with self.shelf.turn(place):
             stands = await self.shelf.standing(place)

@@ -8,7 +8,7 @@ itself the damage that its own searches met, at once.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from app.services.retrieval.library import KEPT, Library
 from app.services.retrieval.locks import Taken
 from app.services.retrieval.near import ensure_near
 from app.services.retrieval.place import Place
-from app.services.retrieval.rebuild import Rebuild
+from app.services.retrieval.rebuild import Rebuild, Told, silent
 from app.services.retrieval.shelf import Snapshot, readable
 from graphs.errors import Conflict, PilothouseError
 
@@ -37,13 +37,6 @@ MAX_FILES_RATIO: Final = 10.0  # bytes of all files to those of the newest versi
 
 Alone = Callable[[str], AbstractAsyncContextManager[None]]
 """Has a collection, by its base, for one runner among all processes; raises Conflict where another one has it."""
-
-Told = Callable[[int, int], Awaitable[None]]
-"""Hears how many of how many collections are done."""
-
-
-async def silent(done: int, total: int) -> None:
-    """Nobody wants to know."""
 
 
 def anybody(_: str) -> AbstractAsyncContextManager[None]:

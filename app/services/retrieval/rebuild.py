@@ -24,7 +24,7 @@ from app.services.retrieval.near import ensure_near
 from app.services.retrieval.place import Place
 from app.services.retrieval.recipe import DEFAULT, Recipe, dimensions_of, read
 from app.services.retrieval.shelf import Shelf, Snapshot
-from app.services.retrieval.table import Entry, schema
+from app.services.retrieval.table import Entry
 from app.services.retrieval.versions import label
 from graphs.errors import Conflict
 
@@ -39,7 +39,7 @@ CANDIDATE_KEPT = timedelta(days=1)  # it costs every write a second one
 Remake = Callable[[Sequence[HeldDocument]], Awaitable[Sequence[Entry]]]
 
 Told = Callable[[int, int], Awaitable[None]]
-"""Hears how many of how many documents are in the new build."""
+"""Hears how many of how many are done: documents of a new build, collections of a round."""
 
 
 async def silent(done: int, total: int) -> None:
@@ -325,10 +325,8 @@ class Rebuild:
         await self._put(place, table, source, sorted(behind), self._remakes(place, read(layout)))
 
     async def _layout(self, table: Any) -> Any:
-        """The schema that the table was made with, whatever the order of its columns has become."""
         held = await guarded(table.schema())
-        recipe = read(held)
-        return schema(self._library.embedders.id_of(recipe.embedder) or "", dimensions_of(held), recipe)
+        return self._library.layout_of(read(held), dimensions_of(held))
 
     def _embedded_anew(self, place: Place, recipe: Recipe) -> Remake:
         async def remake(documents: Sequence[HeldDocument]) -> Sequence[Entry]:

@@ -160,8 +160,15 @@ class Shelf:
         table = await guarded(self._db.open_table(place.table(build)))
         await guarded(table.checkout(version))
         layout = await guarded(table.schema())
-        near, recipe = await Near.of(table), read(layout)
-        return Snapshot(table, build, version, near, recipe=recipe, made=made(layout), dimensions=dimensions_of(layout))
+        return Snapshot(
+            table,
+            build,
+            version,
+            Near.of(layout),
+            recipe=read(layout),
+            made=made(layout),
+            dimensions=dimensions_of(layout),
+        )
 
     async def open(self, place: Place, build: str, *, foreign: bool = False) -> Any:
         """The build at its newest version. Raises Missing; Conflict for another embedder's, unless `foreign`."""
