@@ -6,6 +6,8 @@ never seen before are embedded.
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +89,14 @@ class Cache:
         part = self._path.with_suffix(".part.npz")
         np.savez(part, keys=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
         part.replace(self._path)
+
+
+def sets_folder() -> Path:
+    """Of `$PILOTHOUSE_DATASETS`; ends the program where there is none."""
+    folder = os.environ.get("PILOTHOUSE_DATASETS")
+    if folder is None or not (Path(folder) / "retrieval").is_dir():
+        sys.exit("no folder of sets: set PILOTHOUSE_DATASETS")
+    return Path(folder) / "retrieval"
 
 
 def _shuffled(key: str) -> str:

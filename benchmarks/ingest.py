@@ -32,7 +32,7 @@ from app.services.ingest.ingest import Source
 from app.services.ingest.parse import parse
 from app.settings import Settings, quiet_libraries
 from app.workbench import open_workbench
-from benchmarks.tenants import _sets
+from benchmarks.beir import sets_folder
 
 quiet_libraries()
 OF_JOB = 1_000  # documents in one request
@@ -45,7 +45,7 @@ def texts() -> Iterator[str]:
     """Without end; none twice."""
     found = []
     for name in ("med", "cisi", "scifact", "ops", "xquad_en"):
-        for line in (_sets() / name / "corpus.jsonl").read_text().splitlines():
+        for line in (sets_folder() / name / "corpus.jsonl").read_text().splitlines():
             row = json.loads(line)
             if row["text"].strip():
                 found.append(f"{row.get('title', '')}\n\n{row['text']}")

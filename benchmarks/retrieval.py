@@ -98,29 +98,29 @@ async def measure(data: Set, cache: Cache, embedder: MiniLmEmbedder) -> Measured
         first = last
     known = Known(embedder, {data.queries[key]: vector for key, vector in asked.items()})
     with tempfile.TemporaryDirectory() as folder:
-        library = await Library.open(folder, known)
+        library = await Library.open(Path(folder), known)
         began = time.perf_counter()
         await library.replace("bench", data.name, entries)
         measured = Measured(data, len(vectors))
         measured.figures["chunks/s"] = len(vectors) / (time.perf_counter() - began)
         measured.figures["KB a chunk"] = _size(Path(folder)) / len(vectors) / 1000
         table = (await library.shelf.snapshot(Place("bench", data.name))).table
-        bare, whole = [], []
+        plain, whole = [], []
         for key, text in data.queries.items():
-            _, took = await _timed(_bare(table, text, asked[key]))
-            bare.append(took)
-            found, took = await _timed(library.look("bench", data.name, Query.checked(text)))
+            _, took = await timed(bare(table, text, asked[key]))
+            plain.append(took)
+            found, took = await timed(library.look("bench", data.name, Query.checked(text)))
             whole.append(took)
             measured.found[key], measured.default[key] = found.legs, found.ranked.fused
             measured.document_of |= {chunk: found.legs.row(chunk)["document_id"] for chunk in found.legs.cosines}
         await library.close()
-    (wall, cpu), (bare_wall, bare_cpu) = np.transpose(whole), np.transpose(bare)
+    (wall, cpu), (bare_wall, bare_cpu) = np.transpose(whole), np.transpose(plain)
     measured.figures |= {f"p{q} ms": float(np.percentile(wall, q)) for q in (50, 99)}
     measured.figures |= {"bare p50 ms": float(np.median(bare_wall)), "own ms": float(np.median(cpu - bare_cpu))}
     return measured
 
 
-async def _bare(table: Any, text: str, vector: Vectors) -> None:
+async def bare(table: Any, text: str, vector: Vectors) -> None:
     from lancedb.query import MatchQuery
 
     near = table.query().nearest_to(vector).distance_type("dot").select([*SELECTED, "_distance"]).limit(CANDIDATES)
@@ -128,7 +128,7 @@ async def _bare(table: Any, text: str, vector: Vectors) -> None:
     await asyncio.gather(near.to_arrow(), matching.limit(CANDIDATES).to_arrow())
 
 
-async def _timed(work: Awaitable[Found | None]) -> tuple[Any, tuple[float, float]]:
+async def timed(work: Awaitable[Found | None]) -> tuple[Any, tuple[float, float]]:
     """What came of it, and milliseconds: by the clock, and of this thread's CPU."""
     wall, cpu = time.perf_counter(), time.thread_time()
     found = await work

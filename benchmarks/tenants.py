@@ -17,7 +17,6 @@ adds to LanceDB's two queries run bare. `ask-one` is what `ask` starts.
 import argparse
 import asyncio
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -38,8 +37,8 @@ from app.services.retrieval.maintenance import Maintenance
 from app.services.retrieval.place import Place
 from app.services.retrieval.query import Query
 from app.services.retrieval.table import words
-from benchmarks.beir import Cache, read
-from benchmarks.retrieval import SETS, Known, _bare, _timed
+from benchmarks.beir import Cache, read, sets_folder
+from benchmarks.retrieval import SETS, Known, bare, timed
 from graphs.types import Trust
 
 COLLECTION = "windows"
@@ -47,6 +46,7 @@ WINDOW, STRIDE = 60, 3  # words
 OF_DOCUMENT = 20  # chunks
 COMMIT = 500  # documents
 TOP = 10
+FILTER = "contains(facets, '\ndecade=3\n')"  # a tenth of the rows
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ async def bases(cache: Cache) -> tuple[list[list[str]], Vectors, dict[str, str]]
     """The words from each chunk of the sets on, its vector, and the sets' questions."""
     texts, embedded, asked = [], [], {}
     for name in SETS:
-        data = await read(_sets() / name, documents=1_000, queries=20)
+        data = await read(sets_folder() / name, documents=1_000, queries=20)
         asked |= {f"{name} {key}": text for key, text in data.queries.items()}
         for document in data.documents:
             tail = " ".join(chunk.text for chunk in document.chunks).split()
@@ -164,16 +164,16 @@ async def ask_one(given: argparse.Namespace) -> None:
     snapshot = await library.shelf.snapshot(Place(given.tenant, COLLECTION))
     before, ours, theirs, own, recalls = _memory(), [], [], [], []
     for text in (texts[0], *texts):  # the first one opens files
-        _, (took, cpu) = await _timed(library.look(given.tenant, COLLECTION, Query.checked(text)))
+        _, (took, cpu) = await timed(library.look(given.tenant, COLLECTION, Query.checked(text)))
         ours.append(took)
         own.append(cpu)
     grown = _memory() - before
     for place, (text, vector) in enumerate(zip((texts[0], *texts), (vectors[0], *vectors), strict=True)):
         if not given.plain:
             break
-        _, (_, bare) = await _timed(_bare(snapshot.table, text, vector))
-        own[place] -= bare
-        _, (took, _) = await _timed(_plain(snapshot.table, text, vector))
+        _, (_, spent) = await timed(bare(snapshot.table, text, vector))
+        own[place] -= spent
+        _, (took, _) = await timed(_plain(snapshot.table, text, vector))
         theirs.append(took)
     for vector in vectors:
         near = await snapshot.near.query(snapshot.table, vector, None)
@@ -194,9 +194,6 @@ async def ask_one(given: argparse.Namespace) -> None:
     print(json.dumps(figures))
     await library.close()
     embedder.close()
-
-
-FILTER = "contains(facets, '\ndecade=3\n')"  # a tenth of the rows
 
 
 def _exact(table: Any, vector: Vectors) -> Any:
@@ -241,13 +238,6 @@ def ask(given: argparse.Namespace) -> None:
 def _memory() -> float:
     """Resident memory of this process at its highest, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-
-
-def _sets() -> Path:
-    folder = os.environ.get("PILOTHOUSE_DATASETS")
-    if folder is None or not (Path(folder) / "retrieval").is_dir():
-        sys.exit("no folder of sets: set PILOTHOUSE_DATASETS")
-    return Path(folder) / "retrieval"
 
 
 def main() -> None:
