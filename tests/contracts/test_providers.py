@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from langchain_openai.chat_models._client_utils import _cached_async_httpx_client
 
 from app.config.schema import ModelConfig, ProviderConfig
 from app.services.gateway.anthropic import AnthropicProvider
@@ -188,8 +189,10 @@ async def langchain(_: MiniLmEmbedder) -> AsyncIterator[Case]:
         provider = LangChainProvider.configured(fake.provider().info, place, model, fake_openai.KEY)
         working = lambda: not fake.gone.is_set()  # noqa: E731
         yield Case(provider, working, schemas=True, tools=True, failures=VENDOR_FAILURES)
-        # The integration shares its connections among all of its models and closes none.
+        # The integration shares its connections by address among all of its models and closes none. A later test may be
+        # given the same port, and shall not be given what is closed here.
         await provider._model.root_async_client.close()  # type: ignore[attr-defined]
+        _cached_async_httpx_client.cache_clear()
 
 
 @cache

@@ -7,6 +7,7 @@ singleton. What it lacks, `keeper.py` and `executors.py` do.
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ POOL_SIZE: Final = 5
 LET_GO_AFTER_S: Final = 10.0  # beginnings and ends of attempts take a moment to be written down
 _OVER: Final = ("SUCCESS", "ERROR", "CANCELLED")
 _GIVEN_UP: Final = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
+_ONLY: Final = threading.Lock()  # held from a launch to its end
 
 
 class DbosEngine:
@@ -51,6 +53,7 @@ class DbosEngine:
         """`url` names a database as SQLAlchemy's synchronous drivers do. `perform` runs on the loop of the caller.
 
         At most `at_once` jobs run in this process, and `at_once_per_tenant` of a tenant in all processes together.
+        Raises RuntimeError while another engine of this process is open.
         """
         loop, engine = asyncio.get_running_loop(), cls(executor_id, perform)
 
@@ -60,11 +63,19 @@ class DbosEngine:
         def launch() -> Any:
             return _launch(url, executor_id, on_our_loop, at_once, at_once_per_tenant, poll_s)
 
-        engine._dbos = await asyncio.to_thread(launch)
+        # The thread cannot be cancelled: who leaves meanwhile waits for it, or its engine would perform for nobody.
+        launching = asyncio.create_task(asyncio.to_thread(launch))
+        try:
+            engine._dbos = await asyncio.shield(launching)
+        except asyncio.CancelledError:
+            await asyncio.wait({launching})
+            if launching.exception() is None:
+                await asyncio.to_thread(_destroy, launching.result())
+            raise
         return engine
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._dbos.destroy, destroy_registry=True)
+        await asyncio.to_thread(_destroy, self._dbos)
 
     async def carry(self, tickets: Sequence[Ticket]) -> None:
         def enqueue() -> None:
@@ -135,40 +146,54 @@ def _launch(
     from dbos import DBOS
     from dbos._serialization import DBOSPortableJSON
 
-    refuse_pickle()
-    calm_log()
-    _prepare(url)
+    if not _ONLY.acquire(blocking=False):
+        raise RuntimeError("this process has an engine for jobs already, and DBOS knows only one")
+    try:
+        refuse_pickle()
+        calm_log()
+        _prepare(url)
 
-    @DBOS.step(name="perform")
-    async def perform(job_id: str, attempt: int) -> None:
-        await asyncio.wrap_future(on_our_loop(job_id, attempt))
+        @DBOS.step(name="perform")
+        async def perform(job_id: str, attempt: int) -> None:
+            await asyncio.wrap_future(on_our_loop(job_id, attempt))
 
-    @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
-    async def job(job_id: str, attempt: int) -> None:
-        await perform(job_id, attempt)
+        @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
+        async def job(job_id: str, attempt: int) -> None:
+            await perform(job_id, attempt)
 
-    DBOS(
-        config={
-            "name": "pilothouse",
-            "system_database_url": url,
-            "sys_db_pool_size": POOL_SIZE,
-            "application_version": APPLICATION_VERSION,
-            "executor_id": executor_id,
-            "serializer": DBOSPortableJSON,
-            "enable_otlp": False,
-            "log_level": "WARNING",
-        }
-    )
-    DBOS.launch()
-    DBOS.register_queue(
-        QUEUE,
-        worker_concurrency=at_once,
-        partition_concurrency=at_once_per_tenant,
-        polling_interval_sec=poll_s,
-        on_conflict="always_update",
-    )
-    calm_log()
+        DBOS(
+            config={
+                "name": "pilothouse",
+                "system_database_url": url,
+                "sys_db_pool_size": POOL_SIZE,
+                "application_version": APPLICATION_VERSION,
+                "executor_id": executor_id,
+                "serializer": DBOSPortableJSON,
+                "enable_otlp": False,
+                "log_level": "WARNING",
+            }
+        )
+        DBOS.launch()
+        DBOS.register_queue(
+            QUEUE,
+            worker_concurrency=at_once,
+            partition_concurrency=at_once_per_tenant,
+            polling_interval_sec=poll_s,
+            on_conflict="always_update",
+        )
+        calm_log()
+    except BaseException:
+        _destroy(DBOS)
+        raise
     return DBOS
+
+
+def _destroy(dbos: Any) -> None:
+    """Blocking."""
+    try:
+        dbos.destroy(destroy_registry=True)
+    finally:
+        _ONLY.release()
 
 
 def _prepare(url: str) -> None:

@@ -75,6 +75,41 @@ async def test_l04_what_another_process_queued_and_held_is_performed_by_the_next
     await second.close()
 
 
+async def test_an_engine_that_is_left_while_it_opens_performs_for_nobody(tmp_path: Path) -> None:
+    async def perform(_: str, __: int) -> None:
+        raise AssertionError("nobody asked")
+
+    opening = asyncio.create_task(opened(tmp_path, "left", perform))
+    await asyncio.sleep(0.01)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    second = await opened(tmp_path, "second", perform)
+    with pytest.raises(RuntimeError, match="only one"):
+        await opened(tmp_path, "third", perform)
+    await second.close()
+
+
+async def test_an_engine_whose_database_is_away_is_opened_when_it_is_back(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    async def perform(job_id: str, _: int) -> None:
+        done.append(job_id)
+
+    (tmp_path / "jobs.db").mkdir()
+    with pytest.raises(sqlite3.OperationalError):
+        await opened(tmp_path, "first", perform)
+    (tmp_path / "jobs.db").rmdir()
+    engine = await opened(tmp_path, "first", perform)
+    await engine.carry(TICKETS[:1])
+
+    async def is_done() -> bool:
+        return done == [TICKETS[0].job_id]
+
+    await until(is_done)
+    await engine.close()
+
+
 async def test_d06_a_forged_row_that_says_it_is_pickled_is_not_unpickled(tmp_path: Path) -> None:
     performed: list[str] = []
 
