@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_openai.chat_models._client_utils import _cached_async_httpx_client
 
 from app.config.load import ConfigInvalid, parse
 from app.models import open_gateway
@@ -66,6 +67,7 @@ async def test_every_kind_of_provider_answers_under_its_name(
             }
             langchain = gateway.router.targets["chained"].provider
             await langchain._model.root_async_client.close()  # type: ignore[attr-defined]
+            _cached_async_httpx_client.cache_clear()  # or a test that is given the same port gets the closed one
             assert "vectors" not in {info.name for info in gateway.models}
     hello = "Hello, world"
     assert answers == {"big": hello, "wise": hello, "chained": hello, "spoken": "Hello from the script"}
