@@ -16,7 +16,7 @@ PEOPLE = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with served(tmp_path_factory.mktemp("api")) as up:
         up.keys["owner"] = OWNER_KEY

@@ -17,7 +17,7 @@ PATIENCE_MS = 60_000  # of a browser on a machine that is busy with other tests
 SignIn = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory, embedder: MiniLmEmbedder) -> Iterator[Served]:
     with served(tmp_path_factory.mktemp("console"), embedder) as up:
         yield up

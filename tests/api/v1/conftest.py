@@ -35,13 +35,13 @@ PEOPLE = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Upstream]:
     with upstream() as up:
         yield up
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def door(lab: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with served(tmp_path_factory.mktemp("v1"), CONFIG.format(url=lab.url)) as up:
         up.keys["owner"] = OWNER_KEY

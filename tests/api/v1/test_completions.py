@@ -208,7 +208,7 @@ def test_a_rate_limit_says_when_to_come_back(door: Served) -> None:
     with openai_client(door, "paul", max_retries=0) as client, pytest.raises(openai.RateLimitError) as caught:
         for _ in range(3):
             client.chat.completions.create(model="big", messages=asks("say Hello"))
-    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
+    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 61  # a minute and a slot of the window
     assert caught.value.response.headers["ratelimit-remaining"] == "0"
     assert caught.value.code == "rate_limited"
 
