@@ -6,7 +6,8 @@
 screen, prompt, model call (the zero-delay upstream of fake_upstream.py, on the other core), validation, the ledger, and
 leaves its row, events, spans and messages in SQLite before its answer is given. Figures are medians over the rounds
 with the smallest and largest; CPU is that of the process under test. `runner` also drives, turn by turn with the runs,
-the chat graph's three stations with nothing in them: what LangGraph takes by itself on this machine.
+the chat graph's three stations with nothing in them: what LangGraph takes by itself on this machine; and `stock.py`,
+what one builds first. Compare with those two: the machine's own speed is in all three.
 """
 
 import argparse
@@ -16,8 +17,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,15 @@ class Rounds:
         self.cpu_ms.append((time.process_time() - used) / done * 1e3)
         self.count += done
 
+    async def let(self, stock: asyncio.subprocess.Process, seconds: float) -> None:
+        assert stock.stdin is not None
+        assert stock.stdout is not None
+        stock.stdin.write(b"%f\n" % seconds)
+        count, cpu_s, wall_s = (await stock.stdout.readline()).split()
+        self.rates.append(int(count) / float(wall_s))
+        self.cpu_ms.append(float(cpu_s) / int(count) * 1e3)
+        self.count += int(count)
+
     def told(self, name: str, at_once: int) -> str:
         rate, cpu = gateway.spread(self.rates, 0), gateway.spread(self.cpu_ms)
         return f"{name}, {at_once} at once, n = {self.count}: {rate} runs/s, {cpu} ms of CPU a run"
@@ -70,14 +80,31 @@ def bare_graph() -> Any:
     return graph.compile()
 
 
-async def in_process(home: Path, rounds: int, seconds: float, at_once: int) -> tuple[Rounds, Rounds]:
+@asynccontextmanager
+async def stock_process(home: Path, at_once: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    script = Path(__file__).with_name("stock.py")
+    options = ["--home", str(home), "--question", QUESTION, "--at-once", str(at_once)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), *options, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def in_process(home: Path, rounds: int, seconds: float, at_once: int) -> tuple[Rounds, Rounds, Rounds]:
     from app.records import Principal, RunRequest
     from app.settings import Settings
     from app.workbench import open_workbench
 
     who = Principal("acme", "ann", frozenset({"chat"}), "k1")
-    ours, alone, graph = Rounds(), Rounds(), bare_graph()
-    async with open_workbench(Settings.offline(home, export_traces=False)) as bench:
+    ours, alone, stocks, graph = Rounds(), Rounds(), Rounds(), bare_graph()
+    async with (
+        open_workbench(Settings.offline(home, export_traces=False)) as bench,
+        stock_process(home, at_once) as stock,
+    ):
         await bench.until_ready()
 
         async def caller(until: float) -> int:
@@ -98,13 +125,15 @@ async def in_process(home: Path, rounds: int, seconds: float, at_once: int) -> t
             return done
 
         await asyncio.gather(*(caller(time.perf_counter() + 2) for _ in range(at_once)))
+        await Rounds().let(stock, 3)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
         for _ in range(rounds):
             await ours.measure(caller, at_once, seconds)
             await alone.measure(bare, at_once, seconds / 2)
-    return ours, alone
+            await stocks.let(stock, seconds)
+    return ours, alone, stocks
 
 
 async def over_http(rounds: int, seconds: float, at_once: int, pid: int) -> Rounds:
@@ -143,9 +172,10 @@ def main() -> None:
             os.sched_setaffinity(0, {0})
             home.mkdir()
             (home / "pilothouse.yaml").write_text(gateway.CONFIG)
-            ours, alone = uvloop.run(in_process(home, chosen.rounds, chosen.seconds, chosen.at_once))
+            ours, alone, stocks = uvloop.run(in_process(home, chosen.rounds, chosen.seconds, chosen.at_once))
             print(ours.told("runner", chosen.at_once))
             print(alone.told("LangGraph alone, three empty stations", chosen.at_once))
+            print(stocks.told("LangGraph, ChatOpenAI and autolog", chosen.at_once))
     print(f"median [min, max] of {chosen.rounds} rounds")
 
 
