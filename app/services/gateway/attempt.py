@@ -365,9 +365,10 @@ class Trial(Generic[T]):
 
     def _cap(self, charge: Charge, hold: Hold, most: int) -> int | None:
         """The answer's tokens that the grant pays for, where a budget bounds the call; None where none does."""
-        granted, picos = hold.granted_micros, self.target.price.output_picos
+        granted = hold.granted_micros
         if granted is None:
             return None
+        picos = self.target.price.worst_output_picos(charge.prompt_tokens)
         if granted >= charge.wanted_micros or not picos:
             return most
         left_picos = max(0, granted - charge.prompt_micros) * 1_000_000
