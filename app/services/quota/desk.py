@@ -79,9 +79,9 @@ class QuotaDesk:
         self._check_switches(payer)
         caller = self._allowances.of(payer)
         headers = NO_HEADERS
-        if caller.requests:
-            taken = await self._windows.take([Use(rate.key, rate.limit, 1) for rate in caller.requests])
-            headers = _headers(caller.requests, taken)
+        if caller.requests or caller.tokens:
+            taken = await self._windows.take(_uses(caller, requests=1))
+            headers = _headers(caller, taken)
             if taken.refused is not None:
                 raise RateLimited(
                     f"the {caller.requests[taken.refused].told} are used up for this minute",
@@ -148,12 +148,13 @@ class QuotaDesk:
         return spent / limit if limit else 1.0
 
     async def _take_tokens(self, caller: Caller, tokens: int) -> int:
-        taken = await self._windows.take([Use(rate.key, rate.limit, tokens) for rate in caller.tokens])
+        taken = await self._windows.take(_uses(caller, tokens=tokens))
         if taken.refused is not None:
-            rate = caller.tokens[taken.refused]
+            rate = _rates(caller)[taken.refused]
             raise RateLimited(
                 f"the {rate.told} are used up for this minute: {tokens} are needed of {rate.limit}",
                 retry_after_s=taken.wait_s,
+                headers=_headers(caller, taken),
             )
         return taken.slot
 
@@ -200,20 +201,36 @@ class DeskHold:
         await self._hold.settle(bill)
 
 
-def _headers(rates: Sequence[Rate], taken: Taken) -> dict[str, str]:
-    """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10), and the three older ones that clients
-    still read, of the tightest limit."""
-    tightest = min(range(len(rates)), key=lambda place: (taken.left[place], rates[place].limit))
-    left, limit = taken.left[tightest], rates[tightest].limit
-    reset = str(max(1, -int(-taken.reset_s // 1)))
+def _rates(caller: Caller) -> tuple[Rate, ...]:
+    return caller.requests + caller.tokens
+
+
+def _uses(caller: Caller, *, requests: int = 0, tokens: int = 0) -> list[Use]:
+    """What is used of each rate of the caller; the others are looked at, for the headers."""
+    used = [Use(rate.key, rate.limit, requests) for rate in caller.requests]
+    return used + [Use(rate.key, rate.limit, tokens) for rate in caller.tokens]
+
+
+def _headers(caller: Caller, taken: Taken) -> dict[str, str]:
+    """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10) of all limits, and the three older ones
+    that clients still read: of the limit that refused, else of the tightest on requests."""
+    rates = _rates(caller)
+    resets = [str(-int(-reset_s // 1)) for reset_s in taken.resets_s]
     policies = [f'"{_named(rate)}";q={rate.limit};w={int(WINDOW_S)}' for rate in rates]
-    states = [f'"{_named(rate)}";r={taken.left[place]};t={reset}' for place, rate in enumerate(rates)]
+    states = [
+        f'"{_named(rate)}";r={left}' + (f";t={reset}" if reset != "0" else "")
+        for rate, left, reset in zip(rates, taken.left, resets, strict=True)
+    ]
+    told = taken.refused
+    if told is None:
+        alike = range(len(caller.requests)) if caller.requests else range(len(rates))
+        told = min(alike, key=lambda place: (taken.left[place], rates[place].limit))
     return {
         "ratelimit-policy": ", ".join(policies),
         "ratelimit": ", ".join(states),
-        "ratelimit-limit": str(limit),
-        "ratelimit-remaining": str(left),
-        "ratelimit-reset": reset,
+        "ratelimit-limit": str(rates[told].limit),
+        "ratelimit-remaining": str(taken.left[told]),
+        "ratelimit-reset": resets[told],
     }
 
 

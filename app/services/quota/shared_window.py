@@ -17,13 +17,13 @@ from app.services.quota.window import SLOT_MS, SLOTS, LocalWindows, Taken, Use
 PREFIX: Final = "pilothouse:window:"
 
 # Per use two keys, a list of slots in order and a hash of what each used with their sum, and two arguments. Answers
-# {refused place or 0, slots to wait, slot, slots until the oldest use leaves, left of each...}.
+# {refused place or 0, slots to wait, slot, of each what is left and the slots until its oldest use leaves...}.
 _TAKE: Final = """
 local span = tonumber(ARGV[1])
 local slot_ms = tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = math.floor((time[1] * 1000 + math.floor(time[2] / 1000)) / slot_ms)
-local refused, wait, reset, answer = 0, 0, span, {}
+local refused, wait, answer = 0, 0, {}
 for i = 1, #KEYS / 2 do
   local slots, used = KEYS[2 * i - 1], KEYS[2 * i]
   while true do
@@ -36,7 +36,7 @@ for i = 1, #KEYS / 2 do
   local limit, amount = tonumber(ARGV[1 + 2 * i]), tonumber(ARGV[2 + 2 * i])
   local total = tonumber(redis.call('HGET', used, 'total')) or 0
   local over = total + amount - limit
-  if over > 0 and refused == 0 then
+  if amount > 0 and over > 0 and refused == 0 then
     refused, wait = i, span
     local gone = 0
     for _, slot in ipairs(redis.call('LRANGE', slots, 0, -1)) do
@@ -47,22 +47,23 @@ for i = 1, #KEYS / 2 do
       end
     end
   end
-  answer[i] = math.max(0, limit - total)
+  answer[2 * i - 1] = math.max(0, limit - total)
 end
-if refused == 0 then
-  for i = 1, #KEYS / 2 do
-    local slots, used = KEYS[2 * i - 1], KEYS[2 * i]
-    local amount = tonumber(ARGV[2 + 2 * i])
+for i = 1, #KEYS / 2 do
+  local slots, used = KEYS[2 * i - 1], KEYS[2 * i]
+  local amount = tonumber(ARGV[2 + 2 * i])
+  if refused == 0 and amount > 0 then
     if redis.call('HEXISTS', used, now) == 0 then redis.call('RPUSH', slots, now) end
     redis.call('HINCRBY', used, now, amount)
     redis.call('HINCRBY', used, 'total', amount)
     redis.call('PEXPIRE', slots, 2 * span * slot_ms)
     redis.call('PEXPIRE', used, 2 * span * slot_ms)
-    answer[i] = answer[i] - amount
-    reset = math.min(reset, tonumber(redis.call('LINDEX', slots, 0)) + span - now)
+    answer[2 * i - 1] = answer[2 * i - 1] - amount
   end
+  local oldest = redis.call('LINDEX', slots, 0)
+  answer[2 * i] = oldest and tonumber(oldest) + span - now or 0
 end
-return {refused, wait, now, reset, unpack(answer)}
+return {refused, wait, now, unpack(answer)}
 """
 _CORRECT: Final = """
 for i = 1, #KEYS do
@@ -91,14 +92,15 @@ class SharedWindows:
         keys = [key for use in uses for key in _keys(use.key)]
         amounts = [number for use in uses for number in (use.limit, use.amount)]
         try:
-            refused, wait, slot, reset, *left = await self._take(keys=keys, args=[SLOTS, SLOT_MS, *amounts])
+            refused, wait, slot, *told = await self._take(keys=keys, args=[SLOTS, SLOT_MS, *amounts])
         except MISSES as error:
             self._absence.note(error)
             return await self._local.take(uses)
         # Counted here too, so that a Redis that goes away does not open a fresh window.
         await self._local.take(uses)
         slot_s = SLOT_MS / 1_000
-        return Taken(refused - 1 if refused else None, wait * slot_s, tuple(left), reset * slot_s, slot)
+        resets_s = tuple(slots * slot_s for slots in told[1::2])
+        return Taken(refused - 1 if refused else None, wait * slot_s, tuple(told[::2]), resets_s, slot)
 
     async def correct(self, keys: Sequence[str], slot: int, more: int) -> None:
         await self._local.correct(keys, slot, more)

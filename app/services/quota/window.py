@@ -19,7 +19,7 @@ _SWEEP_EVERY: Final = 4_096  # takes between two looks for counts that nobody ha
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A wish to use `amount` of what `key` may use in a minute."""
+    """A wish to use `amount` of what `key` may use in a minute; 0 only looks, and is never refused."""
 
     key: str
     limit: int
@@ -31,14 +31,14 @@ class Taken:
     """What came of several uses that are granted together or not at all.
 
     `refused` is the place of the first that did not fit, None where all did; `wait_s` how long until it may. `left` is
-    what each key has left now, `reset_s` when the oldest use of the tightest key leaves the window. `slot` names the
+    what each key has left now, `resets_s` when its oldest use leaves the window, 0 where it has none. `slot` names the
     moment, for a correction.
     """
 
     refused: int | None
     wait_s: float
     left: tuple[int, ...]
-    reset_s: float
+    resets_s: tuple[float, ...]
     slot: int
 
 
@@ -96,13 +96,13 @@ class LocalWindows:
             self._sweep(now)
         counts = [self._count(use.key, now) for use in uses]
         for place, (use, count) in enumerate(zip(uses, counts, strict=True)):
-            if (over := count.total + use.amount - use.limit) > 0:
+            if use.amount and (over := count.total + use.amount - use.limit) > 0:
                 wait_s = count.slots_until(over, now) * SLOT_MS / 1_000
-                return Taken(place, wait_s, _left(uses, counts), wait_s, now)
+                return Taken(place, wait_s, _left(uses, counts), _resets_s(counts, now), now)
         for use, count in zip(uses, counts, strict=True):
-            count.add(now, use.amount)
-        resets = [count.slots[0] + SLOTS - now for count in counts]
-        return Taken(None, 0.0, _left(uses, counts), min(resets, default=0) * SLOT_MS / 1_000, now)
+            if use.amount:
+                count.add(now, use.amount)
+        return Taken(None, 0.0, _left(uses, counts), _resets_s(counts, now), now)
 
     async def correct(self, keys: Sequence[str], slot: int, more: int) -> None:
         for key in keys:
@@ -127,3 +127,7 @@ class LocalWindows:
 
 def _left(uses: Sequence[Use], counts: Sequence[_Count]) -> tuple[int, ...]:
     return tuple(max(0, use.limit - count.total) for use, count in zip(uses, counts, strict=True))
+
+
+def _resets_s(counts: Sequence[_Count], now: int) -> tuple[float, ...]:
+    return tuple((count.slots[0] + SLOTS - now) * SLOT_MS / 1_000 if count.slots else 0.0 for count in counts)

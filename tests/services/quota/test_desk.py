@@ -103,6 +103,41 @@ async def test_requests_beyond_the_rate_get_the_standard_headers_and_a_time_to_c
     assert 50 < (refused.value.retry_after_s or 0) < 61
 
 
+async def test_every_limit_is_told_with_its_own_rest_and_the_older_headers_tell_the_tightest(opened: Opened) -> None:
+    desk = await opened(
+        "  acme: {requests_per_minute: 600, tokens_per_minute: 5000, users: {ann: {requests_per_minute: 5}}, "
+        "keys: {k1: {requests_per_minute: 4, tokens_per_minute: 900}}}"
+    )
+    await desk.admit(replace(ANN, user_id="bob", key_id="k2"))
+    await asyncio.sleep(1.1)
+    told = (await desk.admit(ANN)).headers
+    assert told["ratelimit-policy"] == (
+        '"tenant-requests";q=600;w=60, "user-requests";q=5;w=60, "key-requests";q=4;w=60, '
+        '"tenant-tokens";q=5000;w=60, "key-tokens";q=900;w=60'
+    )
+    states = [state.split(";t=") for state in told["ratelimit"].split(", ")]
+    assert [state[0] for state in states] == [
+        *('"tenant-requests";r=598', '"user-requests";r=4', '"key-requests";r=3'),
+        *('"tenant-tokens";r=5000', '"key-tokens";r=900'),
+    ]
+    tenant_s, user_s, key_s = (int(state[1]) for state in states[:3])
+    assert tenant_s < user_s == key_s  # the tenant's first use is older
+    assert [told[f"ratelimit-{name}"] for name in ("limit", "remaining", "reset")] == ["4", "3", str(key_s)]
+
+
+async def test_a_refusal_for_tokens_tells_the_limit_on_tokens_and_all_the_others(opened: Opened) -> None:
+    desk = await opened("  acme: {requests_per_minute: 9, tokens_per_minute: 1000}")
+    await desk.admit(ANN)
+    await desk.reserve(ANN, CHARGE, 900)
+    with pytest.raises(RateLimited) as refused:
+        await desk.reserve(ANN, CHARGE, 200)
+    told = refused.value.headers
+    assert told["ratelimit"].startswith('"tenant-requests";r=8;t=')
+    assert '"tenant-tokens";r=100;t=' in told["ratelimit"]
+    assert (told["ratelimit-limit"], told["ratelimit-remaining"]) == ("1000", "100")
+    assert (await desk.admit(ANN)).headers["ratelimit"].split(", ")[1].startswith('"tenant-tokens";r=100;t=')
+
+
 async def test_r02_the_star_gives_each_unlisted_user_an_allowance_of_its_own(opened: Opened) -> None:
     desk = await opened('  acme: {users: {"*": {requests_per_minute: 8}}}')
     for user in ("bob", "cyd"):

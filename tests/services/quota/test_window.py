@@ -49,6 +49,19 @@ async def test_uses_of_several_scopes_are_taken_together_or_not_at_all(windows: 
     assert (await windows.take([tenant])).left == (8,)
 
 
+async def test_each_limit_tells_when_its_own_oldest_use_leaves_and_a_look_uses_nothing(windows: Windows) -> None:
+    await windows.take([Use("{a}:tenant", 10, 1)])
+    await asyncio.sleep(5 * SLOT_MS / 1_000)
+    taken = await windows.take([Use("{a}:tenant", 10, 1), Use("{a}:user", 5, 1), Use("{a}:tokens", 9, 0)])
+    assert taken.left == (8, 4, 9)
+    tenant_s, user_s, tokens_s = taken.resets_s
+    assert 0 == tokens_s < WINDOW_S - 5 < tenant_s < user_s <= WINDOW_S + SLOT_MS / 1_000
+    full = await windows.take([Use("{a}:user", 4, 0), Use("{a}:user", 1, 0), Use("{a}:tokens", 9, 9)])
+    assert (full.refused, full.left) == (None, (3, 0, 0))
+    refused = await windows.take([Use("{a}:tenant", 10, 0), Use("{a}:tokens", 9, 1)])
+    assert (refused.refused, refused.left) == (1, (8, 0))
+
+
 async def test_a_call_that_needs_more_than_a_minute_allows_is_refused(windows: Windows) -> None:
     assert (await windows.take([Use("{a}:t", 100, 101)])).refused == 0
     assert (await windows.take([Use("{a}:t", 100, 100)])).refused is None
