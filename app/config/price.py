@@ -1,7 +1,7 @@
 """What a model costs, in integers: configured, or from the public price list that genai-prices ships.
 
-Costs are whole micro-dollars. Prices are pico-dollars a token (2 USD a million tokens = 2,000,000), so that a token's
-price is exact and only a call's sum is rounded.
+Prices are pico-dollars a token (2 USD a million tokens = 2,000,000), so that a token's price and a call's cost are
+exact; only what is booked is rounded, to whole micro-dollars (`services/gateway/rounding.py`).
 """
 
 from collections.abc import Mapping
@@ -48,10 +48,6 @@ class Price:
             + written * price.cache_write_picos
             + max(usage.output_tokens, 0) * price.output_picos
         )
-
-    def cost_micros(self, usage: Usage) -> int:
-        """The same, rounded half up to a micro-dollar."""
-        return (self.cost_picos(usage) + PICOS_PER_MICRO // 2) // PICOS_PER_MICRO
 
     def worst_micros(self, input_tokens: int, output_tokens: int) -> int:
         """What a call of at most so many tokens can cost, rounded up."""

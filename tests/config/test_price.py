@@ -18,13 +18,10 @@ def model(input_usd: Decimal, output_usd: Decimal, **more: Decimal) -> ModelConf
 
 
 @given(TOKENS, TOKENS, USD, USD)
-def test_a_cost_is_the_exact_sum_rounded_to_a_micro_dollar(
-    read: int, wrote: int, input_usd: Decimal, output_usd: Decimal
-):
+def test_a_cost_is_the_exact_sum(read: int, wrote: int, input_usd: Decimal, output_usd: Decimal):
     price = configured(model(input_usd, output_usd))
     assert price is not None
-    exact_micros = read * input_usd + wrote * output_usd
-    assert abs(price.cost_micros(Usage(read, wrote)) - exact_micros) <= Decimal("0.5")
+    assert Decimal(price.cost_picos(Usage(read, wrote))) / 10**6 == read * input_usd + wrote * output_usd
 
 
 @given(TOKENS, TOKENS, TOKENS, TOKENS, USD, USD, USD, USD)
@@ -34,7 +31,7 @@ def test_no_usage_costs_more_than_the_worst_case_of_its_tokens(
     price = configured(model(a, b, cached_input_usd_per_mtok=c, cache_write_usd_per_mtok=d))
     assert price is not None
     usage = Usage(read, wrote, cached_input_tokens=cached, cache_write_tokens=written)
-    assert 0 <= price.cost_micros(usage) <= price.worst_micros(read, wrote)
+    assert 0 <= price.cost_picos(usage) <= price.worst_micros(read, wrote) * 10**6
 
 
 @given(*[st.integers(-1_000_000, 1_000_000)] * 4)
@@ -42,13 +39,13 @@ def test_r06_counts_that_cannot_be_cost_nothing_and_save_nothing(read: int, wrot
     price = configured(model(Decimal(2), Decimal(8), cached_input_usd_per_mtok=Decimal("0.5")))
     assert price is not None
     usage = Usage(read, wrote, cached_input_tokens=cached, cache_write_tokens=written)
-    assert 0 <= price.cost_micros(usage) <= price.worst_micros(max(read, 0), max(wrote, 0))
+    assert 0 <= price.cost_picos(usage) <= price.worst_micros(max(read, 0), max(wrote, 0)) * 10**6
 
 
 def test_cached_tokens_are_billed_at_their_own_price():
     price = configured(model(Decimal(2), Decimal(8), cached_input_usd_per_mtok=Decimal("0.5")))
     assert price is not None
-    assert price.cost_micros(Usage(1_000, 100, cached_input_tokens=600)) == 400 * 2 + 300 + 800
+    assert price.cost_picos(Usage(1_000, 100, cached_input_tokens=600)) == (400 * 2 + 300 + 800) * 10**6
 
 
 def test_the_public_list_knows_the_vendors_own_models_and_no_others():
@@ -87,9 +84,9 @@ def test_a_call_is_billed_by_the_tier_that_its_prompt_reaches_and_reserved_by_no
 def test_the_longest_prompts_are_dearer_and_short_ones_do_not_pay_for_them():
     price = listed("claude-sonnet-4-5", ProviderConfig(kind="anthropic"))
     assert price is not None
-    assert price.cost_micros(Usage(1_000, 0)) == 3_000
-    assert price.cost_micros(Usage(300_000, 0)) == 300_000 * 6
-    assert price.worst_micros(1_000, 0) < price.cost_micros(Usage(1_000, 0)) * 2
+    assert price.cost_picos(Usage(1_000, 0)) == 3_000 * 10**6
+    assert price.cost_picos(Usage(300_000, 0)) == 300_000 * 6 * 10**6
+    assert price.worst_micros(1_000, 0) < 2 * 3_000
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from app.records import Bill, Charge, Outcome, Payer
 from app.services.gateway.ports import Desk, Hold
+from app.services.gateway.rounding import Rounding
 from app.services.gateway.routes import Plan, Target
 from graphs.errors import (
     PilothouseError,
@@ -92,6 +93,7 @@ class Books:
     observers: list[Callable[[Attempt], None]] = field(default_factory=list)
     running: set["Trial[Any]"] = field(default_factory=set)
     settling: set[asyncio.Task[None]] = field(default_factory=set)
+    rounding: Rounding = field(default_factory=Rounding)
 
     async def book(self, served: Attempt) -> None:
         """Book an answer for which no model was asked: a row of its own, on disk when this returns."""
@@ -384,7 +386,7 @@ class Trial(Generic[T]):
         bill = Bill(
             outcome=outcome,
             usage=usage,
-            cost_micros=target.price.cost_micros(usage),
+            cost_micros=self._books.rounding.micros(call.payer.tenant_id, target.name, target.price.cost_picos(usage)),
             latency_ms=round((self._books.monotonic() - self._started) * 1e3, 3),
             first_token_ms=None if self.first is None else round((self.first - self._started) * 1e3, 3),
             error_code="" if ended is not None else _code(error),

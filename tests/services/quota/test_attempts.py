@@ -123,7 +123,7 @@ ANY = st.one_of(
 def test_r06_no_usage_costs_less_than_nothing_or_more_than_its_tokens(price: Price, usage: dict[str, Any], cached: Any):
     read = read_usage(usage | {"prompt_tokens_details": {"cached_tokens": cached}})
     if read is not None:
-        assert 0 <= price.cost_micros(read) <= price.worst_micros(read.input_tokens, read.output_tokens)
+        assert 0 <= price.cost_picos(read) <= price.worst_micros(read.input_tokens, read.output_tokens) * 10**6
 
 
 @given(*[st.integers(-(1 << 80), 1 << 80)] * 5)
