@@ -383,7 +383,7 @@ def switch_off(
         async with opened_store() as store:
             if kind == "key" and not await store.keys.active(name):
                 raise Missing("there is no such key")
-            await Switches(store.database).turn_off(kind, name, reason, OPERATOR.user_id)
+            await Switches(store.database).turn_off(kind, name, reason, OPERATOR.actor)
 
     run(work())
     out.print(f"{kind} {name} is switched off.", markup=False, highlight=False)
@@ -396,7 +396,7 @@ def switch_on(kind: SwitchKindArgument, name: str) -> None:
 
     async def work() -> None:
         async with opened_store() as store:
-            await Switches(store.database).turn_on(kind, name, OPERATOR.user_id)
+            await Switches(store.database).turn_on(kind, name, OPERATOR.actor)
 
     run(work())
     out.print(f"{kind} {name} is switched on.", markup=False, highlight=False)

@@ -23,6 +23,17 @@ ApprovalState = Literal["pending", "approved", "denied", "expired"]
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """A user of a tenant, as one who did something."""
+
+    tenant_id: str
+    user_id: str
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}/{self.user_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who a request comes from. The tenant is taken from the credential alone."""
 
@@ -39,6 +50,10 @@ class Principal:
     def whose(self) -> str | None:
         """The user whose runs and jobs it sees: its own, or None for the whole tenant's."""
         return None if self.may("runs") else self.user_id
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(self.tenant_id, self.user_id)
 
     @property
     def is_owner(self) -> bool:

@@ -317,7 +317,7 @@ class Runner:
         decided = await self._store.approvals.decide(
             approval_id,
             principal.tenant_id,
-            by=principal.user_id,
+            by=principal.actor,
             decision=decision,
             arguments=arguments,
             comment=comment,

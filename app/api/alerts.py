@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api.deps import Bench, Cursor, Limit, Owner, named
+from app.api.deps import Bench, Cursor, Limit, Owner
 from app.api.views import AlertOut, ListOut
 
 router = APIRouter(prefix="/api/ai/alerts", tags=["alerts"])
@@ -20,4 +20,4 @@ async def list_alerts(
 @router.post("/{alert_id}/acknowledge", summary="Acknowledge an alert", response_model=AlertOut)
 async def acknowledge(alert_id: str, bench: Bench, principal: Owner) -> AlertOut:
     """Again changes nothing: who read it first stays named."""
-    return AlertOut.of(await bench.watch.alerts.acknowledge(alert_id, named(principal)))
+    return AlertOut.of(await bench.watch.alerts.acknowledge(alert_id, str(principal.actor)))

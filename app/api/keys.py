@@ -20,7 +20,13 @@ async def create_key(wanted: Annotated[KeyIn, Body()], bench: Bench, principal: 
     if wanted.expires_at is not None and wanted.expires_at <= datetime.now(UTC):
         raise Invalid("expiresAt is in the past", field="expiresAt")
     record, secret = await bench.store.keys.create(
-        wanted.tenant_id, wanted.user_id, wanted.scopes, wanted.name, wanted.expires_at, groups=wanted.groups
+        wanted.tenant_id,
+        wanted.user_id,
+        wanted.scopes,
+        wanted.name,
+        wanted.expires_at,
+        groups=wanted.groups,
+        by=principal.actor,
     )
     return NewKeyOut(key=secret, **dict(KeyOut.of(record)))
 
@@ -36,7 +42,7 @@ async def list_keys(
 @router.patch("/{key_id}", summary="Change a key's groups", response_model=KeyOut)
 async def regroup_key(key_id: str, wanted: Annotated[KeyGroupsIn, Body()], bench: Bench, principal: Owner) -> KeyOut:
     """The groups that it is in from now on, and no others; another process hears of it within a second."""
-    record = await bench.store.keys.regroup(key_id, wanted.groups)
+    record = await bench.store.keys.regroup(key_id, wanted.groups, by=principal.actor)
     bench.access.forget(key_id)
     return KeyOut.of(record)
 
@@ -44,5 +50,5 @@ async def regroup_key(key_id: str, wanted: Annotated[KeyGroupsIn, Body()], bench
 @router.delete("/{key_id}", summary="Revoke a key", status_code=204, response_class=Response)
 async def revoke_key(key_id: str, bench: Bench, principal: Owner) -> None:
     """For good; sessions that were opened with it end too."""
-    await bench.store.keys.revoke(key_id, None)
+    await bench.store.keys.revoke(key_id, None, by=principal.actor)
     bench.access.forget(key_id)

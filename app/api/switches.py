@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 
 from app.api.body import StrictRoute
-from app.api.deps import Bench, Owner, named
+from app.api.deps import Bench, Owner
 from app.api.schemas import Id, SwitchIn
 from app.api.views import ListOut, SwitchOut
 from graphs.errors import Missing
@@ -40,13 +40,13 @@ async def switch_off(
     The reason is told to those who are refused.
     """
     await _check_known(bench, kind, name)
-    return SwitchOut.of(await bench.watch.switches.turn_off(kind, name, wanted.reason, named(principal)))
+    return SwitchOut.of(await bench.watch.switches.turn_off(kind, name, wanted.reason, principal.actor))
 
 
 @router.delete("/{kind}/{name:path}", summary="Switch on", status_code=204, response_class=Response)
 async def switch_on(kind: str, name: Id, bench: Bench, principal: Owner) -> None:
     """Runs that waited go on when they are decided; what was stopped stays so."""
-    await bench.watch.switches.turn_on(kind, name, named(principal))
+    await bench.watch.switches.turn_on(kind, name, principal.actor)
 
 
 async def _check_known(bench: Any, kind: str, name: str) -> None:

@@ -91,7 +91,7 @@ class HealthTab:
         who = principal_of(request)
         try:
             _check_owner(who)
-            await self._bench.watch.alerts.acknowledge(said(event, "alert"), _by(who))
+            await self._bench.watch.alerts.acknowledge(said(event, "alert"), str(who.actor))
         except PilothouseError as error:
             return await self._drawn(who, advice_on(error))
         return await self._drawn(who)
@@ -117,7 +117,7 @@ class HealthTab:
             kind, name = _parted(what)
             if not reason:
                 raise Invalid("a reason is needed: those who are stopped will ask", field="reason")
-            await self._bench.watch.switches.turn_off(kind, name, reason, _by(who))
+            await self._bench.watch.switches.turn_off(kind, name, reason, who.actor)
         except PilothouseError as error:
             return {self.sheet: await self._asking(what, reason, advice_on(error)) if who.is_owner else EMPTY}
         return {self.sheet: EMPTY, **await self._drawn(who)}
@@ -126,7 +126,7 @@ class HealthTab:
         who = principal_of(request)
         try:
             _check_owner(who)
-            await self._bench.watch.switches.turn_on(*_parted(said(event, "what")), _by(who))
+            await self._bench.watch.switches.turn_on(*_parted(said(event, "what")), who.actor)
         except PilothouseError as error:
             return await self._drawn(who, advice_on(error))
         return await self._drawn(who)
@@ -135,10 +135,6 @@ class HealthTab:
 def _check_owner(who: Principal) -> None:
     if not who.is_owner:
         raise Forbidden("only the owner may do this")
-
-
-def _by(who: Principal) -> str:
-    return f"{who.tenant_id}/{who.user_id}"
 
 
 def _parted(what: str) -> tuple[SwitchKind, str]:

@@ -20,12 +20,13 @@ from tests.app.lite import ANN, EVE, Lite, lite
 # As `pilothouse switch off` does it: another process, which shares nothing but the database.
 SWITCH_OFF = """
 import asyncio, sys
+from app.records import Actor
 from app.services.store.store import Store
 from app.services.switches.switches import Switches
 
 async def main():
     store = await Store.open(sys.argv[1])
-    await Switches(store.database).turn_off(sys.argv[2], sys.argv[3], "it loops", "operator")
+    await Switches(store.database).turn_off(sys.argv[2], sys.argv[3], "it loops", Actor("default", "operator"))
     await store.close()
 
 asyncio.run(main())

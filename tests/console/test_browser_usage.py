@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
-from app.records import Payer
+from app.records import Actor, Payer
 from app.services.quota.book import Account, Scope
 from tests.console.conftest import PATIENCE_MS, SignIn
 from tests.console.hostile import SHORT
@@ -210,9 +210,9 @@ def test_the_health_tab_keeps_itself_fresh_while_it_is_looked_at(sign_in: SignIn
     page = health(sign_in("owner"))
     expect(page.locator("#switches")).to_contain_text("Nothing is off")
     switches = server.api.state.bench.watch.switches
-    server.call(switches.turn_off("tenant", "globex", "drill", "cli"))
+    server.call(switches.turn_off("tenant", "globex", "drill", Actor("default", "cli")))
     expect(page.locator("#switches li")).to_contain_text("globex")
-    server.call(switches.turn_on("tenant", "globex", "cli"))
+    server.call(switches.turn_on("tenant", "globex", Actor("default", "cli")))
     expect(page.locator("#switches")).to_contain_text("Nothing is off")
 
 

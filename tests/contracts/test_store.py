@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.records import (
+    Actor,
     AnswerCard,
     CardError,
     CardStation,
@@ -345,7 +346,7 @@ class TestRuns:
         first, second = await ask(store, "r1", "i1"), await ask(store, "r1", "i2")
         assert await store.runs.resumable() == []
         await store.runs.finish("r1", card("r1", conversation_id, "waiting"))
-        await store.approvals.decide(first.approval_id, "a", "u2", "approve", None, "", clock.now)
+        await store.approvals.decide(first.approval_id, "a", Actor("a", "u2"), "approve", None, "", clock.now)
         assert await store.runs.resumable() == []
         clock.move(hours=2)
         assert await store.approvals.expire(clock.now) == ["r1"]
@@ -398,7 +399,7 @@ class TestApprovals:
 
         async def decide(n: int) -> str:
             choice: Decision = "approve" if n % 2 else "deny"
-            await store.approvals.decide(asked.approval_id, "a", f"p{n}", choice, {"n": n}, "", START)
+            await store.approvals.decide(asked.approval_id, "a", Actor("a", f"p{n}"), choice, {"n": n}, "", START)
             return f"p{n}"
 
         outcomes = await asyncio.gather(*(decide(n) for n in range(20)), return_exceptions=True)
@@ -421,13 +422,14 @@ class TestApprovals:
         assert (await store.approvals.list("a")).items == []
         assert (await store.approvals.list("a", "expired")).items == [asked]
         with pytest.raises(Conflict, match="expired"):
-            await store.approvals.decide(asked.approval_id, "a", "p", "approve", None, "", clock.now)
+            await store.approvals.decide(asked.approval_id, "a", Actor("a", "p"), "approve", None, "", clock.now)
 
     async def test_a_decision_keeps_who_when_and_why(self, store: Store, clock: Clock) -> None:
         await begin(store, "r1")
         asked = await ask(store, "r1")
         clock.move(minutes=5)
-        decided = await store.approvals.decide(asked.approval_id, "a", "boss", "deny", None, "no", clock.now)
+        boss = Actor("a", "boss")
+        decided = await store.approvals.decide(asked.approval_id, "a", boss, "deny", None, "no", clock.now)
         assert decided == replace(asked, state="denied", decided_by="boss", decided_at=clock.now, comment="no")
         assert (await store.approvals.list("a")).items == []
         assert (await store.approvals.list("a", "denied")).items == [decided]
@@ -560,7 +562,7 @@ async def test_what_is_not_yours_does_not_exist(store: Store, whose: str) -> Non
         "runs.spans": store.runs.spans(run_id, tenant),
         "approvals.create": store.approvals.create(run_id, "z", tenant, "u1", "t", {}, "write", START),
         "approvals.get": store.approvals.get(approval_id, tenant),
-        "approvals.decide": store.approvals.decide(approval_id, tenant, "p", "approve", None, "", START),
+        "approvals.decide": store.approvals.decide(approval_id, tenant, Actor(tenant, "p"), "approve", None, "", START),
         "feedback.put": store.feedback.put(run_id, tenant, "u1", "up", ""),
         "escalations.create": store.escalations.create(run_id, tenant, "x"),
         "documents.get": store.documents.get(tenant, "c", document_id),

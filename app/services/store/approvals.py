@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, or_, select, update
 
 from app.ids import new_id
-from app.records import ApprovalState
+from app.records import Actor, ApprovalState
+from app.services.audit import PLATFORM, Action, audited
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
 from app.services.store.records import ApprovalRecord, Page
@@ -16,7 +17,10 @@ from graphs.errors import Conflict, Missing
 from graphs.types import Decision, Risk
 
 _COLUMNS = columns(approvals, ApprovalRecord)
-_DECIDED: Mapping[Decision, ApprovalState] = {"approve": "approved", "deny": "denied"}
+_DECIDED: Mapping[Decision, tuple[ApprovalState, Action]] = {
+    "approve": ("approved", "approval.approved"),
+    "deny": ("denied", "approval.denied"),
+}
 
 
 class Approvals:
@@ -53,13 +57,17 @@ class Approvals:
         asked = select(*_COLUMNS).where(
             approvals.c.run_id == run_id, approvals.c.interrupt_id == interrupt_id, approvals.c.tenant_id == tenant_id
         )
-        async with self._db.write() as connection:
+        async with audited(self._db) as journal:
             run = select(runs.c.run_id).where(runs.c.run_id == run_id, runs.c.tenant_id == tenant_id)
-            if (await connection.execute(run)).first() is None:
+            if (await journal.connection.execute(run)).first() is None:
                 raise Missing("no such run")
             once = self._db.insert(approvals).on_conflict_do_nothing(index_elements=["run_id", "interrupt_id"])
-            await connection.execute(once.values(row))
-            return build(ApprovalRecord, (await connection.execute(asked)).one())
+            new = (await journal.connection.execute(once.values(row))).rowcount
+            record = build(ApprovalRecord, (await journal.connection.execute(asked)).one())
+            if new:
+                facts = {"run": run_id, "tool": tool, "risk": risk}
+                await journal.note("approval.asked", Actor(tenant_id, user_id), tenant_id, record.approval_id, facts)
+            return record
 
     async def get(self, approval_id: str, tenant_id: str) -> ApprovalRecord:
         """Raises Missing."""
@@ -80,7 +88,7 @@ class Approvals:
         self,
         approval_id: str,
         tenant_id: str,
-        by: str,
+        by: Actor,
         decision: Decision,
         arguments: Mapping[str, Any] | None,
         comment: str,
@@ -90,20 +98,23 @@ class Approvals:
 
         `arguments` replaces what was proposed. Raises Conflict for a decided or expired one, Missing.
         """
+        state, action = _DECIDED[decision]
+        values = {"state": state, "decided_by": by.user_id, "decided_at": now, "decided_arguments": arguments}
         change = (
             update(approvals)
             .where(_the(approval_id, tenant_id), approvals.c.state == "pending", approvals.c.expires_at > now)
-            .values(
-                state=_DECIDED[decision], decided_by=by, decided_at=now, decided_arguments=arguments, comment=comment
-            )
+            .values(**values, comment=comment)
             .returning(*_COLUMNS)
         )
-        async with self._db.write() as connection:
-            row = (await connection.execute(change)).first()
+        async with audited(self._db) as journal:
+            row = (await journal.connection.execute(change)).first()
+            if row is not None:
+                facts = {"run": row.run_id, "tool": row.tool, "edited": arguments is not None}
+                await journal.note(action, by, tenant_id, approval_id, facts)
         if row is None:
             standing = await self.get(approval_id, tenant_id)
-            state = "expired" if standing.state == "pending" else standing.state
-            raise Conflict(f"the approval is already {state}")
+            now_is = "expired" if standing.state == "pending" else standing.state
+            raise Conflict(f"the approval is already {now_is}")
         return build(ApprovalRecord, row)
 
     async def expire(self, now: datetime) -> list[str]:
@@ -112,10 +123,13 @@ class Approvals:
             update(approvals)
             .where(approvals.c.state == "pending", approvals.c.expires_at <= now)
             .values(state="expired", decided_at=now)
-            .returning(approvals.c.run_id)
+            .returning(approvals.c.approval_id, approvals.c.run_id, approvals.c.tenant_id)
         )
-        async with self._db.write() as connection:
-            return list((await connection.execute(change)).scalars())
+        async with audited(self._db) as journal:
+            late = (await journal.connection.execute(change)).all()
+            for row in late:
+                await journal.note("approval.expired", PLATFORM, row.tenant_id, row.approval_id, {"run": row.run_id})
+        return [row.run_id for row in late]
 
     def _in(self, state: ApprovalState) -> ColumnElement[bool]:
         same, now = approvals.c.state == state, self._db.clock()

@@ -6,6 +6,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, insert, literal, select
 
 from app.ids import new_id
+from app.records import Actor
+from app.services.audit import OPERATOR, audited
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
 from app.services.store.records import ConversationRecord, MessageRecord, Page
@@ -50,10 +52,12 @@ class Conversations:
         """
         unended = select(runs.c.run_id).where(runs.c.conversation_id == conversation_id, runs.c.ended_at.is_(None))
         gone = delete(conversations).where(owned(conversation_id, tenant_id, user_id))
-        async with self._db.write() as connection:
-            left = (await connection.execute(unended)).scalars().all()
-            if (await connection.execute(gone)).rowcount == 0:
+        async with audited(self._db) as journal:
+            left = (await journal.connection.execute(unended)).scalars().all()
+            if (await journal.connection.execute(gone)).rowcount == 0:
                 raise Missing("no such conversation")
+            by = OPERATOR if user_id is None else Actor(tenant_id, user_id)
+            await journal.note("conversation.erased", by, tenant_id, conversation_id)
         return left
 
     async def append(

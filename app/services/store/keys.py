@@ -15,7 +15,8 @@ from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app.ids import new_id
-from app.records import SCOPES
+from app.records import SCOPES, Actor
+from app.services.audit import OPERATOR, audited
 from app.services.store.database import Database
 from app.services.store.page import build, columns
 from app.services.store.records import KeyRecord
@@ -57,6 +58,7 @@ class Keys:
         expires_at: datetime | None = None,
         *,
         groups: Iterable[str] = (),
+        by: Actor = OPERATOR,
     ) -> tuple[KeyRecord, str]:
         """A new key and its secret, `ph_<key id>_<43 characters>`, which nothing can show again.
 
@@ -70,19 +72,21 @@ class Keys:
             raise Invalid(f"scopes must be some of {', '.join(SCOPES)}", field="scopes")
         key_id = new_id()
         secret = f"ph_{key_id}_{secrets.token_urlsafe(32)}"
+        ordered = [scope for scope in SCOPES if scope in granted]
         row = {
             "key_id": key_id,
             "tenant_id": tenant_id,
             "user_id": user_id,
             "name": name,
-            "scopes": [scope for scope in SCOPES if scope in granted],
+            "scopes": ordered,
             "groups": checked_groups(groups, MAX_MEMBER_GROUPS, "groups"),
             "secret_sha256": _digest(secret),
             "created_at": self._db.clock(),
             "expires_at": expires_at,
         }
-        async with self._db.write() as connection:
-            created = (await connection.execute(keys.insert().values(row).returning(*_KEY_COLUMNS))).one()
+        async with audited(self._db) as journal:
+            created = (await journal.connection.execute(keys.insert().values(row).returning(*_KEY_COLUMNS))).one()
+            await journal.note("key.created", by, tenant_id, key_id, {"scopes": " ".join(ordered)})
         return build(KeyRecord, created), secret
 
     async def import_owner(self, secret: str, *, replaces: bool = True) -> KeyRecord:
@@ -110,13 +114,17 @@ class Keys:
             .on_conflict_do_update(index_elements=["key_id"], set_={"revoked_at": None})
         )
         retired = keys.c.imported.is_(True) & (keys.c.key_id != key_id) & keys.c.revoked_at.is_(None)
-        async with self._db.write() as connection:
+        live = select(keys.c.key_id).where(keys.c.key_id == key_id, keys.c.revoked_at.is_(None))
+        async with audited(self._db) as journal:
+            known = (await journal.connection.execute(live)).first() is not None
             if replaces:
-                await connection.execute(update(keys).where(retired).values(revoked_at=now))
+                await journal.connection.execute(update(keys).where(retired).values(revoked_at=now))
             try:
-                imported = (await connection.execute(upsert.returning(*_KEY_COLUMNS))).one()
+                imported = (await journal.connection.execute(upsert.returning(*_KEY_COLUMNS))).one()
             except IntegrityError as error:
                 raise OwnerKeyDiffers from error
+            if not known:
+                await journal.note("owner_key.imported", OPERATOR, OWNER_TENANT, key_id)
         return build(KeyRecord, imported)
 
     async def has_owner(self) -> bool:
@@ -149,28 +157,29 @@ class Keys:
         row = found.first()
         return None if row is None else build(KeyRecord, row)
 
-    async def regroup(self, key_id: str, groups: Iterable[str]) -> KeyRecord:
+    async def regroup(self, key_id: str, groups: Iterable[str], *, by: Actor = OPERATOR) -> KeyRecord:
         """Put the key into these groups and no others. Raises Missing, Invalid."""
         now_in = checked_groups(groups, MAX_MEMBER_GROUPS, "groups")
         change = update(keys).where(keys.c.key_id == key_id).values(groups=now_in).returning(*_KEY_COLUMNS)
-        async with self._db.write() as connection:
-            row = (await connection.execute(change)).first()
-        if row is None:
-            raise Missing("no such key")
+        async with audited(self._db) as journal:
+            row = (await journal.connection.execute(change)).first()
+            if row is None:
+                raise Missing("no such key")
+            await journal.note("key.regrouped", by, row.tenant_id, key_id, {"groups": len(now_in)})
         return build(KeyRecord, row)
 
-    async def revoke(self, key_id: str, tenant_id: str | None) -> None:
+    async def revoke(self, key_id: str, tenant_id: str | None, *, by: Actor = OPERATOR) -> None:
         """Close the key for good; again is fine. None as tenant is the owner's reach. Raises Missing."""
         mine = keys.c.key_id == key_id
         if tenant_id is not None:
             mine &= keys.c.tenant_id == tenant_id
-        async with self._db.write() as connection:
-            found = (await connection.execute(select(keys.c.key_id).where(mine))).first()
+        close = update(keys).where(mine, keys.c.revoked_at.is_(None)).values(revoked_at=self._db.clock())
+        async with audited(self._db) as journal:
+            found = (await journal.connection.execute(select(keys.c.tenant_id).where(mine))).first()
             if found is None:
                 raise Missing("no such key")
-            await connection.execute(
-                update(keys).where(mine, keys.c.revoked_at.is_(None)).values(revoked_at=self._db.clock())
-            )
+            if (await journal.connection.execute(close)).rowcount:
+                await journal.note("key.revoked", by, found.tenant_id, key_id)
 
     def _live(self) -> ColumnElement[bool]:
         return keys.c.revoked_at.is_(None) & or_(keys.c.expires_at.is_(None), keys.c.expires_at > self._db.clock())

@@ -13,12 +13,12 @@ from typing import Final, Literal
 
 from sqlalchemy import delete, select
 
-from app.records import Payer
+from app.records import Actor, Payer
+from app.services.audit import audited
 from app.services.database import Database, from_us, to_us
 from app.services.switches.tables import switches
 from graphs.errors import Invalid, Missing
 
-audit = logging.getLogger("pilothouse.audit")
 log = logging.getLogger("pilothouse.switches")
 
 REFRESH_S: Final = 1.0  # with the read, well inside the two seconds in which a running call has to stop
@@ -73,7 +73,7 @@ class Switches:
         """Have `listener` called on the loop with each switch that changes and whether it is off now."""
         self._listeners.append(listener)
 
-    async def turn_off(self, kind: str, name: str, reason: str, by: str) -> Switch:
+    async def turn_off(self, kind: str, name: str, reason: str, by: Actor) -> Switch:
         """Off for every process within REFRESH_S, for this one at once; again replaces reason and time.
 
         Raises Invalid for a kind, name or reason that no switch can have.
@@ -81,24 +81,25 @@ class Switches:
         known = _known(kind)
         _check(name, reason)
         now_us = to_us(self._database.clock())
-        values = {"reason": reason, "actor": by, "created_us": now_us}
+        values = {"reason": reason, "actor": str(by), "created_us": now_us}
         row = self._database.insert(switches).values(kind=kind, name=name, **values)
-        async with self._database.write() as connection:
-            await connection.execute(row.on_conflict_do_update(index_elements=["kind", "name"], set_=values))
-        audit.info("switched off", extra={"kind": kind, "subject": name, "reason": reason, "by": by})
+        async with audited(self._database) as journal:
+            await journal.connection.execute(row.on_conflict_do_update(index_elements=["kind", "name"], set_=values))
+            await journal.note("switch.off", by, _whose(known, name), name, {"kind": kind})
         await self.refresh()
-        return Switch(known, name, reason, by, from_us(now_us))
+        return Switch(known, name, reason, str(by), from_us(now_us))
 
-    async def turn_on(self, kind: str, name: str, by: str) -> None:
+    async def turn_on(self, kind: str, name: str, by: Actor) -> None:
         """Let it call again. Raises Missing where it is not off."""
         gone = 0
         if kind in KINDS and name.isprintable():  # nothing else got in, and PostgreSQL could not even be asked for it
-            async with self._database.write() as connection:
+            async with audited(self._database) as journal:
                 mine = (switches.c.kind == kind, switches.c.name == name)
-                gone = (await connection.execute(delete(switches).where(*mine))).rowcount
+                gone = (await journal.connection.execute(delete(switches).where(*mine))).rowcount
+                if gone:
+                    await journal.note("switch.on", by, _whose(kind, name), name, {"kind": kind})
         if not gone:
             raise Missing(f"this {kind} is not switched off")
-        audit.info("switched on", extra={"kind": kind, "subject": name, "by": by})
         await self.refresh()
 
     async def refresh(self) -> None:
@@ -136,6 +137,10 @@ def _known(kind: str) -> SwitchKind:
         if kind == known:
             return known
     raise Invalid(f"kind must be one of {', '.join(KINDS)}", field="kind")
+
+
+def _whose(kind: str, name: str) -> str:
+    return name if kind == "tenant" else ""
 
 
 def _check(name: str, reason: str) -> None:

@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, Column, MetaData, PrimaryKeyConstraint, Table
 
 metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s"})
 
-# A row is something that is off; switching it on again deletes the row, and the log keeps who did what.
+# A row is something that is off; switching it on again deletes the row, and the audit trail keeps who did what.
 switches = Table(
     "switches",
     metadata,

@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
 from app.services.alerts.tables import metadata as alerts_metadata
+from app.services.audit import metadata as audit_metadata
 from app.services.jobs.tables import metadata as jobs_metadata
 from app.services.quota.tables import metadata as ledger_metadata
 from app.services.retrieval.tables import metadata as golden_metadata
@@ -20,7 +21,7 @@ from app.services.store.store import Store
 from app.services.store.tables import metadata
 from app.services.switches.tables import metadata as switches_metadata
 
-TABLES = [metadata, ledger_metadata, switches_metadata, alerts_metadata, jobs_metadata, golden_metadata]
+TABLES = [metadata, ledger_metadata, switches_metadata, alerts_metadata, jobs_metadata, golden_metadata, audit_metadata]
 
 OPEN_AND_WRITE = """
 import asyncio, sys

@@ -8,13 +8,15 @@ from contextlib import suppress
 
 import pytest
 
-from app.records import Payer
+from app.records import Actor, Payer
+from app.services.audit import Trail
 from app.services.store.database import StoreUnavailable
 from app.services.store.store import Store
 from app.services.switches import switches as module
 from app.services.switches.switches import Switch, Switches
 from graphs.errors import Invalid, Missing
 
+OWNER, DEPUTY = Actor("default", "owner"), Actor("default", "deputy")
 ANN, EVE = Payer("acme", "ann", "k1"), Payer("umbrella", "eve", "k3")
 
 # Says when it sees that the tenant is off, and when that it is on again.
@@ -51,26 +53,26 @@ def switches(store: Store) -> Switches:
 
 
 async def test_a_tenant_a_key_and_a_model_are_off_until_they_are_on(switches: Switches) -> None:
-    await switches.turn_off("tenant", "acme", "it loops", "owner")
-    await switches.turn_off("key", "k3", "", "owner")
-    await switches.turn_off("model", "big", "", "owner")
+    await switches.turn_off("tenant", "acme", "it loops", OWNER)
+    await switches.turn_off("key", "k3", "", OWNER)
+    await switches.turn_off("model", "big", "", OWNER)
     stopped = switches.off(ANN)
     assert stopped is not None
-    assert (stopped.kind, stopped.name, stopped.reason, stopped.by) == ("tenant", "acme", "it loops", "owner")
+    assert (stopped.kind, stopped.name, stopped.reason, stopped.by) == ("tenant", "acme", "it loops", str(OWNER))
     assert switches.off(EVE) is not None
     assert switches.off(Payer("umbrella", "eve", "k4")) is None
     assert switches.models_off == {"big"}
-    await switches.turn_on("tenant", "acme", "owner")
-    await switches.turn_on("model", "big", "owner")
+    await switches.turn_on("tenant", "acme", OWNER)
+    await switches.turn_on("model", "big", OWNER)
     assert switches.off(ANN) is None
     assert not switches.models_off
     assert [switch.name for switch in await switches.list()] == ["k3"]
 
 
 async def test_a_key_is_not_taken_for_the_tenant_of_that_name(switches: Switches) -> None:
-    await switches.turn_off("key", "acme", "", "owner")
-    await switches.turn_off("tenant", "k3", "", "owner")
-    await switches.turn_off("model", "umbrella", "", "owner")
+    await switches.turn_off("key", "acme", "", OWNER)
+    await switches.turn_off("tenant", "k3", "", OWNER)
+    await switches.turn_off("model", "umbrella", "", OWNER)
     assert switches.off(ANN) is None
     assert switches.off(EVE) is None
 
@@ -78,18 +80,18 @@ async def test_a_key_is_not_taken_for_the_tenant_of_that_name(switches: Switches
 async def test_switching_off_again_tells_the_new_reason_and_nobody_twice(switches: Switches) -> None:
     heard: list[tuple[str, bool]] = []
     switches.on_change(lambda switch, off: heard.append((switch.name, off)))
-    await switches.turn_off("tenant", "acme", "first", "owner")
-    await switches.turn_off("tenant", "acme", "second", "deputy")
+    await switches.turn_off("tenant", "acme", "first", OWNER)
+    await switches.turn_off("tenant", "acme", "second", DEPUTY)
     (only,) = await switches.list()
-    assert (only.reason, only.by) == ("second", "deputy")
-    await switches.turn_on("tenant", "acme", "owner")
+    assert (only.reason, only.by) == ("second", str(DEPUTY))
+    await switches.turn_on("tenant", "acme", OWNER)
     assert heard == [("acme", True), ("acme", False)]
 
 
 async def test_what_is_not_off_cannot_be_switched_on(switches: Switches) -> None:
     for name in ("acme", "a\x00b", "\ud800"):
         with pytest.raises(Missing):
-            await switches.turn_on("tenant", name, "owner")
+            await switches.turn_on("tenant", name, OWNER)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ async def test_what_is_not_off_cannot_be_switched_on(switches: Switches) -> None
 )
 async def test_a_switch_that_cannot_be_is_refused(switches: Switches, kind: str, name: str, reason: str) -> None:
     with pytest.raises(Invalid):
-        await switches.turn_off(kind, name, reason, "owner")
+        await switches.turn_off(kind, name, reason, OWNER)
     assert await switches.list() == []
 
 
@@ -116,9 +118,9 @@ async def test_another_process_sees_the_change_without_being_told(store_url: str
     try:
         async with asyncio.timeout(60):
             assert await process.stdout.readline() == b"watching\n"
-            await switches.turn_off("tenant", "acme", "", "owner")
+            await switches.turn_off("tenant", "acme", "", OWNER)
             assert await process.stdout.readline() == b"acme True True\n"
-            await switches.turn_on("tenant", "acme", "owner")
+            await switches.turn_on("tenant", "acme", OWNER)
             assert await process.stdout.readline() == b"acme False False\n"
     finally:
         process.kill()
@@ -129,7 +131,7 @@ async def test_another_process_sees_the_change_without_being_told(store_url: str
 async def test_while_the_database_is_away_the_last_view_holds(
     switches: Switches, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await switches.turn_off("tenant", "acme", "", "owner")
+    await switches.turn_off("tenant", "acme", "", OWNER)
     monkeypatch.setattr(module, "REFRESH_S", 0.01)
     away, looked = True, asyncio.Event()
     really = switches.list
@@ -146,7 +148,7 @@ async def test_while_the_database_is_away_the_last_view_holds(
         await looked.wait()
         assert switches.off(ANN) is not None
         assert "the last view holds" in caplog.text
-        await Switches(store.database).turn_on("tenant", "acme", "owner")
+        await Switches(store.database).turn_on("tenant", "acme", OWNER)
         away = False
         while switches.off(ANN) is not None:
             await asyncio.sleep(0.01)
@@ -155,9 +157,20 @@ async def test_while_the_database_is_away_the_last_view_holds(
         await keeping
 
 
-async def test_who_switched_what_is_in_the_log(switches: Switches, caplog: pytest.LogCaptureFixture) -> None:
+async def test_who_switched_what_is_in_the_audit_trail_and_its_entries_in_the_log(
+    store: Store, switches: Switches, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "pilothouse.audit"):
-        await switches.turn_off("tenant", "acme", "it loops", "default/owner")
-        await switches.turn_on("tenant", "acme", "default/deputy")
-    told = [(line.message, vars(line)["subject"], vars(line)["by"]) for line in caplog.records]
-    assert told == [("switched off", "acme", "default/owner"), ("switched on", "acme", "default/deputy")]
+        await switches.turn_off("tenant", "acme", "it loops", OWNER)
+        await switches.turn_on("tenant", "acme", DEPUTY)
+        with pytest.raises(Missing):
+            await switches.turn_on("tenant", "acme", DEPUTY)
+    on, off = await Trail(store.database).latest("acme", 10)
+    assert [(each.action, each.user_id, each.subject) for each in (off, on)] == [
+        ("switch.off", "owner", "acme"),
+        ("switch.on", "deputy", "acme"),
+    ]
+    assert [(line.message, vars(line)["digest"]) for line in caplog.records] == [
+        ("switch.off", off.digest),
+        ("switch.on", on.digest),
+    ]
