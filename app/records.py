@@ -3,7 +3,7 @@
 The answer card is one object for the API, the console and the trace; its JSON is camelCase everywhere it leaves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from app.sight import EVERYTHING, Sight
 from graphs.policy import Fusion
-from graphs.types import Usage
+from graphs.types import Trust, Usage
 
 Mode = Literal["chat", "rag", "agent"]
 RunStatus = Literal["running", "waiting", "completed", "blocked", "failed", "cancelled"]
@@ -150,6 +150,26 @@ class RunEvent:
     number: int
     type: str
     data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A document as it is written down beside the index: what is known of it, and the text that offsets count in.
+
+    `structure` is the ingest's own. `allow_groups` None leaves the document those that it has.
+    """
+
+    document_id: str
+    title: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    chunks: int
+    metadata: Mapping[str, Any]
+    text: str
+    structure: str = ""
+    allow_groups: Sequence[str] | None = ()
+    trust: Trust = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)

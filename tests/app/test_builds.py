@@ -12,6 +12,7 @@ from aiohttp import web
 
 from app.builds import Wish
 from app.config.schema import Config
+from app.records import NewDocument
 from app.services.ingest.chunk import Chunking
 from app.services.ingest.ingest import Source
 from app.services.retrieval.embedder import TOKENIZER_PATH, MiniLmEmbedder
@@ -130,8 +131,8 @@ async def test_an_errand_is_done_once(yard: CollectionYard) -> None:
 async def test_a_document_from_before_structures_were_kept_is_cut_by_its_chunks(yard: CollectionYard) -> None:
     text = await yard.store.documents.text("acme", "notes", "harbour")
     record = await yard.store.documents.get("acme", "notes", "harbour")
-    await yard.store.documents.upsert(
-        "acme", "notes", "harbour", record.title, record.media_type, 1, record.sha256, 2, {}, text
+    await yard.store.documents.put(
+        "acme", "notes", [NewDocument("harbour", record.title, record.media_type, 1, record.sha256, 2, {}, text)]
     )
     await yard.builds.rebuild("acme", "notes", Wish(SENTENCES, bounds=LOOSE))
     found = [passage for passage in await yard.found("pilot tugs") if passage.document_id == "harbour"]

@@ -15,6 +15,7 @@ from app.records import (
     CardStation,
     CardTool,
     CardUsage,
+    NewDocument,
     RunEvent,
     RunStatus,
     SpanRecord,
@@ -462,8 +463,10 @@ class TestTheRest:
 
     async def test_a_document_replaced_keeps_its_birth_and_gives_the_new_text(self, store: Store, clock: Clock) -> None:
         async def put(text: str, chunks: int, collection: str = "c") -> None:
-            await store.documents.upsert(
-                "a", collection, "d/1 ü", "T", "text/plain", len(text), "0" * 64, chunks, {"lang": "en"}, text
+            await store.documents.put(
+                "a",
+                collection,
+                [NewDocument("d/1 ü", "T", "text/plain", len(text), "0" * 64, chunks, {"lang": "en"}, text)],
             )
 
         await put("old", 1)
@@ -489,7 +492,9 @@ class TestTheRest:
     ) -> None:
         for document_id, title, size in (("plan.md", "Voyage Plan", 10), ("100%.txt", "", 20), ("x_1", "Log", 30)):
             clock.move(seconds=1)
-            await store.documents.upsert("a", "c", document_id, title, "text/plain", size, "", 1, {}, "text")
+            await store.documents.put(
+                "a", "c", [NewDocument(document_id, title, "text/plain", size, "", 1, {}, "text")]
+            )
 
         async def found(text: str) -> list[str]:
             return [kept.document_id for kept in (await store.documents.list("a", "c", text=text)).items]
@@ -501,10 +506,10 @@ class TestTheRest:
 
     async def test_the_longest_document_id_fits_and_a_longer_one_is_refused(self, store: Store) -> None:
         longest = "\U0001f6a2" * 512
-        await store.documents.upsert("a", "\U0001f6a2" * 128, longest, "", "text/plain", 0, "", 0, {}, "")
+        await store.documents.put("a", "\U0001f6a2" * 128, [NewDocument(longest, "", "text/plain", 0, "", 0, {}, "")])
         assert len(await store.documents.find("a", longest)) == 1
         with pytest.raises(Invalid):
-            await store.documents.upsert("a", "c", longest + "x", "", "text/plain", 0, "", 0, {}, "")
+            await store.documents.put("a", "c", [NewDocument(longest + "x", "", "text/plain", 0, "", 0, {}, "")])
 
     async def test_no_text_breaks_a_write_or_a_look_up(self, store: Store) -> None:
         conversation = await store.conversations.create("a", HOSTILE, HOSTILE)
@@ -527,7 +532,9 @@ class TestTheRest:
         assert (await store.runs.spans("r1", "a"))[0].attributes == {"said": CLEANED}
         assert (await store.conversations.messages(conversation_id, "a", HOSTILE))[0].content == CLEANED
         assert len((await store.runs.list("a", None, RunFilter(text=HOSTILE))).items) == 1
-        await store.documents.upsert("a", HOSTILE, HOSTILE, HOSTILE, "t", 1, "", 1, {HOSTILE: HOSTILE}, HOSTILE)
+        await store.documents.put(
+            "a", HOSTILE, [NewDocument(HOSTILE, HOSTILE, "t", 1, "", 1, {HOSTILE: HOSTILE}, HOSTILE)]
+        )
         assert await store.documents.text("a", HOSTILE, HOSTILE) == CLEANED
         assert (await store.feedback.put("r1", "a", HOSTILE, "up", HOSTILE)).comment == CLEANED
         assert (await store.tickets.create("a", "u", "r1", HOSTILE, HOSTILE, HOSTILE)).body == CLEANED
@@ -545,7 +552,7 @@ async def test_what_is_not_yours_does_not_exist(store: Store, whose: str) -> Non
     conversation_id = await begin(store, "r1")
     approval_id = (await ask(store, "r1")).approval_id
     key_id = (await store.keys.create("a", "u1", ["chat"], "x"))[0].key_id
-    await store.documents.upsert("a", "c", "d", "T", "text/plain", 1, "", 1, {}, "text")
+    await store.documents.put("a", "c", [NewDocument("d", "T", "text/plain", 1, "", 1, {}, "text")])
     tenant, run_id, document_id = "b", "r1", "d"
     if whose == "a malformed id":
         tenant, conversation_id, run_id, document_id = "a", "../x", "\ud800\x00", "%"

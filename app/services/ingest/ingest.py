@@ -9,14 +9,19 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import PurePath
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+from numpy.typing import NDArray
+
 from app.names import HANDBOOK, SHARED_TENANT, checked_collection
+from app.records import NewDocument
 from app.services.ingest.chunk import Chunk, Chunking, chunk
 from app.services.ingest.describe import checked_document_id, checked_metadata
 from app.services.ingest.document import normalise
@@ -24,8 +29,8 @@ from app.services.ingest.kept import written
 from app.services.ingest.parse import parse
 from app.services.ingest.ports import Documents, Entry, Happened, Library, Progress, Record, Report
 from app.services.ingest.watch import Watch, silent
-from app.sight import EVERYTHING, MAX_DOCUMENT_GROUPS, OPEN, Sight, checked_groups
-from graphs.errors import DocumentTaken, Invalid, Missing, PilothouseError
+from app.sight import MAX_DOCUMENT_GROUPS, OPEN, Sight, checked_groups
+from graphs.errors import DocumentTaken, Invalid, PilothouseError
 from graphs.types import Trust
 
 __all__ = ["Ingest", "Outcome", "Progress", "Record", "Source"]
@@ -77,23 +82,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Parsed and chunked; nothing is written yet. `known` says that an earlier state has a record, `keeps` that its
-    groups stay."""
+    """Parsed and chunked; nothing is written yet. `known` says that an earlier state has a record."""
 
-    id: str
+    document: NewDocument
     known: bool
-    title: str
-    metadata: Mapping[str, Any]
     chunks: Sequence[Chunk]
     state: str
-    media_type: str
-    size_bytes: int
-    sha256: str
-    text: str
-    structure: str
     allow_groups: tuple[str, ...]
-    keeps: bool
-    trust: Trust
+
+    def entry(self, vectors: NDArray[np.float32]) -> Entry:
+        new = self.document
+        return Entry(
+            new.document_id, new.title, new.metadata, self.chunks, self.state, vectors, self.allow_groups, new.trust
+        )
 
 
 class Ingest:
@@ -183,65 +184,60 @@ class Ingest:
     async def _take_in(
         self, tenant_id: str, collection: str, sources: Sequence[Source], report: Report, sight: Sight
     ) -> list[Outcome] | None:
-        """One commit for all that can be read: 26 pages took 0.7 s so, and 10 s one by one.
+        """One commit of the index and one of the store for all that can be read: 26 pages took 0.7 s so, and 10 s one
+        by one.
 
         None where another build was promoted meanwhile, whose chunks or vectors are other ones.
         """
         recipe = await self._library.recipe(tenant_id, collection)
-        by = Chunking.parsed(recipe.chunker)
-        looked = list[Prepared | Outcome]()
-        for source in sources:
-            looked.append(await self._look(tenant_id, collection, source, by, report, sight))
-            if isinstance(looked[-1], Outcome):
-                report(looked[-1].progress)
+        looked = await self._look(tenant_id, collection, sources, Chunking.parsed(recipe.chunker), report, sight)
         ready = [made for made in looked if isinstance(made, Prepared)]
-        sizes = {made.id: len(made.chunks) for made in ready}
+        sizes = {made.document.document_id: len(made.chunks) for made in ready}
         watch = Watch(report)
-        texts = [_embedded(made.title, piece) for made in ready for piece in made.chunks]
+        texts = [_embedded(made.document.title, piece) for made in ready for piece in made.chunks]
         vectors = await self._library.embed(tenant_id, collection, recipe, texts)
         watch.passed("embed", sizes)
-        entries, first = list[Entry](), 0
-        for new in ready:
-            last = first + len(new.chunks)
-            own = vectors[first:last]
-            entries.append(
-                Entry(new.id, new.title, new.metadata, new.chunks, new.state, own, new.allow_groups, new.trust)
-            )
-            first = last
+        ends = accumulate(sizes.values())
+        entries = [made.entry(vectors[end - len(made.chunks) : end]) for made, end in zip(ready, ends, strict=True)]
         if not await self._library.replace(tenant_id, collection, entries, recipe):
             return None
         watch.passed("index", sizes)
-        return [
-            made if isinstance(made, Outcome) else await self._done(tenant_id, collection, made, report)
-            for made in looked
-        ]
+        done = iter(await self._written_down(tenant_id, collection, ready, report))
+        return [next(done) if isinstance(made, Prepared) else made for made in looked]
 
     async def _look(
-        self, tenant_id: str, collection: str, source: Source, by: Chunking, report: Report, sight: Sight
+        self, tenant_id: str, collection: str, sources: Sequence[Source], by: Chunking, report: Report, sight: Sight
+    ) -> list[Prepared | Outcome]:
+        """For each what is to be written, or the outcome already: an error, or the record of the very same state."""
+        held = await self._documents.held(tenant_id, collection, [source.id for source in sources])
+        # The index is asked too: a crash between the two writes leaves a record that no longer speaks for it.
+        same = [source.id for source in sources if source.id in held and held[source.id].sha256 == _sha256(source)]
+        indexed = await self._library.states(tenant_id, collection, same)
+        looked = dict[str, Prepared | Outcome]()
+        # Those first that are there already: what was read of them is old by the time that others are parsed.
+        for source in sorted(sources, key=lambda source: source.id not in indexed):
+            states = set(indexed.get(source.id, ()))
+            made = await self._look_at(source, held.get(source.id), states, by, report, sight)
+            if isinstance(made, Outcome):
+                report(made.progress)
+            looked[source.id] = made
+        return [looked[source.id] for source in sources]
+
+    async def _look_at(
+        self, source: Source, held: Record | None, indexed: Set[str], by: Chunking, report: Report, sight: Sight
     ) -> Prepared | Outcome:
-        """What is to be written, or the outcome already: an error, or the record of the very same state."""
         try:
             checked_document_id(source.id)
             metadata = checked_metadata(source.metadata)
             state = self._state(source, metadata)
-            held = await self._held(tenant_id, collection, source.id)
             groups = _groups_of(source.allow_groups, held, sight)
-            if held and held.sha256 == _sha256(source):
-                # The index is asked too: a crash between the two writes leaves a record that no longer speaks for it.
-                indexed = await self._library.states(tenant_id, collection, source.id)
-                if set(indexed) == {state}:
-                    if (tuple(held.allow_groups), held.trust) == (groups, source.trust):
-                        return Outcome(source.id, "unchanged", held)
-                    return Outcome(source.id, "replaced", await self._relabel(held, groups, source.trust))
+            if held and indexed == {state}:
+                if (tuple(held.allow_groups), held.trust) == (groups, source.trust):
+                    return Outcome(source.id, "unchanged", held)
+                return Outcome(source.id, "replaced", await self._relabel(held, groups, source.trust))
             return await self._prepare(source, metadata, state, groups, held is not None, by, Watch(report))
         except (Invalid, DocumentTaken) as error:
             return Outcome(source.id, "failed", error=error)
-
-    async def _held(self, tenant_id: str, collection: str, document_id: str) -> Record | None:
-        try:
-            return await self._documents.get(tenant_id, collection, document_id, EVERYTHING)
-        except Missing:
-            return None
 
     async def _prepare(
         self,
@@ -261,48 +257,34 @@ class Ingest:
         if len(chunks) > LIMIT_CHUNKS:
             raise Invalid(f"the document gives {len(chunks)} chunks, at most {LIMIT_CHUNKS} are taken", field="file")
         watch.passed("chunk", {source.id: len(chunks)})
-        return Prepared(
-            id=source.id,
-            known=known,
+        document = NewDocument(
+            document_id=source.id,
             title=_line(source.title) or _line(parsed.title) or _line(PurePath(source.filename).name) or source.id,
-            metadata=metadata,
-            chunks=chunks,
-            state=state,
             media_type=parsed.media_type,
             size_bytes=len(_bytes(source)),
             sha256=_sha256(source),
+            chunks=len(chunks),
+            metadata=metadata,
             text=parsed.text,
             structure=written(parsed),
-            allow_groups=groups,
-            keeps=known and source.allow_groups is None,
+            allow_groups=None if known and source.allow_groups is None else groups,
             trust=source.trust,
         )
+        return Prepared(document, known, chunks, state, groups)
 
-    async def _done(self, tenant_id: str, collection: str, made: Prepared, report: Report) -> Outcome:
-        record = await self._record(tenant_id, collection, made)
-        if tuple(record.allow_groups) != made.allow_groups:
-            # Another process said anew whom it is for while this one read it; what it wrote down counts.
-            await self._library.relabel(tenant_id, collection, made.id, record.allow_groups, made.trust)
-        outcome = Outcome(made.id, "replaced" if made.known else "added", record)
-        report(outcome.progress)
-        return outcome
-
-    async def _record(self, tenant_id: str, collection: str, made: Prepared) -> Record:
-        return await self._documents.upsert(
-            tenant_id,
-            collection,
-            made.id,
-            made.title,
-            made.media_type,
-            made.size_bytes,
-            made.sha256,
-            len(made.chunks),
-            made.metadata,
-            made.text,
-            made.structure,
-            allow_groups=None if made.keeps else made.allow_groups,
-            trust=made.trust,
-        )
+    async def _written_down(
+        self, tenant_id: str, collection: str, ready: Sequence[Prepared], report: Report
+    ) -> list[Outcome]:
+        records = await self._documents.put(tenant_id, collection, [made.document for made in ready]) if ready else []
+        outcomes = list[Outcome]()
+        for made, record in zip(ready, records, strict=True):
+            if tuple(record.allow_groups) != made.allow_groups:
+                # Another process said anew whom it is for while this one read it; what it wrote down counts.
+                groups = record.allow_groups
+                await self._library.relabel(tenant_id, collection, record.document_id, groups, record.trust)
+            outcomes.append(Outcome(record.document_id, "replaced" if made.known else "added", record))
+            report(outcomes[-1].progress)
+        return outcomes
 
     async def _relabel(self, held: Record, groups: Sequence[str], trust: Trust) -> Record:
         """The record first: an ingest in another process, which keeps the groups that it finds, looks there last."""

@@ -1,6 +1,6 @@
 """What taking documents in needs of the services beside it, and what it hands them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from app.records import NewDocument
 from app.services.ingest.chunk import Chunk
 from app.sight import Sight
 from graphs.types import Trust
@@ -49,29 +50,19 @@ class Documents(Protocol):
 
     async def get(self, tenant_id: str, collection: str, document_id: str, sight: Sight) -> Record: ...
 
+    async def held(self, tenant_id: str, collection: str, document_ids: Collection[str]) -> Mapping[str, Record]:
+        """Those of them that are there, whoever may see them."""
+        ...
+
+    async def put(self, tenant_id: str, collection: str, new: Sequence[NewDocument]) -> Sequence[Record]:
+        """All in one commit."""
+        ...
+
     async def relabel(
         self, tenant_id: str, collection: str, document_id: str, allow_groups: Sequence[str], trust: Trust
     ) -> Record: ...
 
     async def delete(self, tenant_id: str, collection: str, document_id: str) -> None: ...
-
-    async def upsert(
-        self,
-        tenant_id: str,
-        collection: str,
-        document_id: str,
-        title: str,
-        media_type: str,
-        size_bytes: int,
-        sha256: str,
-        chunks: int,
-        metadata: Mapping[str, Any],
-        text: str,
-        structure: str,
-        *,
-        allow_groups: Sequence[str] | None,
-        trust: Trust,
-    ) -> Record: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +109,9 @@ class Library(Protocol[R]):
 
     async def remove(self, tenant_id: str, collection: str, document_id: str) -> None: ...
 
-    async def states(self, tenant_id: str, collection: str, document_id: str) -> tuple[str, ...]: ...
+    async def states(
+        self, tenant_id: str, collection: str, document_ids: Collection[str]
+    ) -> Mapping[str, Sequence[str]]: ...
 
 
 Stage = Literal["parse", "chunk", "embed", "index"]

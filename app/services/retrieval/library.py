@@ -7,7 +7,7 @@ processes take.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
@@ -208,19 +208,26 @@ class Library:
                     )
         return sorted(found, key=lambda version: version.committed_at, reverse=True)
 
-    async def states(self, tenant_id: str, collection: str, document_id: str) -> tuple[str, ...]:
-        """The state that each held chunk of a document was written with; none if it or its collection is unknown."""
+    async def states(
+        self, tenant_id: str, collection: str, document_ids: Collection[str]
+    ) -> Mapping[str, Sequence[str]]:
+        """The state that each held chunk of these documents was written with; a document without chunks is absent."""
         from lancedb.expr import col, lit
 
         async def held(snapshot: Snapshot) -> Any:
-            rows = snapshot.table.query().where(col("document_id") == lit(document_id))
-            return await rows.select(["state"]).to_arrow()
+            rows = snapshot.table.query().where(col("document_id").isin([lit(each) for each in document_ids]))
+            return await rows.select(["document_id", "state"]).to_arrow()
 
+        if not document_ids:
+            return {}
         try:
             found, _ = await self.shelf.read(Place(tenant_id, collection), held)
         except Missing:
-            return ()
-        return tuple(found["state"].to_pylist())
+            return {}
+        states: dict[str, list[str]] = {}
+        for document_id, state in zip(found["document_id"].to_pylist(), found["state"].to_pylist(), strict=True):
+            states.setdefault(document_id, []).append(state)
+        return states
 
     async def replace(
         self, tenant_id: str, collection: str, entries: Sequence[Entry], recipe: Recipe = DEFAULT

@@ -4,15 +4,19 @@ The chunks and vectors are the library's; `chunks` says how many it holds for th
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
 from hashlib import sha256 as sha256_of
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, true, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.sql.functions import GenericFunction
 
+from app.records import NewDocument
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
 from app.services.store.records import CollectionRecord, DocumentRecord, Page
@@ -24,6 +28,7 @@ from graphs.types import Trust
 
 MAX_ID_CHARS: Final = 512
 _COLUMNS = columns(documents, DocumentRecord)
+_LASTING: Final = frozenset({"document_key", "tenant_id", "collection", "document_id", "created_at"})
 
 
 class Documents:
@@ -32,55 +37,34 @@ class Documents:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def upsert(
-        self,
-        tenant_id: str,
-        collection: str,
-        document_id: str,
-        title: str,
-        media_type: str,
-        size_bytes: int,
-        sha256: str,
-        chunks: int,
-        metadata: Mapping[str, Any],
-        text: str,
-        structure: str = "",
-        *,
-        allow_groups: Sequence[str] | None = (),
-        trust: Trust = "untrusted",
-    ) -> DocumentRecord:
-        """Write or replace it; `created_at` stays the first one's, and `allow_groups` None leaves what there is.
+    async def put(self, tenant_id: str, collection: str, new: Sequence[NewDocument]) -> list[DocumentRecord]:
+        """Write or replace them in one transaction; `created_at` stays the first one's. Records in the order given.
 
-        Raises Invalid for an empty or longer id.
+        Raises Invalid for an empty or longer id, and then writes none.
         """
-        if not 1 <= len(document_id) <= MAX_ID_CHARS:
+        if not all(1 <= len(each.document_id) <= MAX_ID_CHARS for each in new):
             raise Invalid(f"a document id has 1 to {MAX_ID_CHARS} characters", field="id")
         now = self._db.clock()
-        content = {
-            "title": title,
-            "media_type": media_type,
-            "size_bytes": size_bytes,
-            "sha256": sha256,
-            "chunks": chunks,
-            "metadata": metadata,
-            "trust": trust,
-            "text": text,
-            "structure": structure,
-            "updated_at": now,
-        }
-        if allow_groups is not None:
-            content["allow_groups"] = allow_groups
-        identity = {
-            "document_key": _key(tenant_id, collection, document_id),
-            "tenant_id": tenant_id,
-            "collection": collection,
-            "document_id": document_id,
-            "created_at": now,
-        }
-        upsert = self._db.insert(documents).values(identity | content)
-        statement = upsert.on_conflict_do_update(index_elements=["document_key"], set_=content).returning(*_COLUMNS)
-        async with self._db.write() as connection:
-            return build(DocumentRecord, (await connection.execute(statement)).one())
+
+        def write(connection: Connection) -> list[DocumentRecord]:
+            rows = (self._row(tenant_id, collection, each, now) for each in new)
+            return [build(DocumentRecord, connection.execute(self._upsert(row), row).one()) for row in rows]
+
+        return await self._db.commit(write)
+
+    def _row(self, tenant_id: str, collection: str, new: NewDocument, now: datetime) -> dict[str, Any]:
+        row = {field.name: getattr(new, field.name) for field in fields(new)}
+        if new.allow_groups is None:
+            del row["allow_groups"]
+        key = _key(tenant_id, collection, new.document_id)
+        place = {"document_key": key, "tenant_id": tenant_id, "collection": collection}
+        return row | place | {"created_at": now, "updated_at": now}
+
+    def _upsert(self, columns: Collection[str]) -> ReturningInsert[Any]:
+        """For rows of these columns; all but `_LASTING` are overwritten."""
+        insert = self._db.insert(documents)
+        change = {name: insert.excluded[name] for name in columns if name not in _LASTING}
+        return insert.on_conflict_do_update(index_elements=["document_key"], set_=change).returning(*_COLUMNS)
 
     async def relabel(
         self, tenant_id: str, collection: str, document_id: str, allow_groups: Sequence[str], trust: Trust
@@ -102,6 +86,15 @@ class Documents:
         if row is None:
             raise Missing("no such document")
         return build(DocumentRecord, row)
+
+    async def held(
+        self, tenant_id: str, collection: str, document_ids: Collection[str]
+    ) -> Mapping[str, DocumentRecord]:
+        """Those of them that are there, by id, whoever may see them."""
+        keys = [_key(tenant_id, collection, document_id) for document_id in document_ids]
+        query = select(*_COLUMNS).where(documents.c.document_key.in_(keys), documents.c.tenant_id == tenant_id)
+        async with self._db.read() as connection:
+            return {row.document_id: build(DocumentRecord, row) for row in await connection.execute(query)}
 
     async def find(self, tenant_id: str, document_id: str, sight: Sight = OPEN) -> list[DocumentRecord]:
         """The documents with this id in any collection of the tenant, oldest first; empty if there is none."""

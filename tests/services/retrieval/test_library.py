@@ -69,8 +69,8 @@ async def test_stems_are_found(library: Library, embedder: MiniLmEmbedder) -> No
 async def test_replacing_leaves_no_chunk_of_the_old_state(library: Library, embedder: MiniLmEmbedder) -> None:
     await library.replace("acme", "notes", [await doc(embedder, "a", ["one key", "two key", "three key"])])
     await library.replace("acme", "notes", [await doc(embedder, "b", "other key"), await doc(embedder, "a", "two key")])
-    assert len(await library.states("acme", "notes", "a")) == 1
-    assert len(await library.states("acme", "notes", "b")) == 1
+    held = await library.states("acme", "notes", ["a", "b"])
+    assert {name: len(states) for name, states in held.items()} == {"a": 1, "b": 1}
 
 
 async def test_the_same_text_keeps_its_chunk_id(library: Library, embedder: MiniLmEmbedder) -> None:
@@ -107,7 +107,7 @@ async def test_every_write_gives_a_new_version(library: Library, embedder: MiniL
 
 async def test_removing_what_is_not_held_does_nothing(library: Library) -> None:
     await library.remove("acme", "notes", "a")
-    assert len(await library.states("acme", "notes", "a")) == 0
+    assert await library.states("acme", "notes", ["a"]) == {}
 
 
 async def test_vectors_of_two_embedders_never_mix(

@@ -269,7 +269,7 @@ async def test_starting_over_empties_a_collection_and_lets_it_be_filled(
     before = await library.version("acme", "notes")
     await Rebuild(library).start_over(NOTES)
     assert await chunks(library) == 0
-    assert await library.states("acme", "notes", "menu") == ()
+    assert await library.states("acme", "notes", ["menu"]) == {}
     await library.replace("acme", "notes", [await doc(embedder, "menu", "On Friday fish is cooked.")])
     assert await chunks(library) == 1
     with pytest.raises(VersionGone):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from app.records import NewDocument
 from app.services.store.store import Store
 from app.sight import EVERYTHING, OPEN, Sight
 from graphs.errors import Invalid, Missing
@@ -16,7 +17,7 @@ ODD = 'o\'hara "board" %_😀'
 async def store(store_url: str) -> AsyncIterator[Store]:
     opened = await Store.open(store_url)
     for name, groups in {"open": (), "board": ("payroll", "board"), "odd": (ODD,)}.items():
-        await opened.documents.upsert("a", "hr", name, name, "t", 1, "", 1, {}, name, allow_groups=groups)
+        await opened.documents.put("a", "hr", [NewDocument(name, name, "t", 1, "", 1, {}, name, allow_groups=groups)])
     yield opened
     await opened.close()
 
@@ -63,7 +64,7 @@ async def test_whom_a_document_is_for_can_be_said_anew(store: Store) -> None:
 
 
 async def test_a_collection_of_hidden_documents_alone_is_not_listed(store: Store) -> None:
-    await store.documents.upsert("a", "mergers", "m", "", "t", 1, "", 1, {}, "m", allow_groups=("board",))
+    await store.documents.put("a", "mergers", [NewDocument("m", "", "t", 1, "", 1, {}, "m", allow_groups=("board",))])
     assert [each.name for each in await store.documents.collections("a")] == ["hr"]
 
 
