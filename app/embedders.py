@@ -1,12 +1,14 @@
 """Embedding models of the operator's file as embedders of collections: each call is its tenant's, and in the ledger."""
 
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Final
 
 import numpy as np
 
-from app.config.schema import Config
+from app.config.schema import Config, ModelConfig
 from app.records import Payer
 from app.services.gateway.gateway import ModelGateway
 from app.services.retrieval.embedder import Embedder, Vectors
@@ -18,23 +20,34 @@ REMEMBERED: Final = 512  # single texts are questions, and come again
 
 
 class ModelEmbedder:
-    """An embedding model of the gateway, for one tenant. Vectors are scaled to length 1, whatever the model gives."""
+    """An embedding model of the gateway, for one tenant. Vectors are scaled to length 1, whatever the model gives.
+
+    Texts are passages unless `embed_questions` gets them; each has before it what the model was trained to read there.
+    """
 
     def __init__(
         self,
         gateway: ModelGateway,
         name: str,
+        model: ModelConfig,
         embedder_id: str,
         dimensions: int,
         tenant_id: str,
         remembered: OrderedDict[tuple[str, str], Vectors],
     ) -> None:
         self.id, self.dimensions = embedder_id, dimensions
-        self._gateway, self._name, self._remembered = gateway, name, remembered
+        self._gateway, self._name, self._model, self._remembered = gateway, name, model, remembered
         self._payer = Payer(tenant_id, "", feature=FEATURE)
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Raises Conflict for vectors of another length than the collection's, and what the gateway does."""
+        return await self._vectors([self._model.passage_prefix + text for text in texts])
+
+    async def embed_questions(self, texts: Sequence[str]) -> Vectors:
+        """Raises what `embed` does."""
+        return await self._vectors([self._model.query_prefix + text for text in texts])
+
+    async def _vectors(self, texts: Sequence[str]) -> Vectors:
         if len(texts) != 1:
             return await self._embed(texts)
         key = (self.id, texts[0])
@@ -68,12 +81,16 @@ class FileEmbedders:
         self._remembered: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
 
     def id_of(self, name: str) -> str | None:
-        """Of name, model and weights, as far as they can be told; a model that is changed has another one."""
+        """Of name, model, weights and prefixes, as far as they can be told; a model that is changed has another one."""
         model, target = self._config.models.get(name), self._gateway.router.targets.get(name)
         if model is None or target is None or model.kind != "embedding":
             return None
         told = f"{name}: {target.info.version or model.model}"
-        return told if model.dimensions is None else f"{told}, {model.dimensions} dimensions"
+        if model.dimensions is not None:
+            told += f", {model.dimensions} dimensions"
+        if any(prefixes := (model.query_prefix, model.passage_prefix)):
+            told += f", prefixes {sha256(json.dumps(prefixes).encode()).hexdigest()[:8]}"
+        return told
 
     async def named(self, name: str, tenant_id: str, dimensions: int | None) -> Embedder:
         """Raises Invalid for a name that is no embedding model's, and for a new table what asking the model does."""
@@ -81,7 +98,8 @@ class FileEmbedders:
         if embedder_id is None:
             raise Invalid(f"there is no embedding model {name}", field="embedder")
         found = dimensions or self._dimensions.get(name) or await self._asked(name, tenant_id)
-        return ModelEmbedder(self._gateway, name, embedder_id, found, tenant_id, self._remembered)
+        model = self._config.models[name]
+        return ModelEmbedder(self._gateway, name, model, embedder_id, found, tenant_id, self._remembered)
 
     async def _asked(self, name: str, tenant_id: str) -> int:
         """How long its vectors are, from one of them: a file that says so may be wrong."""

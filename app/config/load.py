@@ -145,6 +145,9 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
             yield ("models", name, "kind"), f"a provider of kind {kind} {CANNOT[model.kind]}"
         elif known(model, config.providers[model.provider]) is None:
             yield ("models", name), UNPRICED
+        for field in ("query_prefix", "passage_prefix"):
+            if getattr(model, field) and model.kind != "embedding":
+                yield ("models", name, field), "only an embedding model reads texts with a prefix"
     yield from _check_routes(config)
     yield from _check_retrieval(config)
     for tenant_id, tenant in config.tenants.items():

@@ -80,6 +80,8 @@ class ModelConfig(_Part):
     native_tools: bool = True
     kind: Literal["chat", "embedding", "rerank"] = "chat"
     dimensions: int | None = Field(default=None, ge=1, le=100_000, description="Of an embedding model.")
+    query_prefix: str = Field(default="", max_length=2_000, description="What an embedding model wants before a query.")
+    passage_prefix: str = Field(default="", max_length=2_000, description="The same before a passage.")
 
     @model_validator(mode="after")
     def _priced_whole(self) -> "ModelConfig":

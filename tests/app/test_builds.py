@@ -19,6 +19,7 @@ from app.services.retrieval.embedder import TOKENIZER_PATH, MiniLmEmbedder
 from app.services.retrieval.gate import Golden, Thresholds
 from app.services.retrieval.library import Library
 from app.services.retrieval.place import Place
+from app.services.retrieval.query import Query
 from app.services.retrieval.recipe import Recipe
 from graphs.errors import Conflict, Invalid, Missing
 from tests.app.yard import CollectionYard, open_yard
@@ -295,6 +296,48 @@ async def test_a_folder_with_a_model_embeds_as_the_model_does(
         found = await yard.library.search("acme", "notes", "where does the pilot board?")
         assert found.passages[0].document_id == "harbour"
         assert found.embedder.startswith("local: 8199be6f")
+
+
+E5 = {"query_prefix": "query: ", "passage_prefix": "passage: "}
+
+
+async def test_a_model_that_was_trained_on_prefixes_reads_them_before_passages_and_questions(
+    tmp_path: Path, embedder: MiniLmEmbedder, folder: Path
+) -> None:
+    place = {"kind": "onnx", "path": str(folder)}
+    async with open_yard(tmp_path, embedder, config(local=(place, E5))) as yard:
+        await filled(yard)
+        assert (await yard.builds.rebuild("acme", "notes", Wish(embedder="local", bounds=LOOSE))).promoted
+        await yard.ingest.add("acme", "notes", "ferry", "The ferry leaves at noon.", title="Ferry")
+        rows = (await (await yard.library.shelf.snapshot(NOTES)).table.query().to_arrow()).to_pylist()
+        texts = ["passage: " + "\n".join(filter(None, (row["title"], row["heading"], row["text"]))) for row in rows]
+        assert np.abs(np.array([row["vector"] for row in rows]) - await embedder.embed(texts)).max() < 1e-5
+        found = await yard.library.look("acme", "notes", Query.checked("when does the ferry leave?", 1, None))
+        (asked,) = await embedder.embed(["query: when does the ferry leave?"])
+        (ferry,) = await embedder.embed(["passage: Ferry\nThe ferry leaves at noon."])
+        assert found.legs.cosines[found.passages[0].chunk_id] == pytest.approx(asked @ ferry, abs=1e-4)
+        plain = np.array((await yard.gateway.embed(["ferry"], "local")).vectors)
+        assert np.abs(plain - await embedder.embed(["ferry"])).max() < 1e-5  # `/v1/embeddings` is as its caller says
+
+
+@pytest.mark.parametrize("other", [{}, {"query_prefix": "query: "}, E5 | {"passage_prefix": "text: "}])
+async def test_a_change_of_prefixes_is_a_change_of_embedder(
+    tmp_path: Path, embedder: MiniLmEmbedder, other: dict[str, str]
+) -> None:
+    async with fake_openai(embeds) as server:
+        place = {"kind": "openai", "base_url": f"{server.url}/v1"}
+        async with open_yard(tmp_path, embedder, config(remote=(place, E5))) as yard:
+            await yard.ingest.add("acme", "notes", "ferry", "The ferry leaves at noon.")
+            await yard.builds.rebuild("acme", "notes", Wish(embedder="remote", bounds=LOOSE))
+            await yard.found("ferry")
+            asked = [text for request in server.requests for text in request["input"]]
+            assert "query: ferry" in asked
+            assert not [text for text in asked if not text.startswith(("query: ", "passage: ", "dimensions"))]
+        async with open_yard(tmp_path, embedder, config(remote=(place, other))) as yard:
+            with pytest.raises(Conflict, match="must be rebuilt"):
+                await yard.found("ferry")
+            assert (await yard.builds.rebuild("acme", "notes", Wish(bounds=LOOSE))).promoted
+            assert await yard.found("ferry")
 
 
 @pytest.mark.parametrize("spoil", ["model.onnx", "tokenizer.json", "dimensions"])

@@ -64,6 +64,10 @@ def test_a_tenant_that_is_not_listed_has_the_allowance_of_everyone():
         ("nonsense: 1", "nonsense", 1, "no such key"),
         ("models:\n  big:\n    provider: lab\n    model: ok\n    input_usd_per_mtok: -1\n    output_usd_per_mtok: 1",
          "models.big.input_usd_per_mtok", 5, "must be at least 0"),
+        ("providers: {p: {kind: scripted}}\nmodels:\n  x:\n    provider: p\n    model: x\n    query_prefix: 'query: '",
+         "models.x.query_prefix", 6, "only an embedding model"),
+        ("providers: {p: {kind: onnx, path: x}}\nmodels:\n  x:\n    provider: p\n    model: x\n    kind: embedding\n"
+         "    passage_prefix: [passage]", "models.x.passage_prefix", 7, "must be text"),
         ("models: {a: {provider: nowhere, model: x}}", "models.a.provider", 1, "no provider"),
         ("routes:\n  a: {candidates: [b]}\n  b: {candidates: [a]}", "routes.a.candidates", 2, "a -> b -> a"),
         ("routes:\n  a: {candidates: [a]}", "routes.a.candidates", 2, "a -> a"),

@@ -1,7 +1,8 @@
 """An embedding model on this machine's cores; see `onnx_model` for what its folder holds.
 
 A text's vector is the mean of its tokens' last hidden states, scaled to length 1, as sentence-transformers does it for
-most of its models. One that was trained on its first token alone or on prefixes of its texts is not served right.
+most of its models. One that was trained on its first token alone is not served right; what a model wants before its
+texts is its callers' matter.
 """
 
 import asyncio

@@ -64,6 +64,13 @@ class ScriptBound(Protocol):
         ...
 
 
+@runtime_checkable
+class TwoSided(Protocol):
+    """An embedder whose model reads questions otherwise than passages, which are what its `embed` is for."""
+
+    async def embed_questions(self, texts: Sequence[str]) -> Vectors: ...
+
+
 class MiniLmEmbedder:
     """The embedded model. Making one loads 23 MB and takes about half a second; `open` does it off the event loop.
 

@@ -10,7 +10,7 @@ from operator import or_
 from typing import Any
 
 from app.services.retrieval.commit import guarded
-from app.services.retrieval.embedder import Embedder, ScriptBound
+from app.services.retrieval.embedder import Embedder, ScriptBound, TwoSided
 from app.services.retrieval.fuse import DENSE_WEIGHT, UNREAD_DENSE_WEIGHT, fuse
 from app.services.retrieval.groups import Seen
 from app.services.retrieval.legs import Legs, search_legs
@@ -72,8 +72,9 @@ async def look(
         raise Invalid(f"the embedder {embedder.id} cannot re-rank by {query.rerank}", field="rerank")
     moments = [time.perf_counter()]
     texts = [query.text, *query.variants]
+    embed = embedder.embed_questions if isinstance(embedder, TwoSided) else embedder.embed
     # Each by itself: the embedders remember single texts.
-    vectors = [made[0] for made in await asyncio.gather(*(embedder.embed([text]) for text in texts))]
+    vectors = [made[0] for made in await asyncio.gather(*(embed([text]) for text in texts))]
     moments.append(time.perf_counter())
 
     async def legs_of(snapshot: Snapshot) -> list[Legs]:
