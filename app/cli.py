@@ -1,5 +1,5 @@
-"""The command `pilothouse`: serve, worker, ask, ingest, collections, eval, keys, switch, usage, config, doctor, mlflow,
-backup, restore.
+"""The command `pilothouse`: serve, worker, ask, ingest, collections, eval, keys, switch, audit, usage, config, doctor,
+mlflow, backup, restore.
 
 Commands other than `serve` open the same workbench on the same state; they may run beside a server.
 """
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.commands.audit import add_audit
 from app.commands.backup import add_backup
 from app.commands.collections import collections
 from app.records import SCOPES, AnswerCard, Mode, Principal, RunRequest, Scope
@@ -95,6 +96,7 @@ async def opened_store() -> "AsyncIterator[Store]":
 
 app.add_typer(collections(opened, run, out), name="collections")
 add_backup(app, settings, run, out, err)
+add_audit(app, opened_store, run, out)
 
 
 @app.callback(invoke_without_command=True)

@@ -12,6 +12,7 @@ from starlette.types import Lifespan, Receive, Scope, Send
 from app.api import (
     alerts,
     approvals,
+    audit,
     chat,
     collections,
     conversations,
@@ -56,6 +57,7 @@ ROUTERS: Final = (
     usage.router,
     switches.router,
     alerts.router,
+    audit.router,
     metrics.router,
 )
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {

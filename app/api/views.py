@@ -24,6 +24,7 @@ from graphs.types import Decision, Passage, Trust
 
 if TYPE_CHECKING:
     from app.services.alerts.shelf import Alert
+    from app.services.audit import Entry
     from app.services.ingest.ingest import Record
     from app.services.switches.switches import Switch
 
@@ -234,6 +235,32 @@ class EscalationOut(Camel):
             reason=record.reason,
             detail=record.detail,
             created_at=record.created_at,
+        )
+
+
+class AuditOut(Camel):
+    """`userId` is null for the platform itself and for a person who was forgotten."""
+
+    sequence: int
+    at: datetime
+    tenant_id: str
+    user_id: str | None
+    action: str
+    subject: str
+    facts: Mapping[str, str | int | bool | None]
+    digest: str
+
+    @classmethod
+    def of(cls, entry: "Entry") -> Self:
+        return cls(
+            sequence=entry.sequence,
+            at=entry.at,
+            tenant_id=entry.tenant_id,
+            user_id=entry.user_id,
+            action=entry.action,
+            subject=entry.subject,
+            facts=entry.facts,
+            digest=entry.digest,
         )
 
 

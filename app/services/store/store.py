@@ -4,6 +4,7 @@ from typing import Self
 
 from sqlalchemy import text
 
+from app.services.audit import Trail
 from app.services.store.approvals import Approvals
 from app.services.store.conversations import Conversations
 from app.services.store.database import Clock, Database, utc_now
@@ -30,6 +31,7 @@ class Store:
         self.feedback = Feedback(database)
         self.documents = Documents(database)
         self.escalations = Escalations(database)
+        self.audit = Trail(database)
 
     @classmethod
     async def open(cls, url: str, clock: Clock = utc_now) -> Self:
