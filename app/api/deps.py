@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import Depends, Query
+from fastapi import Depends, Header, Query
 from starlette.requests import HTTPConnection
 
 from app.records import Principal, Scope
@@ -58,8 +58,4 @@ Owner = Annotated[Principal, Depends(holder("owner"))]
 
 Limit = Annotated[int, Depends(page_limit)]
 Cursor = Annotated[str | None, Query(max_length=512, description="`nextCursor` of the page before.")]
-
-
-def named(principal: Principal) -> str:
-    """Who did it, for a row or the log."""
-    return f"{principal.tenant_id}/{principal.user_id}"
+EventNumber = Annotated[int, Header(alias="Last-Event-ID", ge=0, le=2**31 - 1)]

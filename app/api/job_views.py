@@ -11,7 +11,16 @@ from app.api.schemas import Collection, Filter, Id, Message, Name, Url
 from app.jobs.items import run_item
 from app.names import HANDBOOK
 from app.records import AnswerCard, Camel, Mode, RunRequest
-from app.services.jobs.ports import CallbackStatus, ItemState, ItemStatus, JobFailure, JobItem, JobState, JobStatus
+from app.services.jobs.ports import (
+    CallbackStatus,
+    ItemNews,
+    ItemState,
+    ItemStatus,
+    JobFailure,
+    JobItem,
+    JobState,
+    JobStatus,
+)
 
 MAX_RUNS = 10_000
 
@@ -209,6 +218,27 @@ class JobItemOut(Camel):
             status=item.status,
             request_id=item.ref,
             card=card,
+            result=item.result,
+            error=JobErrorOut.of(item.error),
+        )
+
+
+class JobItemNews(Camel):
+    """How far a line or document is. `result` has the stages that a document has passed as `tookMs`, in milliseconds;
+    a run's answer card is at `/api/ai/runs/{requestId}`."""
+
+    number: int
+    name: str
+    request_id: str | None
+    result: Mapping[str, Any] | None
+    error: JobErrorOut | None
+
+    @classmethod
+    def of(cls, item: ItemNews) -> Self:
+        return cls(
+            number=item.number,
+            name=item.name,
+            request_id=item.ref,
             result=item.result,
             error=JobErrorOut.of(item.error),
         )

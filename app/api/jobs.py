@@ -1,21 +1,24 @@
 """Jobs: asked for, watched, called off, and what became of each of their lines."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import ValidationError
 
 from app.api.body import StrictRequest, StrictRoute, loads, valid
-from app.api.deps import Bench, Cursor, Limit, holder
+from app.api.deps import Bench, Cursor, EventNumber, Limit, holder
 from app.api.errors import Refused
-from app.api.job_views import JOBS, MAX_RUNS, JobIn, JobItemOut, JobOut, RunIn, RunsIn
+from app.api.job_views import JOBS, MAX_RUNS, JobIn, JobItemNews, JobItemOut, JobOut, RunIn, RunsIn
 from app.api.schemas import Url
+from app.api.stream import EventStream
 from app.api.views import ListOut, Problem
 from app.jobs.items import RUNS
-from app.records import AnswerCard, Principal
-from app.services.jobs.ports import ItemState, JobRequest, JobStatus
-from graphs.errors import Invalid, Missing
+from app.records import AnswerCard, Principal, RunEvent
+from app.services.jobs.ports import ENDED, ItemState, JobRequest, JobStatus
+from graphs.errors import Forbidden, Invalid, Missing
 
 router = APIRouter(prefix="/api/ai/jobs", tags=["jobs"], route_class=StrictRoute)
 
@@ -112,6 +115,28 @@ async def read_items(
     return ListOut(items=items, next_cursor=str(found[-1].number) if len(found) == limit else None)
 
 
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "What is settled behind item `Last-Event-ID`, then what is new as it comes.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def job_events(job_id: str, bench: Bench, principal: JobReader, last_event_id: EventNumber = 0) -> EventStream:
+    """`item.begun` for each document or run in hand, again with each stage that a document has passed, `item.succeeded`
+    or `item.failed` for its end, `job.progress`, and at last `job.succeeded`, `job.failed` or `job.cancelled`.
+
+    The id of an event is the number of the item up to which all are settled and told; whoever comes back with it as
+    `Last-Event-ID` misses none, and may hear of some behind it again. `stream.failed` ends a stream that broke off.
+    """
+    job = await bench.jobs.state(principal.tenant_id, principal.whose, job_id)  # unknown: a 404 and no empty stream
+    return EventStream(_told(bench, principal, job.job_id, last_event_id), broken="stream.failed")
+
+
 @router.delete(
     "/{job_id}",
     summary="Cancel a job",
@@ -136,6 +161,17 @@ async def retry_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
     return JobOut.of(await bench.jobs.again(principal, job))
 
 
+async def _told(bench: Bench, principal: Principal, job_id: str, after: int) -> AsyncIterator[RunEvent]:
+    async with aclosing(bench.jobs.follow(job_id, after)) as looks:
+        async for news in looks:
+            if principal.key_id and await bench.store.keys.find(principal.key_id) is None:
+                raise Forbidden("the key is no longer valid")
+            for item in news.items:
+                yield RunEvent(news.through, f"item.{item.status}", JobItemNews.of(item).model_dump(by_alias=True))
+            kind = f"job.{news.state.status}" if news.state.status in ENDED else "job.progress"
+            yield RunEvent(news.through, kind, JobOut.of(news.state).model_dump(mode="json", by_alias=True))
+
+
 async def _card(bench: Bench, principal: Principal, kind: str, item: ItemState) -> AnswerCard | None:
     if kind != RUNS or item.ref is None or item.status == "waiting":
         return None
@@ -155,20 +191,21 @@ def _wanted(body: Any) -> JobIn:
 
 
 def _runs(body: bytes) -> list[RunIn]:
-    lines = [line for line in body.split(b"\n") if line.strip()]
+    lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
     if not 1 <= len(lines) <= MAX_RUNS:
         raise Invalid(f"a batch has 1 to {MAX_RUNS} lines, not {len(lines)}", field="runs")
-    return [_run(number, line) for number, line in enumerate(lines)]
+    return [_run(place, number, line) for place, (number, line) in enumerate(lines)]
 
 
-def _run(number: int, line: bytes) -> RunIn:
+def _run(at: int, number: int, line: bytes) -> RunIn:
+    """The run `at` that place of the batch, from that line of its file. They differ where lines are empty."""
     try:
         return RunIn.model_validate(loads(line))
     except (ValidationError, Refused) as error:
         wrong = error.errors(include_url=False, include_input=False)[0] if isinstance(error, ValidationError) else None
         detail = error.detail if isinstance(error, Refused) else str(wrong and wrong["msg"])
         place = [] if wrong is None else [str(part) for part in wrong["loc"]]
-        raise Invalid(f"line {number + 1}: {detail}", field=".".join(["runs", str(number), *place])) from error
+        raise Invalid(f"line {number}: {detail}", field=".".join(["runs", str(at), *place])) from error
 
 
 def _number(cursor: str | None) -> int:

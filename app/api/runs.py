@@ -2,18 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import AwareDatetime
 
-from app.api.deps import Bench, Chatter, Cursor, Limit, RunReader
+from app.api.deps import Bench, Chatter, Cursor, EventNumber, Limit, RunReader
 from app.api.stream import EventStream
 from app.api.views import FeedbackOut, ListOut, RunOut, RunState, SpanOut, listed
 from app.records import AnswerCard, Mode, RunStatus
 from app.services.store.records import RunFilter
 
 router = APIRouter(prefix="/api/ai/runs", tags=["runs"])
-
-EventNumber = Annotated[int, Header(alias="Last-Event-ID", ge=0, le=2**31 - 1)]
 
 
 @router.get("", summary="List runs", response_model=ListOut[RunOut])

@@ -48,18 +48,20 @@ def failure(error: PilothouseError) -> Mapping[str, Any]:
     return {"error": {"kind": error.kind, "code": error.code, "message": error.message}}
 
 
-async def guarded(events: AsyncGenerator[RunEvent, None] | AsyncIterator[RunEvent]) -> AsyncIterator[RunEvent]:
-    """The same events; a source that breaks off ends with a `run.failed` numbered 0, which is never stored."""
+async def guarded(
+    events: AsyncGenerator[RunEvent, None] | AsyncIterator[RunEvent], broken: str = "run.failed"
+) -> AsyncIterator[RunEvent]:
+    """The same events; a source that breaks off ends with a `broken` numbered 0, which is never stored."""
     try:
         async with aclosing(events) as source:  # type: ignore[type-var]
             async for event in source:
                 yield event
     except PilothouseError as error:
-        yield RunEvent(0, "run.failed", failure(error))
+        yield RunEvent(0, broken, failure(error))
     except Exception:
         # The edge of a request whose head is out: the reader gets an event in place of a status.
         log.exception("stream failed")
-        yield RunEvent(0, "run.failed", failure(PilothouseError("the stream broke off; the log has the cause")))
+        yield RunEvent(0, broken, failure(PilothouseError("the stream broke off; the log has the cause")))
 
 
 class EventStream(Response):
@@ -67,9 +69,11 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[RunEvent], *, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(
+        self, events: AsyncIterator[RunEvent], *, broken: str = "run.failed", heartbeat_s: float = HEARTBEAT_S
+    ) -> None:
         self.status_code, self.background = 200, None
-        self._events, self._heartbeat_s = events, heartbeat_s
+        self._events, self._heartbeat_s = guarded(events, broken), heartbeat_s
         # X-Accel-Buffering tells nginx to pass each piece on at once.
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
@@ -90,7 +94,7 @@ class EventStream(Response):
             log.info("a reader was dropped", extra={"requestId": scope["request_id"], "cause": type(error).__name__})
 
     async def _read(self, frames: asyncio.Queue[bytes | None]) -> None:
-        async for event in guarded(self._events):
+        async for event in self._events:
             await frames.put(encode(event))
         await frames.put(None)
 

@@ -1,7 +1,9 @@
 """Jobs at their own door and at that of documents, with a server that performs them."""
 
+import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -87,8 +89,9 @@ def test_a_line_that_is_wrong_is_named_and_nothing_is_begun(
     ann: httpx.Client, line: str, status: int, field: str
 ) -> None:
     before = ann.get("/api/ai/jobs").json()["items"]
-    answer = ann.post("/api/ai/jobs", content='{"message": "say x"}\n' + line, headers=JSONL)
+    answer = ann.post("/api/ai/jobs", content='{"message": "say x"}\n\n' + line, headers=JSONL)
     assert (answer.status_code, answer.json()["field"]) == (status, field)
+    assert answer.json()["detail"].startswith("line 3: ")  # as an editor counts it; the second is empty
     assert ann.get("/api/ai/jobs").json()["items"] == before
 
 
@@ -99,9 +102,10 @@ def test_a03_a05_jobs_of_another_tenant_are_not_there(ann: httpx.Client, eve: ht
             answers = [
                 client.get(f"/api/ai/jobs/{job}"),
                 client.get(f"/api/ai/jobs/{job}/items"),
+                client.get(f"/api/ai/jobs/{job}/events"),
                 client.delete(f"/api/ai/jobs/{job}"),
             ]
-            assert [answer.status_code for answer in answers] == [404] * 3
+            assert [answer.status_code for answer in answers] == [404] * 4
         assert job_id not in {job["jobId"] for job in client.get("/api/ai/jobs").json()["items"]}
     assert ended(ann, job_id)["status"] == "succeeded"
 
@@ -180,6 +184,56 @@ def test_several_files_are_one_job_that_says_what_each_stage_took_and_tries_what
     assert (again.status_code, again.json()["progress"]["total"]) == (202, 1)
     assert [failed["documentId"] for failed in ended(ann, again.json()["jobId"])["result"]["failed"]] == ["b.txt"]
     assert ann.post(f"/api/ai/jobs/{NEVER}/retry").status_code == 404
+
+
+def events(client: httpx.Client, job_id: str, after: int = 0) -> list[tuple[int, str, dict[str, Any]]]:
+    """All of them, as id, type and data."""
+    found, read = list[tuple[int, str, dict[str, Any]]](), dict[str, str]()
+    headers = {"Last-Event-ID": str(after)} if after else {}
+    with client.stream("GET", f"/api/ai/jobs/{job_id}/events", headers=headers) as answer:
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        for line in answer.iter_lines():
+            name, _, value = line.partition(": ")
+            if line:
+                read[name] = value
+            elif "event" in read:
+                found.append((int(read.get("id", 0)), read["event"], json.loads(read["data"])))
+                read = {}
+    return found
+
+
+def test_each_document_of_a_job_is_an_event_with_its_stages_and_the_last_is_the_jobs_end(ann: httpx.Client) -> None:
+    documents = [{"id": f"d{n}", "text": f"Tide table {n}." if n != 2 else " "} for n in range(1, 5)]
+    sent = ann.post("/api/ai/documents?async=true", json={"collection": "tides", "documents": documents})
+    found = events(ann, sent.json()["jobId"])
+    ends = {data["name"]: (kind, data) for _, kind, data in found if kind in ("item.succeeded", "item.failed")}
+    assert [ends[f"d{n}"][0] for n in range(1, 5)] == ["item.succeeded", "item.failed"] + 2 * ["item.succeeded"]
+    assert list(ends["d1"][1]["result"]["tookMs"]) == ["parse", "chunk", "embed", "index"]
+    assert ends["d2"][1]["error"]["code"] == "document_unreadable"
+    numbers, last, job = [number for number, _, _ in found], found[-1][1], found[-1][2]
+    assert (last, job["progress"], job["result"]["documents"]) == (
+        "job.succeeded",
+        {"done": 4, "total": 4, "stage": ""},
+        3,
+    )
+    assert (numbers == sorted(numbers), numbers[-1]) == (True, 4)
+    missed = events(ann, job["jobId"], after=3)
+    assert [(kind, data.get("name")) for _, kind, data in missed] == [("item.succeeded", "d4"), ("job.succeeded", None)]
+
+
+def test_a11_a_key_that_is_revoked_hears_no_more_of_a_job(server: Served, ann: httpx.Client) -> None:
+    with server.client("owner") as owner:
+        asked = {"tenantId": "acme", "userId": "ann", "scopes": ["chat"], "name": "short"}
+        key = owner.post("/api/ai/keys", json=asked).json()
+        job_id = ann.post("/api/ai/jobs", json={"kind": "runs", "runs": [{"message": "hold ears"}]}).json()["jobId"]
+        server.keys["short"] = key["key"]
+        with server.client("short") as short, ThreadPoolExecutor() as pool:
+            heard = pool.submit(events, short, job_id)
+            until(ann, job_id, "running")
+            assert owner.delete(f"/api/ai/keys/{key['keyId']}").status_code == 204
+            ann.delete(f"/api/ai/jobs/{job_id}")
+            last = heard.result(timeout=60)[-1]
+    assert (last[1], last[2]["error"]["code"]) == ("stream.failed", "forbidden")
 
 
 def test_a_large_batch_is_a_job_and_a_small_one_is_not(ann: httpx.Client) -> None:

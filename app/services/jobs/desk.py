@@ -1,7 +1,7 @@
 """Where jobs are asked for, looked at and called off: by the API, in any process, whether it performs jobs or not."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, insert, null, select, true, update
@@ -13,7 +13,8 @@ from app.services.database import Database, to_us
 from app.services.jobs.again import submit_again
 from app.services.jobs.callbacks import WEBHOOK, callbacks, note_end
 from app.services.jobs.counts import item_counts
-from app.services.jobs.ports import ItemState, ItemStatus, JobKind, JobRequest, JobState, JobStatus
+from app.services.jobs.follow import follow
+from app.services.jobs.ports import ItemState, ItemStatus, JobKind, JobRequest, JobState, JobStatus, News
 from app.services.jobs.rows import fingerprint, item_rows, item_state, job_row, job_state
 from app.services.jobs.tables import job_items, jobs
 from graphs.errors import Conflict, Forbidden, Invalid, Missing
@@ -125,6 +126,11 @@ class JobDesk:
         last = rows[limit - 1] if len(rows) > limit else None
         found = [job_state(row, told.get(row.job_id)) for row in rows[:limit]]
         return found, None if last is None else f"{last.created_us}-{last.job_id}"
+
+    def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[News, None]:
+        """What is new of a job and of its items behind that number, until it has ended; whose job it is the caller has
+        looked."""
+        return follow(self._database, job_id, after)
 
     async def counts(self, job_id: str) -> Mapping[ItemStatus, int]:
         """How many of a job's items there are of each status; those that are none are left out."""

@@ -101,6 +101,27 @@ class ItemState:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemNews:
+    """An item that was begun, got further or is settled; without what it was given, which may be long."""
+
+    number: int
+    name: str
+    status: ItemStatus
+    ref: str | None
+    result: Mapping[str, Any] | None
+    error: JobFailure | None
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a look found. Every item up to the number `through` is settled, and was told in this look or before."""
+
+    state: JobState
+    items: Sequence[ItemNews]
+    through: int
+
+
+@dataclass(frozen=True, slots=True)
 class ItemEnd:
     """What became of an item: it failed where there is an `error`."""
 

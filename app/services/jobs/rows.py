@@ -24,7 +24,7 @@ def job_state(row: Row[Any], callback: CallbackStatus | None = None) -> JobState
         status=row.status,
         progress=JobProgress(row.done, row.total, row.stage),
         result=row.result,
-        error=_failure(row.error),
+        error=failure_of(row.error),
         attempt=row.attempt,
         callback_url=row.callback_url,
         created_at=from_us(row.created_us),
@@ -40,7 +40,9 @@ def owner(row: Row[Any]) -> Principal:
 
 
 def item_state(row: Row[*tuple[Any, ...]]) -> ItemState:
-    return ItemState(row.number, row.name, row.status, row.ref, row.input, row.content, row.result, _failure(row.error))
+    return ItemState(
+        row.number, row.name, row.status, row.ref, row.input, row.content, row.result, failure_of(row.error)
+    )
 
 
 def job_row(request: JobRequest, job_id: str, now_us: int) -> dict[str, Any]:
@@ -103,5 +105,5 @@ def failure_row(error: JobFailure | None) -> dict[str, str] | None:
     return None if error is None else asdict(error)
 
 
-def _failure(row: Mapping[str, str] | None) -> JobFailure | None:
+def failure_of(row: Mapping[str, str] | None) -> JobFailure | None:
     return None if row is None else JobFailure(**row)
