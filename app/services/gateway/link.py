@@ -71,11 +71,15 @@ class Link:
         return response
 
     async def close(self) -> None:
+        """End what is in flight. The sockets are closed when this returns."""
         self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
         for connection in tuple(self._live):
             connection.fail("is closed")
+        # A transport closes its socket in the loop's next turn. A llama.cpp in this process that is let go before
+        # that waits for its reader's next sign of life, 30 s, and holds the interpreter's lock meanwhile.
+        await asyncio.sleep(0)
 
     async def _take(self, head: Deadline) -> Connection:
         """A connection of the caller's own, until it leaves its response."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -314,6 +315,20 @@ async def test_closing_ends_calls_in_flight_and_refuses_later_ones() -> None:
                 await response.read(soon())
         with pytest.raises(UpstreamError, match="closed"):
             await link.post(b"{}", soon())
+
+
+async def test_a_link_that_is_closed_has_hung_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        link = Link("m", f"http://127.0.0.1:{listener.getsockname()[1]}/v1/x", {}, connect_s=1.0)
+        asking = asyncio.create_task(link.post(b"{}", soon(20)))
+        peer, _ = await asyncio.to_thread(listener.accept)
+        with peer:
+            peer.settimeout(5)
+            await asyncio.to_thread(peer.recv, 65_536)
+            peer.sendall(OK + b"content-length: 9\r\n\r\n{")
+            with await asking:
+                await link.close()
+                assert peer.recv(1) == b"", "this wait holds the loop up, and nothing else would close the socket"
 
 
 async def test_the_request_says_what_the_url_and_the_headers_say() -> None:
