@@ -13,7 +13,7 @@ from app.settings import quiet_libraries
 if TYPE_CHECKING:
     from app.services.retrieval.embedder import MiniLmEmbedder
 
-pytest_plugins = ("tests.databases", "tests.buckets")
+pytest_plugins = ("tests.apportion", "tests.databases", "tests.buckets")
 
 quiet_libraries()
 # A deadline would assert a time, on machines that others use too.

@@ -144,10 +144,10 @@ def test_a_reader_who_leaves_and_comes_back_misses_nothing(server: Served, ann: 
 
 
 def test_a_run_that_nobody_reads_any_more_is_cancelled_and_written_down(ann: httpx.Client) -> None:
-    for stream in (True, False):
-        asking = server_free_request(ann, {"message": "hold forever", "stream": stream})
-        (listed,) = ann.get("/api/ai/runs", params={"limit": 1}).json()["items"]
-        assert ended(ann, listed["requestId"]) == "cancelled"
+    askings = [server_free_request(ann, {"message": "hold forever", "stream": stream}) for stream in (True, False)]
+    listed = ann.get("/api/ai/runs", params={"limit": 2}).json()["items"]
+    assert [ended(ann, run["requestId"]) for run in listed] == ["cancelled"] * 2
+    for asking in askings:
         asking.close()
 
 

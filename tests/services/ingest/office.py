@@ -16,7 +16,7 @@ def docx(body: str, *, head: str = '<?xml version="1.0"?>') -> bytes:
 
 def archive(parts: dict[str, bytes]) -> bytes:
     out = io.BytesIO()
-    with ZipFile(out, "w", ZIP_DEFLATED) as made:
+    with ZipFile(out, "w", ZIP_DEFLATED, compresslevel=1) as made:
         made.writestr(
             "[Content_Types].xml",
             '<?xml version="1.0"?><Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'

@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from collections.abc import Callable
 
 import pytest
 
@@ -12,8 +13,10 @@ from tests.services.ingest.office import W, archive, docx, paragraph, xlsx
 
 
 def bomb_pdf() -> bytes:
-    """A page whose 400 kB of content unpack to 400 MB."""
-    packed = zlib.compress(zlib.compress(b"BT (x) Tj ET " * (400 << 20 >> 4)), 9)
+    """A page whose few kilobytes of content unpack to 400 MiB."""
+    drawn, packer = b"BT (x) Tj ET " * 4_096, zlib.compressobj(1)
+    once = b"".join(packer.compress(drawn) for _ in range((400 << 20) // len(drawn))) + packer.flush()
+    packed = zlib.compress(once, 9)
     return (
         b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
         b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Contents 4 0 R>>endobj\n4 0 obj<</Length "
@@ -37,24 +40,26 @@ def outside_docx() -> bytes:
 
 
 def swollen_docx() -> bytes:
-    """A few hundred kilobytes that unpack to 300 MiB."""
+    """A megabyte that unpacks to 300 MiB."""
     return archive({"word/document.xml": f"<w:document {W}/>".encode(), "word/media/x.bin": bytes(300 << 20)})
 
 
 @pytest.mark.parametrize(
-    ("data", "filename", "reason"),
+    ("made", "filename", "reason"),
     [
-        (laughing_docx(), "x.docx", "broken"),
-        (swollen_docx(), "x.docx", "unpacks to 300 MiB"),
-        (docx("<w:p>" * 5_000), "x.docx", "broken"),
-        (b"[" * 1_000_000, "x.json", "nested too deeply"),
-        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "x.json", "nested too deeply"),
+        (laughing_docx, "x.docx", "broken"),
+        (swollen_docx, "x.docx", "unpacks to 300 MiB"),
+        (lambda: docx("<w:p>" * 5_000), "x.docx", "broken"),
+        (lambda: b"[" * 1_000_000, "x.json", "nested too deeply"),
+        (lambda: b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "x.json", "nested too deeply"),
     ],
     ids=["entities", "zip", "deep docx", "deep json", "deep object"],
 )
-async def test_v07_a_bomb_is_the_failure_of_its_document_alone(data: bytes, filename: str, reason: str) -> None:
+async def test_v07_a_bomb_is_the_failure_of_its_document_alone(
+    made: Callable[[], bytes], filename: str, reason: str
+) -> None:
     with pytest.raises(DocumentUnreadable, match=reason):
-        await parse(data, filename)
+        await parse(made(), filename)
 
 
 async def test_v07_a_pdf_that_swells_is_the_failure_of_its_document_alone() -> None:
