@@ -38,13 +38,14 @@ class Forward(Protocol):
 
 
 class Billed:
-    """Hears what the last attempt of a call was billed for."""
+    """Hears what the attempt that answered was billed for."""
 
     def __init__(self) -> None:
         self.usage = Usage()
 
     def __call__(self, attempt: Attempt) -> None:
-        self.usage = attempt.bill.usage
+        if attempt.finish_reason is not None:  # a hedge that lost may end later
+            self.usage = attempt.bill.usage
 
 
 async def call_of(gateway: ModelGateway, asked: Asked, body: ChatBody, billed: Billed | None = None) -> Call[Item]:
@@ -82,6 +83,7 @@ def call_on(gateway: ModelGateway, asked: Asked, body: ChatBody, name: str, bill
         open=_opener(body, plan),
         read=_read,
         count=_count,
+        beside=_beside,
         report=billed,
         choices=body.choices,
         resume=None if body.raw.get("response_format") else _resumer(body, plan),
@@ -151,6 +153,10 @@ def _read(item: Item) -> tuple[bool, str, Ended | None]:
     if isinstance(item, WireEvent):
         return item.spoke, item.text, None
     return False, "", Ended(item.usage, item.finish_reason, item.model_version)
+
+
+def _beside(item: Item) -> str:
+    return item.beside if isinstance(item, WireEvent) else ""
 
 
 def _count(target: Target, text: str) -> int:

@@ -15,7 +15,7 @@ from app.api.v1.calling import Billed, Item
 from app.api.v1.door import DONE, Asked, Streamed, Whole
 from app.api.v1.graphs import GraphCalls
 from app.api.v1.guarded import Guarded, NewFilter
-from app.api.v1.shapes import ChatBody, chat_body
+from app.api.v1.shapes import ChatBody, chat_body, usage_json
 from app.api.v1.translated import usage_chunk
 from app.config.load import RESERVED
 from app.services.gateway.gateway import ModelGateway
@@ -43,10 +43,11 @@ class Completions:
         if is_graph(body):
             items = self._graphs.items(asked, body)
             return Streamed(_sent(items)) if body.stream else Whole(await _whole(items))
+        billed = Billed()
+        serving = await serve(self._gateway, asked, body, billed)
         if body.stream:
-            billed = Billed()
-            return Streamed(self._frames(await serve(self._gateway, asked, body, billed), body, billed))
-        return Whole(await self._whole(await serve(self._gateway, asked, body), body))
+            return Streamed(self._frames(serving, body, billed))
+        return Whole(await self._whole(serving, body, billed))
 
     async def items(self, asked: Asked, body: ChatBody) -> AsyncGenerator[Item, None]:
         """The answer's events, their data as it may leave, then the end with the usage that was billed. Raises as above
@@ -70,8 +71,8 @@ class Completions:
     def _guard(self, body: ChatBody) -> Guarded:
         return Guarded(self._new_filter, logprobs=bool(body.raw.get("logprobs")))
 
-    async def _whole(self, serving: Serving, body: ChatBody) -> bytes:
-        """The answer's JSON, its texts through the output patterns."""
+    async def _whole(self, serving: Serving, body: ChatBody, billed: Billed) -> bytes:
+        """The answer's JSON, its texts through the output patterns; without a usage of the server's, with what was counted."""
         answer: WireEvent | None = None
         async with aclosing(serving.items) as items:
             async for item in items:
@@ -79,6 +80,8 @@ class Completions:
                     answer = item
         assert answer is not None
         changed = self._guard(body).clean(answer)
+        if answer.data.get("usage") is None:
+            answer.data["usage"], changed = usage_json(billed.usage), True
         return orjson.dumps(answer.data) if changed or not answer.raw else answer.raw
 
     async def _frames(self, serving: Serving, body: ChatBody, billed: Billed) -> AsyncGenerator[bytes, None]:

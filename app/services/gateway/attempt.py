@@ -64,9 +64,10 @@ class Call(Generic[T]):
     """What is to be called. Token counts are upper estimates; `output_tokens` None lets the model's own limit hold.
 
     `open` starts an attempt, with a cap on the answer's tokens where a budget asks for one. `read` says of an item
-    whether it lets the client see output, its text, and what it ends with if it is the last. `count` counts the tokens
-    of what a broken attempt had said. `resume` starts an attempt that goes on after a text which has left; without it
-    an answer that broke off stays broken. Of a call that is not `streamed` nothing leaves before its end.
+    whether it lets the client see output, its text, and what it ends with if it is the last; `beside` gives its output
+    that is no text. `count` counts the tokens of what was said where the server does not. `resume` starts an attempt
+    that goes on after a text which has left; without it an answer that broke off stays broken. Of a call that is not
+    `streamed` nothing leaves before its end.
     """
 
     payer: Payer
@@ -79,6 +80,7 @@ class Call(Generic[T]):
     read: Callable[[T], tuple[bool, str, Ended | None]]
     count: Callable[[Target, str], int]
     report: Callable[[Attempt], None] | None = None
+    beside: Callable[[T], str] = lambda _: ""
     choices: int = 1
     resume: Callable[[Target, int | None, str], AsyncGenerator[T, None]] | None = None
 
@@ -133,8 +135,8 @@ class Books:
 class Trial(Generic[T]):
     """An attempt while it runs. `begin`, then its further `items`, `settle` with the last, and `end` whatever happened.
 
-    `head` are the items up to the first that may leave. Whoever takes the others from `items` keeps their `texts` here.
-    `prefix` is the text of a broken answer that this attempt goes on with.
+    `head` are the items up to the first that may leave. Whoever takes the others from `items` keeps their `texts` here,
+    and what they say `beside`. `prefix` is the text of a broken answer that this attempt goes on with.
     """
 
     __slots__ = (
@@ -151,6 +153,7 @@ class Trial(Generic[T]):
         "_prompt_tokens",
         "_started",
         "_ticket",
+        "beside",
         "ended",
         "first",
         "head",
@@ -159,7 +162,6 @@ class Trial(Generic[T]):
         "stopped",
         "target",
         "texts",
-        "wordless",
     )
 
     def __init__(
@@ -181,8 +183,8 @@ class Trial(Generic[T]):
         self.head: list[T] = []
         self.first: float | None = None
         self.ended: Ended | None = None
-        self.wordless = False
-        """Whether the client has seen output that is no text: a tool call, reasoning."""
+        self.beside: list[str] = []
+        """What the client has seen that is no text: tool calls, reasoning; empty pieces where that has no words."""
 
     @property
     def text(self) -> str:
@@ -191,7 +193,7 @@ class Trial(Generic[T]):
     @property
     def said(self) -> bool:
         """Whether the client may have seen something of this answer."""
-        return self._call.streamed and (bool(self.texts) or self.wordless)
+        return self._call.streamed and bool(self.texts or self.beside)
 
     @property
     def blamable(self) -> bool:
@@ -229,8 +231,8 @@ class Trial(Generic[T]):
             spoke, text, ended = call.read(item)
             if text:
                 self.texts.append(text)
-            elif spoke:
-                self.wordless = True
+            if spoke and ((beside := call.beside(item)) or not text):
+                self.beside.append(beside)
             if self.first is None and (spoke or ended is not None):
                 self.first = self._books.monotonic()
             if ended is not None or (self.first is not None and call.streamed):
@@ -412,7 +414,7 @@ class Trial(Generic[T]):
         given_up = isinstance(error, UpstreamTimeout) or not isinstance(error, Exception) or error is self.stopped
         if self.items is None or (ended is None and self.first is None and not given_up):
             return Usage()
-        return Usage(self._prompt_tokens, call.count(self.target, self.text), estimated=True)
+        return Usage(self._prompt_tokens, call.count(self.target, self.text + "".join(self.beside)), estimated=True)
 
 
 def asked_wait_s(error: UpstreamError) -> float | None:

@@ -1,8 +1,8 @@
 """Passes OpenAI's wire through: events as they came, read only as far as settling and guarding need."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Final
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, Final
 
 import orjson
 
@@ -98,15 +98,20 @@ class Passage:
             data = orjson.dumps(parsed)
         if isinstance(parsed, list) and parsed:  # Gemini's OpenAI endpoint wraps its errors in a list
             parsed = parsed[0]
+            data = orjson.dumps(parsed)
         if not isinstance(parsed, dict):
             raise UpstreamError(f"{self._info.name} sent an event that is not an object")
         if (failed := parsed.get("error")) is not None:
             raise failure(self._info.name, 200, failed, secret=self._secret)
-        if (usage := read_usage(parsed.get("usage"))) is not None:
-            self._usage = usage
+        if (said := parsed.get("usage")) is not None:
+            if (usage := read_usage(said)) is not None:
+                self._usage = usage
+            else:  # what nobody can be billed for is told to nobody
+                parsed["usage"] = None
+                data = orjson.dumps(parsed)
         if not self._served and isinstance(served := parsed.get("model"), str):
             self._served = served
-        text, spoke = "", False
+        text, beside, spoke = "", "", False
         choices = parsed.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
@@ -115,17 +120,42 @@ class Passage:
                 self._finish = finish
             piece = choice.get("delta") or choice.get("message")
             if isinstance(piece, dict):
-                if isinstance(content := piece.get("content"), str) and content:
+                if is_text := isinstance(content := piece.get("content"), str):
                     text += content
-                    spoke = True
-                elif len(piece) > 1 or "role" not in piece:
-                    spoke = spoke or any(value for name, value in piece.items() if name not in {"role", "content"})
+                    spoke = spoke or bool(content)
+                if len(piece) > is_text + ("role" in piece):
+                    more, found = _beside(piece)
+                    beside, spoke = beside + found, spoke or more
         if spoke:  # a server that sends comments or empty chunks alone has not moved on
             self._spoke, self._heard = True, self._now()
-        return WireEvent(data, parsed, text, spoke)
+        return WireEvent(data, parsed, text, spoke, beside=beside)
 
     async def _page(self, response: Response) -> bytes:
         whole = self._timeouts.total_s
         return await page(
             self._info.name, response, lambda: self._within(whole, self._started, "the whole answer"), MAX_ANSWER_BYTES
         )
+
+
+def _beside(piece: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether a delta or message has output beside a text, and what of that is written: reasoning, a refusal, what a
+    tool is called with, a content in parts."""
+    spoke, written = False, ""
+    for name, value in piece.items():
+        if name == "role" or not value or (name == "content" and isinstance(value, str)):
+            continue
+        spoke = True
+        if isinstance(value, str):
+            written += value
+        elif isinstance(value, list):
+            written += "".join(_written(part) for part in value if isinstance(part, dict))
+    return spoke, written
+
+
+def _written(part: Mapping[str, Any]) -> str:
+    function = part.get("function")
+    told = (
+        part.get("text"),
+        *((function.get("name"), function.get("arguments")) if isinstance(function, dict) else ()),
+    )
+    return "".join(value for value in told if isinstance(value, str))

@@ -50,7 +50,8 @@ class WireEvent:
     """One event of OpenAI's wire, or the whole answer of a call that does not stream: as sent, and parsed.
 
     `text` is the answer's text in it and `spoke` whether the client sees output by it (text, a tool call, reasoning).
-    `more`: the next event came with it and follows at once, so that both may leave together.
+    `more`: the next event came with it and follows at once, so that both may leave together. `beside` is output that is
+    no text, for a count where the server gives none.
     """
 
     raw: bytes
@@ -58,6 +59,7 @@ class WireEvent:
     text: str
     spoke: bool
     more: bool = False
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class Recovery:
                             if text:
                                 keep(text)
                             elif spoke:
-                                trial.wordless = True
+                                trial.beside.append(call.beside(item))
                             if ended is not None:
                                 await trial.settle(ended)
                             yield item
@@ -250,7 +250,7 @@ def _is_final(error: PilothouseError) -> bool:
 def _may_continue(call: Call[Any], trial: Trial[Any], error: PilothouseError) -> bool:
     """Whether another model may go on with what has left: only one text can be, no tool call and no two choices."""
     asked = call.plan.config.on_broken_stream == "continue" and call.resume is not None
-    return asked and call.choices == 1 and not trial.wordless and not _is_final(error)
+    return asked and call.choices == 1 and not trial.beside and not _is_final(error)
 
 
 async def _first_good(beginnings: "Sequence[asyncio.Task[None]]") -> int:

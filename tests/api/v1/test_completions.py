@@ -70,6 +70,23 @@ def test_usage_that_the_model_server_left_out_is_counted(client: openai.OpenAI) 
     assert chunks[-1].usage.completion_tokens > 0
 
 
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": -4, "completion_tokens": 1e308}], ids=repr)
+def test_a_tool_call_without_a_usage_that_can_be_true_is_counted_and_told_as_counted(
+    http: httpx.Client, door: Served, usage: Any
+) -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": '{"x": "one two"}' * 9}}
+    piece = {"role": "assistant", "content": None, "tool_calls": [call]}
+    choice = {"index": 0, "message": piece, "delta": piece, "finish_reason": "tool_calls"}
+    sent = "send " + json.dumps({"id": "x", "model": "served-1", "choices": [choice], "usage": usage})
+    asked = {"model": "big", "messages": asks(sent), "stream_options": {"include_usage": True}}
+    whole = http.post("/v1/chat/completions", json=asked | {"stream": False}).json()
+    lines = http.post("/v1/chat/completions", json=asked | {"stream": True}).text.split("\n\n")
+    told = [json.loads(line[6:])["usage"] for line in lines if line.startswith("data: {")]
+    assert told == [None, whole["usage"]]
+    assert whole["usage"]["completion_tokens"] > 9 * 5
+    assert whole["usage"]["total_tokens"] == whole["usage"]["prompt_tokens"] + whole["usage"]["completion_tokens"]
+
+
 WEATHER: Any = {
     "type": "function",
     "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},

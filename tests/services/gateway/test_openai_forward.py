@@ -122,6 +122,38 @@ async def test_r06_u10_usage_that_cannot_be_true_is_left_to_be_counted(usage: An
     assert (await end(sends_json(WHOLE | {"usage": usage}), stream=False)).usage is None
 
 
+@pytest.mark.parametrize("usage", [usage for usage in ZOO[1:] if usage != ZOO[-1]], ids=repr)
+async def test_r06_usage_that_cannot_be_true_is_told_to_nobody(usage: Any) -> None:
+    streamed = await forward(sends(events(*GREETING[:5], chunk(choices=[], usage=usage))))
+    whole = await forward(sends_json(WHOLE | {"usage": usage}), stream=False)
+    for passed in (streamed[-2], whole[0]):
+        assert isinstance(passed, WireEvent)
+        assert passed.data["usage"] is None
+        assert orjson.loads(passed.raw) == passed.data
+
+
+CALL = {"index": 0, "id": "c", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+
+
+@pytest.mark.parametrize(
+    ("piece", "beside"),
+    [
+        ({"content": None, "tool_calls": [CALL]}, 'weather{"city": "Oslo"}'),
+        ({"role": "assistant", "content": "", "reasoning_content": "Let me see."}, "Let me see."),
+        ({"content": [{"type": "text", "text": "In parts"}, 7]}, "In parts"),
+        ({"refusal": "I cannot."}, "I cannot."),
+        ({"audio": {"data": "AAAA"}}, ""),
+    ],
+)
+async def test_output_that_is_no_text_is_given_to_be_counted(piece: Mapping[str, Any], beside: str) -> None:
+    streamed = await forward(sends(events(chunk(delta=piece), chunk(finish="stop"))))
+    choice = {"index": 0, "message": piece, "finish_reason": "stop"}
+    whole = await forward(sends_json(WHOLE | {"choices": [choice]}), stream=False)
+    for passed in (streamed[0], whole[0]):
+        assert isinstance(passed, WireEvent)
+        assert (passed.spoke, passed.text, passed.beside) == (True, "", beside)
+
+
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
 async def test_r06_usage_that_is_no_number_is_left_to_be_counted_and_passes_as_json(number: bytes) -> None:
     garbage = b'data: {"choices": [], "usage": {"prompt_tokens": ' + number + b', "completion_tokens": 3}}\n\n'
