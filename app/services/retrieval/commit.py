@@ -12,6 +12,9 @@ COMMIT_TRIES = 8
 # LanceDB tells by its message alone which part of it failed.
 _STORE = re.compile(r'Generic S3 error|store: "S3"')
 _ANSWERED = re.compile(r"404 Not Found|416 Range Not Satisfiable")
+# The second is what it says of a merge that met such conflicts for 30 s. Writers take turns, but not with who tidies:
+# where a write takes 15 s, in a bucket far away, two of those in its way are enough.
+_CAME_BETWEEN = re.compile(r"commit conflict|too many concurrent writers", re.IGNORECASE)
 
 
 class IndexFailed(UpstreamError):
@@ -54,7 +57,7 @@ async def committed(commit: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await commit()
         except (RuntimeError, ValueError, OSError) as error:
-            if "commit conflict" not in str(error).lower() or attempt == COMMIT_TRIES - 1:
+            if not _CAME_BETWEEN.search(str(error)) or attempt == COMMIT_TRIES - 1:
                 raise failed(error, IndexFailed("the index could not be written")) from error
         await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)  # noqa: S311 (jitter, no secret)
     raise AssertionError("unreachable")
