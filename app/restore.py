@@ -19,8 +19,9 @@ from alembic.script import ScriptDirectory
 
 from app.at_work import is_at_rest
 from app.backup import STORE
+from app.buckets import Bucket
 from app.manifest import BackupDamaged, Manifest, copied
-from app.services.retrieval.strays import Name, mend
+from app.services.retrieval.strays import Name, compared
 from app.services.store.migrate import SchemaTooNew, script_config
 from app.settings import Settings
 from graphs.errors import Conflict, Invalid, PilothouseError
@@ -36,17 +37,22 @@ class RestoreFailed(PilothouseError):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """`aside` is what was in the way. `erased` counts documents that the store did not list, `lacking` names those
-    that it lists and the index does not hold."""
+    """`aside` is what was in the way. Of the documents that the index holds and the store does not list, `erased` are
+    gone and `unlisted` are still found; `lacking` names those that it lists and the index does not hold."""
 
     manifest: Manifest
     aside: tuple[Path, ...]
     erased: int
+    unlisted: int
     lacking: tuple[Name, ...]
 
 
-async def restore(settings: Settings, folder: Path, *, force: bool = False) -> Restored:
-    """Raises Missing, Invalid, BackupDamaged, SchemaTooNew, Conflict for what is in the way, RestoreFailed."""
+async def restore(settings: Settings, folder: Path, *, force: bool = False, erase_unlisted: bool = False) -> Restored:
+    """An index in a bucket may be newer than the backup: what it holds since is erased only by `erase_unlisted`.
+
+    Raises Missing, Invalid, BackupDamaged, SchemaTooNew, Conflict for what is in the way, RestoreFailed, and for a
+    bucket what `Bucket.check` does.
+    """
     manifest = Manifest.read(folder)
     _check_schema(manifest)
     home, mlruns = _free(settings, manifest, force)
@@ -54,15 +60,20 @@ async def restore(settings: Settings, folder: Path, *, force: bool = False) -> R
         stage = Path(tempfile.mkdtemp(prefix=f".{home.name}.restoring-", dir=home.parent))
         try:
             await to_thread(_checked_copies, manifest, folder, stage)
-            # An index in a bucket is newer than the backup, and what it holds since is not ours to erase.
-            mends = STORE in manifest.files and settings.storage_url is None
-            erased, lacking = await mend(stage / "home" / "lance", _listed(stage)) if mends else (0, [])
+            index: Path | Bucket = stage / "home" / "lance"
+            if settings.storage_url is not None:
+                index = Bucket.at(settings.storage_url, settings.storage_endpoint_url)
+            erases = erase_unlisted or isinstance(index, Path)
+            unlisted, lacking = 0, list[Name]()
+            if STORE in manifest.files:
+                unlisted, lacking = await compared(index, _listed(stage), erase=erases)
             aside = _swap(stage, home, mlruns)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     except (OSError, sqlite3.Error) as error:
         raise RestoreFailed(f"the backup was not restored: {error}") from error
-    return Restored(manifest, tuple(aside), erased, tuple(lacking))
+    erased, unlisted = (unlisted, 0) if erases else (0, unlisted)
+    return Restored(manifest, tuple(aside), erased, unlisted, tuple(lacking))
 
 
 def _check_schema(manifest: Manifest) -> None:

@@ -34,7 +34,7 @@ def add_backup(
             made = run(back_up(settings(), folder, with_secrets=with_secrets))
         out.print(f"{folder}: {len(made.files):,} files, {made.size_bytes:,} bytes", markup=False, soft_wrap=True)
         for left_out in made.not_covered:
-            err.print(f"[red]not covered[/]: {left_out}")
+            err.print(f"[red]not covered[/]: {left_out}", soft_wrap=True)
         if made.not_covered and not files_only:
             raise typer.Exit(1)
 
@@ -42,17 +42,27 @@ def add_backup(
     def restore(
         folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="What `backup` made.")],
         force: Annotated[bool, typer.Option("--force", help="Move what is in the way aside.")] = False,
+        erase_unlisted: Annotated[
+            bool, typer.Option("--erase-unlisted", help="Erase what a bucket's index holds beyond the backup.")
+        ] = False,
     ) -> None:
         """Put a backup in the place of an installation that does not run."""
         from app.restore import restore as put_back  # as above
 
-        done = run(put_back(settings(), folder, force=force))
+        done = run(put_back(settings(), folder, force=force, erase_unlisted=erase_unlisted))
         for path in done.aside:
             out.print(f"What was there before is {path}", markup=False, soft_wrap=True)
         if done.erased:
-            out.print(f"{done.erased} documents that were half taken in or half removed are not in the index any more.")
+            out.print(f"{done.erased} documents that the store does not list are not in the index any more.")
+        if done.unlisted:
+            err.print(
+                f"{done.unlisted} documents of the index are newer than the backup: searches find them, no list names "
+                "them. Ingest them again, or restore once more with --force --erase-unlisted.",
+                soft_wrap=True,
+            )
         for tenant_id, collection, document_id in done.lacking:
-            err.print(f"Not searchable, ingest it again: {tenant_id} {collection} {document_id!r}", markup=False)
+            name = f"{tenant_id} {collection} {document_id!r}"
+            err.print(f"Not searchable, ingest it again: {name}", markup=False, soft_wrap=True)
         for left_out in done.manifest.not_covered:
-            err.print(f"[red]not covered[/]: {left_out}")
+            err.print(f"[red]not covered[/]: {left_out}", soft_wrap=True)
         out.print(f"The backup of {done.manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC is in place.", highlight=False)

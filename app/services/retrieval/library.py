@@ -10,20 +10,18 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from app.buckets import Bucket
 from app.services.retrieval.arrow import arrow
-from app.services.retrieval.bucket_turns import BucketTurns
 from app.services.retrieval.commit import IndexDamaged, IndexFailed, committed, guarded
 from app.services.retrieval.damage import Damage
 from app.services.retrieval.embedder import Embedder, Vectors
 from app.services.retrieval.embedders import Embedders, Others
 from app.services.retrieval.groups import Seen, hidden_documents, relabelled
-from app.services.retrieval.locks import Locks
 from app.services.retrieval.look import Found, look
+from app.services.retrieval.opening import opened
 from app.services.retrieval.place import Place
 from app.services.retrieval.query import Query
 from app.services.retrieval.recipe import DEFAULT, Recipe, recipe_of
@@ -67,19 +65,8 @@ class Library:
 
         Raises what `Bucket.check` does.
         """
-        # Lazy: importing it costs more than a second; the thread leaves the event loop free meanwhile.
-        lancedb = await asyncio.to_thread(import_module, "lancedb")
-        options: Mapping[str, str] = {}
-        if isinstance(where, Bucket):
-            await where.check()  # noqa: ASYNC240 (not a path)
-            options = where.lance_options
-        # Zero: every look at a version sees what other processes have committed.
-        database = await lancedb.connect_async(
-            str(where), read_consistency_interval=timedelta(0), storage_options=options
-        )
-        locks = Locks(BucketTurns(where) if isinstance(where, Bucket) else where / ".locks")
         embedders = Embedders(embedder, others)
-        return cls(Shelf(database, locks, embedders), embedder, embedders)
+        return cls(await opened(where, embedders), embedder, embedders)
 
     async def close(self) -> None:
         self.shelf.close()

@@ -12,7 +12,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from app.buckets import Bucket
-from app.services.retrieval import library as libraries
+from app.services.retrieval import opening
 from app.services.retrieval.bucket_turns import BucketTurns
 from app.services.retrieval.commit import IndexAway, IndexFailed
 from app.services.retrieval.embedder import MiniLmEmbedder
@@ -31,7 +31,7 @@ TOLD = ("ETag", "Last-Modified", "Content-Range", "Content-Type")
 def bucket(new_bucket: Callable[[], Bucket], monkeypatch: pytest.MonkeyPatch) -> Bucket:
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(libraries, "BucketTurns", partial(BucketTurns, lease_s=LEASE_S))
+    monkeypatch.setattr(opening, "BucketTurns", partial(BucketTurns, lease_s=LEASE_S))
     return new_bucket()
 
 
