@@ -75,7 +75,7 @@ def running(
 
 
 def _await(port: int, ready: str, process: subprocess.Popen[bytes], log: str) -> None:
-    until = time.monotonic() + 180
+    until = time.monotonic() + 900  # a crowded machine took five minutes to load it all
     while time.monotonic() < until:
         if process.poll() is not None:
             sys.exit(f"a server ended with {process.returncode}; see {log}")

@@ -1,7 +1,7 @@
 """What ingest costs beside the bare embedder, and what it does to searches that go on meanwhile.
 
     python benchmarks/ingest.py [--rounds 3] [--documents 400]       ingest against the embedder, on the same texts
-    python benchmarks/ingest.py --searches [--documents 20000]       searches of one tenant while another ingests
+    python benchmarks/ingest.py --searches [--documents 20000]       searches of a collection while another is filled
 
 The texts are the documents of the sets in `$PILOTHOUSE_DATASETS/retrieval`; more than there are come again with their
 number in front, so that each is embedded anew. The first is measured in turns in this process: `embed_now` over the
@@ -86,8 +86,9 @@ async def _embedded(text: str) -> list[str]:
     return ["\n".join(part for part in ("Abstract", piece.heading, piece.text) if part) for piece in chunk(parsed)]
 
 
-async def searches_meanwhile(documents: int, idle_s: float) -> None:
-    """Latency of searches in one collection with nothing else to do, and while another takes documents in."""
+async def searches_meanwhile(documents: int, asked: int, idle_s: float) -> None:
+    """Latency of searches in one collection, of `asked` documents, with nothing else to do, and while another takes
+    documents in."""
     source = texts()
     with tempfile.TemporaryDirectory() as home, ExitStack() as stack:
         gateway.open_pilothouse(stack, Path(home), limits=True, core="0,1")
@@ -95,11 +96,14 @@ async def searches_meanwhile(documents: int, idle_s: float) -> None:
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{gateway.PILOTHOUSE}", headers=headers, timeout=300
         ) as client:
-            await _done(client, [await _take_in(client, "asked", itertools.islice(source, 1_000), "a")])
+            await _done(client, [await _take_in(client, "asked", itertools.islice(source, asked), "a")])
             until = time.monotonic() + idle_s
             idle = await _searched(client, lambda: time.monotonic() > until)
             began, firsts = time.monotonic(), range(0, documents, OF_JOB)
-            jobs = [await _take_in(client, "bulk", itertools.islice(source, OF_JOB), f"b{first}") for first in firsts]
+            jobs = [
+                await _take_in(client, "bulk", itertools.islice(source, min(OF_JOB, documents - first)), f"b{first}")
+                for first in firsts
+            ]
             ending = asyncio.create_task(_done(client, jobs))
             busy = await _searched(client, ending.done)
             await ending
@@ -143,10 +147,11 @@ def main() -> None:
     arguments.add_argument("--searches", action="store_true")
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--documents", type=int)
+    arguments.add_argument("--asked", type=int, default=1_000, help="documents in the collection that is searched")
     arguments.add_argument("--idle-s", type=float, default=30.0)
     given = arguments.parse_args()
     if given.searches:
-        asyncio.run(searches_meanwhile(given.documents or 20_000, given.idle_s))
+        asyncio.run(searches_meanwhile(given.documents or 20_000, given.asked, given.idle_s))
     else:
         asyncio.run(against_the_embedder(given.rounds, given.documents or 400))
 
