@@ -29,9 +29,9 @@ class JobsTab:
 
     def __init__(self, bench: Workbench) -> None:
         self._bench = bench
-        with gr.Row(elem_id="jobs"):
-            with gr.Column(elem_id="jobs-list", min_width=0):
-                with gr.Row(elem_id="jobs-filters", elem_classes="filters"):
+        with gr.Row(elem_id="jobs", elem_classes="desk"):
+            with gr.Column(elem_id="jobs-list", elem_classes="desk-list", min_width=0):
+                with gr.Row(elem_id="jobs-filters", elem_classes=["filters", "desk-filters"]):
                     self.kind = gr.Dropdown(
                         [("Any kind", ""), *((word, name) for name, word in KINDS.items())],
                         value="",
@@ -44,7 +44,7 @@ class JobsTab:
                 with gr.Row(elem_id="jobs-pager", elem_classes="pager"):
                     self.newer = gr.Button("Newer", size="sm", interactive=False)
                     self.older = gr.Button("Older", size="sm", interactive=False)
-            with gr.Column(elem_id="jobs-detail", min_width=0):
+            with gr.Column(elem_id="jobs-detail", elem_classes="desk-detail", min_width=0):
                 self.detail = panel(
                     draw("no_job", notice=None), acts=("close", "stop", "again", "inspect"), elem_id="job"
                 )

@@ -7,6 +7,7 @@ import gradio as gr
 
 from app.console.chat import PRIVATE, ChatTab, Update
 from app.console.health import HealthTab
+from app.console.inbox import InboxTab
 from app.console.jobs import JobsTab
 from app.console.knowledge import KnowledgeTab
 from app.console.panel import panel, said
@@ -18,7 +19,7 @@ from app.console.view import FOLDER, draw
 from app.workbench import Workbench
 
 TITLE: Final = "Pilothouse"
-KNOWLEDGE, JOBS, USAGE, HEALTH = "Knowledge", "Jobs", "Usage", "Health"
+KNOWLEDGE, APPROVALS, JOBS, USAGE, HEALTH = "Knowledge", "Approvals", "Jobs", "Usage", "Health"
 ASSETS: Final = FOLDER / "assets"
 
 
@@ -34,16 +35,24 @@ def build_page(bench: Workbench) -> gr.Blocks:
                 known = KnowledgeTab(bench)
             with gr.Tab("Runs", id="runs") as front:
                 runs = RunsTab(bench, reader)
+            with gr.Tab(APPROVALS, id="approvals") as waiting:
+                inbox = InboxTab(bench, reader)
             with gr.Tab(JOBS, id="jobs") as work:
                 jobs = JobsTab(bench)
             with gr.Tab(USAGE, id="usage") as costs:
                 usage = UsageTab(bench)
             with gr.Tab(HEALTH, id="health") as signs:
                 state = HealthTab(bench)
-        for tab in (chat, known, runs, jobs, usage, state):
+        for tab in (chat, known, runs, inbox, jobs, usage, state):
             tab.listen()
 
-        timers = {KNOWLEDGE: known.timer, JOBS: jobs.timer, USAGE: usage.timer, HEALTH: state.timer}
+        timers = {
+            KNOWLEDGE: known.timer,
+            APPROVALS: inbox.timer,
+            JOBS: jobs.timer,
+            USAGE: usage.timer,
+            HEALTH: state.timer,
+        }
 
         def paced(shown: str) -> Update:
             return {timer: gr.Timer(active=name == shown) for name, timer in timers.items()}
@@ -69,18 +78,19 @@ def build_page(bench: Workbench) -> gr.Blocks:
         blocks.load(load, runs.filters, [header, tabs, *chat.page, *runs.page], **PRIVATE)
         shelves.select(known.listed, known.chosen, known.page, **PRIVATE)
         front.select(runs.listed, runs.filters, runs.page, **PRIVATE)
+        waiting.select(inbox.listed, inbox.chosen, inbox.page, **PRIVATE)
         work.select(jobs.listed, jobs.chosen, jobs.page, **PRIVATE)
         costs.select(usage.listed, usage.chosen, usage.page, **PRIVATE)
         signs.select(state.listed, None, state.page, **PRIVATE)
         tabs.select(pace, None, [*timers.values()], **PRIVATE)
-        for shown in (chat.history, usage.board, jobs.detail):
+        for shown in (chat.history, usage.board, jobs.detail, inbox.detail):
             shown.inspect(inspect, None, [tabs, *timers.values(), *runs.page], **PRIVATE)
     return blocks
 
 
 def dress() -> dict[str, Any]:
     """Theme and CSS, as Gradio 6 takes them when a page is mounted."""
-    styles = [(ASSETS / name).read_text("utf-8") for name in ("console.css", "knowledge.css", "jobs.css")]
+    styles = [(ASSETS / name).read_text("utf-8") for name in ("console.css", "knowledge.css", "jobs.css", "inbox.css")]
     return {"theme": HarborTheme(), "css": "".join(styles)}
 
 

@@ -33,7 +33,7 @@ element.addEventListener('submit', (event) => {
   const form = event.target.closest('form[data-act]');
   if (!form || !acts.has(form.dataset.act)) return;
   event.preventDefault();
-  say(form, Object.fromEntries(new FormData(form)));
+  say(form, Object.fromEntries(new FormData(form, event.submitter)));
 });
 """
 
