@@ -6,6 +6,7 @@ at once.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ from graphs.errors import Invalid
 
 MAX_FILE_BYTES: Final = 4 << 20
 RESERVED: Final = "pilothouse/"  # `model: pilothouse/rag` names a graph
+MERGE: Final = "tag:yaml.org,2002:merge"
+NUMBERS: Final = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
+DECIMAL: Final = re.compile(
+    r"[-+]?(0|[1-9][\d_]{0,63})(\.[\d_]{0,63})?([eE][-+]?\d{1,9})?|[-+]?\.(\d[\d_]{0,63}([eE][-+]?\d{1,9})?|inf|nan)",
+    re.IGNORECASE,
+)
 
 Path_ = tuple[str | int, ...]
 
@@ -61,20 +68,24 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
 
 def parse(text: str, environment: Mapping[str, str] = os.environ, *, source: str = "the configuration") -> Config:
     """The same for text at hand. Raises ConfigInvalid."""
+    lines: dict[Path_, int] = {}
+    faults: list[Fault] = []
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         _refuse_aliases(text)
+        if root is not None:
+            _walk(root, (), lines, faults)
         value = yaml.safe_load(text) if root is not None else {}
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigInvalid(source, [Fault("", line, f"YAML holds no character U+{error.character:04X}")]) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or "this is not YAML"
         raise ConfigInvalid(source, [Fault("", mark.line + 1 if mark else 0, str(said))]) from error
     except (RecursionError, ValueError) as error:
-        raise ConfigInvalid(source, [Fault("", 0, f"this is not YAML that can be read ({error})")]) from error
-    lines: dict[Path_, int] = {}
-    faults: list[Fault] = []
-    if root is not None:
-        _walk(root, (), lines, faults)
+        told = Fault("", 0, f"this is not YAML that can be read ({error})")
+        raise ConfigInvalid(source, faults or [told]) from error
     if not isinstance(value, dict):
         raise ConfigInvalid(source, [Fault("", 1, "the file must be a mapping")])
     try:
@@ -86,6 +97,8 @@ def parse(text: str, environment: Mapping[str, str] = os.environ, *, source: str
         ]
         raise ConfigInvalid(source, faults) from None
     faults += [_fault(path, message, lines) for path, message in _cross_checks(config, environment)]
+    if not faults:
+        faults += [_fault(path, message, lines) for path, message in _check_reach(config)]
     if faults:
         raise ConfigInvalid(source, faults)
     return config
@@ -108,11 +121,16 @@ def _walk(node: yaml.Node, path: Path_, lines: dict[Path_, int], faults: list[Fa
         seen: set[str] = set()
         for key, value in node.value:
             name = str(key.value)
-            if name in seen:
+            if key.tag == MERGE:
+                faults.append(Fault(_dotted((*path, name)), key.start_mark.line + 1, "keys are not merged here"))
+            elif name in seen:
                 faults.append(Fault(_dotted((*path, name)), key.start_mark.line + 1, "the key is written twice"))
             seen.add(name)
             _walk(value, (*path, name), lines, faults)
             lines[*path, name] = key.start_mark.line + 1
+    elif node.tag in NUMBERS and not DECIMAL.fullmatch(node.value):
+        # YAML reads 0600 as 384 and 1:30 as 90.
+        faults.append(Fault(_dotted(path), node.start_mark.line + 1, "must be written in decimal digits"))
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             _walk(value, (*path, index), lines, faults)
@@ -149,7 +167,6 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
             if getattr(model, field) and model.kind != "embedding":
                 yield ("models", name, field), "only an embedding model reads texts with a prefix"
     yield from _check_routes(config)
-    yield from _check_retrieval(config)
     for tenant_id, tenant in config.tenants.items():
         at: Path_ = ("tenants", tenant_id)
         yield from _check_allowance(config, at, tenant)
@@ -222,6 +239,29 @@ def _check_allowance(config: Config, at: Path_, allowance: Allowance) -> Iterato
     for index, step in enumerate(allowance.degrade):
         if step.route is not None and not _is_known(config, step.route):
             yield (*at, "degrade", index, "route"), f"there is no model or route {step.route!r}"
+
+
+def _check_reach(config: Config) -> Iterator[tuple[Path_, str]]:
+    """What has to be followed through the routes, once these are known to lead somewhere."""
+    yield from _check_retrieval(config)
+    for tenant_id, tenant in config.tenants.items():
+        at: Path_ = ("tenants", tenant_id)
+        yield from _check_ladder(config, at, tenant)
+        for group in ("users", "features", "keys"):
+            for name, allowance in getattr(tenant, group).items():
+                yield from _check_ladder(config, (*at, group, name), allowance, tenant)
+
+
+def _check_ladder(config: Config, at: Path_, *allowances: Allowance) -> Iterator[tuple[Path_, str]]:
+    """Every list that there is has to allow a model of the route that a step leads to."""
+    lists = [
+        {model for name in allowance.models for model in config.model_names(name)}
+        for allowance in allowances
+        if allowance.models is not None
+    ]
+    for index, step in enumerate(allowances[0].degrade):
+        if step.route is not None and not set(config.model_names(step.route)).intersection(*lists):
+            yield (*at, "degrade", index, "route"), f"none of the models of {step.route!r} is among those allowed"
 
 
 def _is_known(config: Config, name: str) -> bool:

@@ -7,7 +7,7 @@ exact; only what is booked is rounded, to whole micro-dollars (`services/gateway
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
 from app.config.schema import ModelConfig, ProviderConfig
@@ -142,7 +142,8 @@ def _tier(prices: Mapping[str, Any], above: int, source: str) -> Price:
 
 
 def _picos(usd_per_mtok: Decimal) -> int:
-    return int((usd_per_mtok * _PICOS_PER_USD_PER_MTOK).to_integral_value(ROUND_HALF_UP))
+    """Rounded up: no price is so small that it is none."""
+    return int((usd_per_mtok * _PICOS_PER_USD_PER_MTOK).to_integral_value(ROUND_CEILING))
 
 
 def usd_to_micros(usd: Decimal) -> int:

@@ -5,10 +5,19 @@ Money is written in US dollars and tokens a month or minute, as people think of 
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Task
@@ -32,6 +41,22 @@ EVERYONE = "*"
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_is_a_number(cls, value: object, field: ValidationInfo) -> object:
+        # YAML reads yes and on as true, and Pydantic true as 1: one request a minute.
+        if isinstance(value, bool) and field.field_name is not None:
+            kinds = _kinds(cls.model_fields[field.field_name].annotation)
+            if bool not in kinds and not kinds.isdisjoint({int, float, Decimal}):
+                raise ValueError("must be a number, not true or false")
+        return value
+
+
+def _kinds(annotation: object) -> set[object]:
+    """The types that an annotation is made of."""
+    inner = get_args(annotation)
+    return set().union(*map(_kinds, inner)) if inner else {annotation}
 
 
 class ProviderConfig(_Part):

@@ -99,6 +99,7 @@ def test_a_tenant_that_is_not_listed_has_the_allowance_of_everyone():
         ("models: [1, 2", "", 1, "expected"),
         ("- a\n- b", "", 1, "must be a mapping"),
         ("a: &x [1]\nb: *x", "", 2, "aliases are not allowed"),
+        ("safe_answer: 'a\n\x01'", "", 2, "no character U+0001"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_refused_with_its_path_and_line(broken: str, path: str, line: int, words: str):
@@ -115,7 +116,14 @@ def test_a_wrong_file_is_refused_with_its_path_and_line(broken: str, path: str, 
         ("limits:\n  max_n:", "limits.max_n", "must be a whole number"),
         ("limits:\n  queue_wait_s: long", "limits.queue_wait_s", "must be a number"),
         ("limits:\n  run_cost_usd: much", "limits.run_cost_usd", "must be a number"),
-        ("limits:\n  run_cost_usd: true", "limits.run_cost_usd", "must be a number"),
+        ("limits:\n  run_cost_usd: true", "limits.run_cost_usd", "must be a number, not true or false"),
+        ("limits:\n  max_n: yes", "limits.max_n", "must be a number, not true or false"),
+        ("limits:\n  retry_share: on", "limits.retry_share", "must be a number, not true or false"),
+        ("limits:\n  queue_length: 0100", "limits.queue_length", "must be written in decimal digits"),
+        ("limits:\n  queue_length: 0x10", "limits.queue_length", "must be written in decimal digits"),
+        ("limits:\n  queue_wait_s: 1:30", "limits.queue_wait_s", "must be written in decimal digits"),
+        ("limits:\n  queue_length: " + "9" * 5_000, "limits.queue_length", "must be written in decimal digits"),
+        ("limits:\n  <<: {max_n: 3}", "limits.<<", "keys are not merged here"),
         ("limits:\n  run_cost_usd: .inf", "limits.run_cost_usd", "must be a finite number"),
         ("limits:\n  3", "limits", "must be a mapping of keys to values"),
         ("limits:\n  max_m: 3", "limits.max_m", "there is no such key"),
@@ -138,6 +146,32 @@ def test_each_kind_of_fault_says_in_our_words_what_may_stand_there(broken: str, 
     ((at, line, told),) = faults_of(broken)
     assert (at, told) == (path, words)
     assert line == (2 if "." in path else 1)
+
+
+TWO = "providers: {p: {kind: scripted}}\nmodels: {a: {provider: p, model: x}, b: {provider: p, model: y}}\n"
+
+
+@pytest.mark.parametrize(
+    ("tenant", "path"),
+    [
+        ("{models: [a], degrade: [{at: 0.8, route: b}]}", "degrade.0.route"),
+        ("{models: [a], degrade: [{at: 0.8, route: a}], users: {ann: {degrade: [{at: 1, route: both}]}}}", None),
+        ("{models: [a], users: {ann: {degrade: [{at: 1, route: b}]}}}", "users.ann.degrade.0.route"),
+        ("{models: [both], keys: {k: {models: [a], degrade: [{at: 1, route: b}]}}}", "keys.k.degrade.0.route"),
+    ],
+)
+def test_a_step_of_the_ladder_may_not_lead_where_the_caller_may_use_nothing(tenant: str, path: str | None):
+    text = TWO + f"routes: {{both: {{candidates: [a, b]}}}}\ntenants: {{acme: {tenant}}}"
+    if path is None:
+        parse(text, SECRETS)
+        return
+    ((at, _, told),) = faults_of(text)
+    assert at == f"tenants.acme.{path}"
+    assert "none of the models of 'b' is among those allowed" in told
+
+
+def test_a_cycle_of_routes_to_re_rank_is_refused_and_not_followed():
+    assert faults_of("routes:\n  r: {candidates: [r]}\nretrieval: {rerank: r}")[0][2].endswith("r -> r")
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_the_file():

@@ -102,6 +102,12 @@ def test_a_price_that_tokens_alone_do_not_tell_is_unknown(model: str, base_url: 
     assert known(ModelConfig(provider="p", model=model), place) is None
 
 
+def test_no_price_is_so_small_that_it_is_none():
+    price = configured(model(Decimal("1e-9"), Decimal("2.0000001")))
+    assert price is not None
+    assert (price.input_picos, price.output_picos) == (1, 2_000_001)
+
+
 def test_an_embedding_model_needs_no_price_of_answers():
     place = ProviderConfig(kind="openai", base_url="https://api.openai.com/v1")
     price = known(ModelConfig(provider="p", model="text-embedding-3-small", kind="embedding"), place)

@@ -72,7 +72,7 @@ class Completions:
         return Guarded(self._new_filter, logprobs=bool(body.raw.get("logprobs")))
 
     async def _whole(self, serving: Serving, body: ChatBody, billed: Billed) -> bytes:
-        """The answer's JSON, its texts through the output patterns; without a usage of the server's, with what was counted."""
+        """The answer's JSON, its texts through the output patterns; a usage that is missing is what was counted."""
         answer: WireEvent | None = None
         async with aclosing(serving.items) as items:
             async for item in items:
