@@ -57,7 +57,7 @@ class Builds:
     """The builds of all tenants. Who may name a tenant is the caller's matter."""
 
     def __init__(self, library: Library, documents: Documents, golden: GoldenQuestions, forget: Forget) -> None:
-        self._library, self._golden, self._forget = library, golden, forget
+        self._library, self._documents, self._golden, self._forget = library, documents, golden, forget
         self._cutting = Cutting(library, documents)
         self._rebuild = Rebuild(library, self._cutting.remake)
 
@@ -72,7 +72,7 @@ class Builds:
         """
         before = await self._rebuild.earlier(tenant_id, collection, errand) if errand else None
         if before is not None and before.verdict is not None:
-            await self._forget(tenant_id)
+            await self._another_answers(tenant_id, collection)
             return Built(before.version, before.verdict)
         if before is None:
             recipe = wish.recipe(await self._library.live_recipe(tenant_id, collection))
@@ -89,14 +89,19 @@ class Builds:
         golden = await self._golden.list(tenant_id, collection)
         report = await self._rebuild.promote(tenant_id, collection, golden, bounds)
         if report.passed:
-            await self._forget(tenant_id)
+            await self._another_answers(tenant_id, collection)
         return report
 
     async def roll_back(self, tenant_id: str, collection: str) -> str:
         """Let the build before the last promotion answer again; its version. Raises Missing, Conflict."""
         version = await self._rebuild.roll_back(Place(tenant_id, collection))
-        await self._forget(tenant_id)
+        await self._another_answers(tenant_id, collection)
         return version
+
+    async def _another_answers(self, tenant_id: str, collection: str) -> None:
+        """Documents are cut into other chunks now, and kept answers quote what is not found any more."""
+        await self._documents.recount(tenant_id, collection, await self._library.chunks(tenant_id, collection))
+        await self._forget(tenant_id)
 
 
 class Documented(Protocol):

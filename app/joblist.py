@@ -1,18 +1,20 @@
 """What a caller may see of jobs and do to them: their own; with the scope `runs`, the whole tenant's."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from app.jobs.items import INGEST
 from app.records import Principal
 from app.services.jobs.ports import ENDED, ItemState, ItemStatus, JobState, JobStatus
-from graphs.errors import Forbidden
+from graphs.errors import Forbidden, Missing
 
 if TYPE_CHECKING:
     from app.workbench import Workbench
 
 ITEMS_SHOWN: Final = 100
 FAILED_SHOWN: Final = 50
+FOR_OTHERS: Final = "(for others)"
 LOOKED_AT: Final = 50  # jobs of a status, for those of one collection
 
 
@@ -52,14 +54,14 @@ async def listed(
 
 
 async def opened(bench: "Workbench", who: Principal, job_id: str) -> Opened:
-    """Raises Forbidden, Missing."""
+    """Raises Forbidden, Missing; IndexFailed where it cannot be told which documents somebody else's job may show."""
     job = await _job(bench, who, job_id)
-    return Opened(
-        job,
-        await bench.jobs.counts(job.job_id),
-        await bench.jobs.items(job.job_id, ITEMS_SHOWN),
-        await bench.jobs.items(job.job_id, FAILED_SHOWN, status="failed"),
-    )
+    items = await bench.jobs.items(job.job_id, ITEMS_SHOWN)
+    failed = await bench.jobs.items(job.job_id, FAILED_SHOWN, status="failed")
+    if job.kind == INGEST and job.principal.user_id != who.user_id:
+        hidden = await _hidden(bench, who, str(job.payload["collection"]))
+        items, failed = ([_shown(item, who, hidden) for item in each] for each in (items, failed))
+    return Opened(job, await bench.jobs.counts(job.job_id), items, failed)
 
 
 async def of_collection(bench: "Workbench", who: Principal, collection: str) -> list[JobState]:
@@ -91,6 +93,22 @@ async def cancel(bench: "Workbench", who: Principal, job_id: str) -> None:
 async def again(bench: "Workbench", who: Principal, job_id: str, numbers: Collection[int] | None = None) -> JobState:
     """A new job with what is left of this one, or with those of its items. Raises Forbidden, Missing, Conflict."""
     return await bench.jobs.again(who, await _job(bench, who, job_id), numbers)
+
+
+async def _hidden(bench: "Workbench", who: Principal, collection: str) -> Collection[str]:
+    try:
+        return await bench.library.hidden(who.tenant_id, collection, who.sight)
+    except Missing:
+        return ()
+
+
+def _shown(item: ItemState, who: Principal, hidden: Collection[str]) -> ItemState:
+    """How an item stands, and no more where its document is for others."""
+    named = {item.name, str((item.result or {}).get("documentId", ""))}
+    if who.sight.sees(item.input.get("allowGroups") or ()) and named.isdisjoint(hidden):
+        return item
+    error = None if item.error is None else replace(item.error, message="the document is for others")
+    return replace(item, name=FOR_OTHERS, input={}, result=None, error=error)
 
 
 async def _job(bench: "Workbench", who: Principal, job_id: str) -> JobState:

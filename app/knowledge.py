@@ -4,7 +4,7 @@ The tenant comes from the credential. The scope `documents` reads and writes, `c
 to read and nobody's to write.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.jobs.collections import REBUILD
 from app.names import HANDBOOK, SHARED_TENANT, checked_collection
 from app.records import Principal
+from app.services.ingest.chunk import Chunking
 from app.services.jobs.ports import JobRequest, JobState
 from app.services.retrieval.filters import facets
 from app.services.retrieval.gate import Report, Thresholds
@@ -120,7 +121,8 @@ async def search(bench: "Workbench", who: Principal, collection: str, query: Que
 async def history(bench: "Workbench", who: Principal, collection: str) -> History:
     """What a search can be asked "as of", the newest VERSIONS_SHOWN. Raises Forbidden, Missing, IndexFailed."""
     _check_reader(who)
-    return await history_of(bench.library, home_of(who, collection), checked_collection(collection), VERSIONS_SHOWN)
+    home = home_of(who, collection)
+    return await history_of(bench.library, home, checked_collection(collection), VERSIONS_SHOWN, who.sight)
 
 
 async def promote(bench: "Workbench", who: Principal, collection: str) -> Report:
@@ -135,10 +137,19 @@ async def roll_back(bench: "Workbench", who: Principal, collection: str) -> str:
     return await bench.builds.roll_back(who.tenant_id, checked_collection(collection))
 
 
-async def rebuild(bench: "Workbench", who: Principal, collection: str) -> JobState:
-    """The job that makes the collection anew and lets the gate judge it. Raises Forbidden, Invalid."""
+async def rebuild(
+    bench: "Workbench", who: Principal, collection: str, chunking: Chunking | None = None, *, keep: bool = False
+) -> JobState:
+    """The job that makes the collection anew, cut as it is where `chunking` is None, and lets the gate judge it unless
+    it is to `keep` the build waiting. Raises Forbidden, Invalid."""
     _check_writer(who, collection)
-    told = {"collection": checked_collection(collection), "keep": False, "bounds": asdict(Thresholds())}
+    told = {
+        "collection": checked_collection(collection),
+        "chunker": None if chunking is None else str(chunking),
+        "embedder": None,
+        "keep": keep,
+        "bounds": asdict(Thresholds()),
+    }
     return await bench.jobs.submit(JobRequest(who, REBUILD, told))
 
 
@@ -147,6 +158,15 @@ async def remove(bench: "Workbench", who: Principal, collection: str, document_i
     _check_writer(who, collection)
     await bench.ingest.remove(who.tenant_id, checked_collection(collection), document_id, who.sight)
     await bench.golden.forget_document(who.tenant_id, collection, document_id)
+    await bench.gateway.forget(who.tenant_id)
+
+
+async def regroup(
+    bench: "Workbench", who: Principal, collection: str, document_id: str, allow_groups: Sequence[str]
+) -> None:
+    """Whom the document is for from now on; answers kept for others are dropped. Raises Forbidden, Missing, Invalid."""
+    _check_writer(who, collection)
+    await bench.ingest.regroup(who.tenant_id, checked_collection(collection), document_id, allow_groups, who.sight)
     await bench.gateway.forget(who.tenant_id)
 
 

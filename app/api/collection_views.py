@@ -1,7 +1,7 @@
 """Collections' versions, golden questions and verdicts of the gate as JSON, and what comes in for them."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictInt, StringConstraints
 
@@ -53,6 +53,12 @@ class NowOut(Camel):
     """Which version answers after the change."""
 
     index_version: str
+
+
+class OptimisedOut(NowOut):
+    dropped: list[Literal["before", "waiting"]] = Field(
+        description="Builds that went because they held erased text: the one to go back to, the one that waited."
+    )
 
 
 class GoldenIn(Camel):

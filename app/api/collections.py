@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Response
 
 from app.api.body import StrictRoute
-from app.api.collection_views import GoldenListIn, GoldenOut, NowOut, PromoteIn, ReportOut, VersionOut
+from app.api.collection_views import GoldenListIn, GoldenOut, NowOut, OptimisedOut, PromoteIn, ReportOut, VersionOut
 from app.api.deps import Bench, DocumentReader, DocumentWriter
 from app.api.views import CollectionOut, ListOut, Problem
 from app.names import HANDBOOK, SHARED_TENANT
@@ -58,14 +58,14 @@ async def roll_back(name: str, bench: Bench, principal: DocumentWriter) -> NowOu
     return NowOut(index_version=await bench.builds.roll_back(principal.tenant_id, name))
 
 
-@router.post("/{name}/optimise", summary="Optimise the index", response_model=NowOut)
-async def optimise(name: str, bench: Bench, principal: DocumentWriter) -> NowOut:
+@router.post("/{name}/optimise", summary="Optimise the index", response_model=OptimisedOut)
+async def optimise(name: str, bench: Bench, principal: DocumentWriter) -> OptimisedOut:
     """Index new rows, join small files and drop old versions now; maintenance does the same by itself."""
     from app.services.retrieval.place import Place
 
     _check_own(name)
-    await bench.maintenance.optimise(Place(principal.tenant_id, name))
-    return NowOut(index_version=await bench.library.version(principal.tenant_id, name))
+    dropped = await bench.maintenance.optimise(Place(principal.tenant_id, name))
+    return OptimisedOut(index_version=await bench.library.version(principal.tenant_id, name), dropped=list(dropped))
 
 
 @router.get("/{name}/golden", summary="List golden questions", response_model=ListOut[GoldenOut])

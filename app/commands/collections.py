@@ -124,12 +124,17 @@ def collections(
         """Index new rows, join small files, drop old versions, and take erased text from the disk."""
         from app.services.retrieval.place import Place
 
-        async def work() -> str:
+        async def work() -> tuple[str, tuple[str, ...]]:
             async with opened(ready=False) as bench:
-                await bench.maintenance.optimise(Place(tenant, name))
-                return await bench.library.version(tenant, name)
+                dropped = await bench.maintenance.optimise(Place(tenant, name))
+                return await bench.library.version(tenant, name), dropped
 
-        out.print(f"{run(work())} is optimised.", markup=False, highlight=False)
+        version, dropped = run(work())
+        out.print(f"{version} is optimised.", markup=False, highlight=False)
+        if "waiting" in dropped:
+            out.print("The build that waited held erased text and is gone; rebuild to have one again.")
+        if "before" in dropped:
+            out.print("The build to go back to held erased text and is gone.")
 
     @group.command("reset")
     def reset(name: Name, tenant: Tenant = "default") -> None:

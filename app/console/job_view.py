@@ -1,6 +1,6 @@
 """Jobs in words: what one is about, how far each of its items is, and what to do about one that failed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,6 +43,9 @@ _TODO: Final[Mapping[str, str]] = {
 }
 
 
+_BUILDS: Final[Mapping[str, str]] = {"waiting": "the build that waited", "before": "the build to go back to"}
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A stage of a document: how long it took in words, empty for one that is not behind it yet."""
@@ -73,7 +76,7 @@ def title(job: JobState) -> str:
 
 
 def noun(job: JobState) -> str:
-    return {INGEST: "document", RUNS: "run"}.get(job.kind, "part")
+    return {INGEST: "document", REBUILD: "document", RUNS: "run", OPTIMIZE: "collection"}.get(job.kind, "part")
 
 
 def line(job: JobState, item: ItemState) -> Line:
@@ -95,10 +98,10 @@ def line(job: JobState, item: ItemState) -> Line:
 
 
 def trouble(job: JobState) -> Advice | None:
-    """Why a job failed, or waits to be attempted again."""
+    """Why a job failed, or waits to be attempted again; what one that went well took with it."""
     error = job.error
     if error is None:
-        return None
+        return _dropped((job.result or {}).get("dropped") or ())
     if job.status == "queued":
         return Advice("Waiting to be tried again", "It goes on by itself.", "warn", error.message, error.code)
     return Advice("The job failed", _todo(error), "bad", error.message, error.code)
@@ -143,6 +146,14 @@ def summary(jobs: Sequence[JobState]) -> tuple[str, str, float]:
 
 def _of(name: str, collection: object) -> str:
     return f"{name} of {collection}" if collection else name
+
+
+def _dropped(builds: Collection[str]) -> Advice | None:
+    if not builds:
+        return None
+    gone = " and ".join(word for build, word in _BUILDS.items() if build in builds)
+    todo = "Rebuild to have one again." if "waiting" in builds else "A rebuild makes a new one."
+    return Advice(f"{gone} went with deleted text".capitalize(), f"Its bytes had to leave the disk. {todo}", "warn")
 
 
 def _todo(error: JobFailure) -> str:

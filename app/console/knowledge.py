@@ -11,7 +11,9 @@ from app.console.chat import PRIVATE, Update
 from app.console.job_view import summary
 from app.console.jobs import REFRESH_S, asked_to_stop, drawn_detail, numbered
 from app.console.knowledge_documents import DocumentsPane
+from app.console.knowledge_groups import may_restrict
 from app.console.knowledge_playground import Playground, nothing_asked
+from app.console.knowledge_rebuild import wished
 from app.console.knowledge_versions import VersionsPane
 from app.console.panel import EMPTY, panel, said
 from app.console.reader import principal_of
@@ -73,8 +75,12 @@ class KnowledgeTab:
                 self.playground = Playground(bench)
                 self.versions = VersionsPane(bench)
             with gr.Column(elem_id="kn-beside", min_width=0):
-                self.document = panel(_unread(), acts=("close", "part", "stop", "again"), elem_id="kn-document")
-            self.sheet = panel(acts=("remove", "off", "promote", "back", "rebuild", "cancel"), elem_id="kn-sheet")
+                self.document = panel(
+                    _unread(), acts=("close", "part", "regroup", "stop", "again"), elem_id="kn-document"
+                )
+            self.sheet = panel(
+                acts=("remove", "groups", "off", "promote", "back", "rebuild", "cancel"), elem_id="kn-sheet"
+            )
         self.collection = gr.State("")
         self.job = gr.State("")
         self.standing = gr.State(())
@@ -91,6 +97,7 @@ class KnowledgeTab:
         self.document.close(lambda: (_unread(), ""), None, beside, **PRIVATE)
         self.sheet.cancel(lambda: EMPTY, None, [self.sheet], **PRIVATE)
         self.sheet.remove(self._remove, self.chosen, [self.sheet, *page], **PRIVATE)
+        self.sheet.groups(self._regroup, self.chosen, [self.sheet, *page], **PRIVATE)
         # Jobs
         self.jobs.open(self._open, None, beside, **PRIVATE)
         self.document.stop(self._stop, None, [self.sheet], **PRIVATE)
@@ -154,6 +161,8 @@ class KnowledgeTab:
                 collection=name if knowledge.may_write(who, name) else "",
                 names=[item.name for item in held if not item.shared],
                 limit_bytes=self._bench.settings.max_upload_bytes,
+                restricts=may_restrict(who),
+                own_groups=sorted(who.groups),
             ),
             **await self._look_at_jobs(who, at),
             **await self.documents.turned_to(who, at.trail.turned, name, at.text),
@@ -183,7 +192,7 @@ class KnowledgeTab:
         at = At(*chosen)._replace(collection=said(event, "collection"), job=said(event, "job"))
         return await self._shown(principal_of(request), at)
 
-    # Deleting
+    # A document, deleted or for others than before
 
     async def _remove(self, event: gr.EventData, request: gr.Request, *chosen: Any) -> Update:
         who, notice = principal_of(request), None
@@ -194,6 +203,16 @@ class KnowledgeTab:
             notice = advice_on(error)
         update = await self._drawn(who, at._replace(job=""), notice)
         return {**update, self.sheet: EMPTY, self.document: _unread(), self.job: ""}
+
+    async def _regroup(self, event: gr.EventData, request: gr.Request, *chosen: Any) -> Update:
+        who, at = principal_of(request), At(*chosen)
+        try:
+            sheet, beside = await self.documents.regroup(
+                who, at.collection, said(event, "document"), said(event, "groups")
+            )
+        except PilothouseError as error:
+            sheet, beside = EMPTY, draw("unread", notice=advice_on(error))
+        return {**await self._drawn(who, at._replace(job="")), self.sheet: sheet, self.document: beside, self.job: ""}
 
     # Jobs
 
@@ -277,11 +296,13 @@ class KnowledgeTab:
         table = await self.versions.roll_back(who, at.collection)
         return {**await self._shown(who, at), self.versions.table: table, self.sheet: EMPTY}
 
-    async def _rebuild(self, request: gr.Request, *chosen: Any) -> Update:
+    async def _rebuild(self, event: gr.EventData, request: gr.Request, *chosen: Any) -> Update:
         """The job is shown beside."""
         who, at, notice = principal_of(request), At(*chosen), None
         try:
-            at = at._replace(job=(await knowledge.rebuild(self._bench, who, at.collection)).job_id)
+            chunking, keep = wished(event)
+            job = await knowledge.rebuild(self._bench, who, at.collection, chunking, keep=keep)
+            at = at._replace(job=job.job_id)
         except PilothouseError as error:
             notice = advice_on(error)
         return {**await self._shown(who, at, notice), self.sheet: EMPTY}

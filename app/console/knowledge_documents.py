@@ -8,10 +8,12 @@ from markupsafe import Markup
 from app import knowledge
 from app.console.advice import Advice, advice_on
 from app.console.chat import PRIVATE, Update
+from app.console.knowledge_groups import drawn_groups, named
 from app.console.knowledge_view import begin, drawn_document, kind
-from app.console.panel import panel, said
+from app.console.panel import EMPTY, panel, said
 from app.console.reader import principal_of
 from app.console.runs import Trail
+from app.console.sure import sorry
 from app.console.view import draw
 from app.records import Principal
 from app.services.store.records import DocumentRecord
@@ -42,6 +44,7 @@ class DocumentsPane:
         self._table.read(self._read, [collection], beside, **PRIVATE)
         beside[0].part(self._read, [collection], beside, **PRIVATE)
         self._table.ask(self._ask, [collection], [sheet], **PRIVATE)
+        beside[0].regroup(self._ask_groups, [collection], [sheet], **PRIVATE)
 
     @property
     def page(self) -> list[Any]:
@@ -86,13 +89,32 @@ class DocumentsPane:
         return await self.turned_to(principal_of(request), trail.turned[:-1] or (None,), collection, text)
 
     async def _read(self, collection: str, event: gr.EventData, request: gr.Request) -> tuple[Markup, str]:
+        who = principal_of(request)
         try:
-            record, text = await knowledge.document(
-                self._bench, principal_of(request), collection, said(event, "document")
-            )
+            record, text = await knowledge.document(self._bench, who, collection, said(event, "document"))
         except PilothouseError as error:
             return draw("unread", notice=advice_on(error)), ""
-        return drawn_document(record, text, at=begin(said(event, "at"), text)), ""
+        place, writable = begin(said(event, "at"), text), knowledge.may_write(who, collection)
+        return drawn_document(record, text, at=place, writable=writable), ""
+
+    async def regroup(self, who: Principal, collection: str, document_id: str, written: str) -> tuple[Markup, Markup]:
+        """The sheet and what is opened beside it afterwards. Raises what opening the document raises."""
+        notice: Advice | None = None
+        try:
+            await knowledge.regroup(self._bench, who, collection, document_id, named(written))
+        except PilothouseError as error:
+            notice = advice_on(error)
+        record, text = await knowledge.document(self._bench, who, collection, document_id)
+        sheet = EMPTY if notice is None else drawn_groups(record, who, written=written, notice=notice)
+        return sheet, drawn_document(record, text, writable=knowledge.may_write(who, collection))
+
+    async def _ask_groups(self, collection: str, event: gr.EventData, request: gr.Request) -> Markup:
+        who = principal_of(request)
+        try:
+            record, _ = await knowledge.document(self._bench, who, collection, said(event, "document"))
+        except PilothouseError as error:
+            return sorry(advice_on(error))
+        return drawn_groups(record, who, written=", ".join(record.allow_groups))
 
     async def _ask(self, collection: str, event: gr.EventData, request: gr.Request) -> Markup:
         who = principal_of(request)

@@ -79,16 +79,15 @@ class Playground:
         }
 
     async def _passage(self, passages: dict[str, Passage], event: gr.EventData, request: gr.Request) -> tuple[Any, str]:
+        who = principal_of(request)
         try:
             passage = passages.get(said(event, "chunk"))
             if passage is None:
                 raise Missing("no such passage in this search")
-            record, text = await knowledge.document(
-                self._bench, principal_of(request), passage.collection, passage.document_id
-            )
+            record, text = await knowledge.document(self._bench, who, passage.collection, passage.document_id)
         except PilothouseError as error:
             return draw("unread", notice=advice_on(error)), ""
-        return drawn_found(record, text, passage), ""
+        return drawn_found(record, text, passage, writable=knowledge.may_write(who, passage.collection)), ""
 
 
 def nothing_asked() -> Markup:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import gradio as gr
 from markupsafe import Markup
@@ -12,18 +12,25 @@ from markupsafe import Markup
 from app import knowledge
 from app.console.advice import Advice, advice_on
 from app.console.chat import PRIVATE
+from app.console.knowledge_rebuild import cut, drawn_form
 from app.console.panel import panel
 from app.console.reader import principal_of
 from app.console.sure import sorry, sure
 from app.console.view import draw
 from app.records import Principal
 from app.services.retrieval.gate import Report
-from app.services.retrieval.history import Change, History
-from app.services.retrieval.journal import Event
+from app.services.retrieval.history import Change, Dropped, History
+from app.services.retrieval.journal import Event, Why
 from app.workbench import Workbench
 from graphs.errors import PilothouseError
 
-_ROLES = {"live": "answers", "before": "before", "waiting": "waits"}
+_ROLES: Final = {"live": "answers", "before": "before", "waiting": "waits"}
+_WHY: Final[Mapping[Why, str]] = {
+    "erasure": "It held text that was deleted, whose bytes had to leave the disk.",
+    "rebuild": "Another was made in its place.",
+    "age": "It waited for more than a day, and cost every write a second one.",
+    "embedder": "It is of another embedder than the build that answers, and can take no write.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +111,13 @@ class VersionsPane:
             about=found.before,
         )
 
-    async def _ask_rebuild(self, collection: str) -> Markup:
-        return sure(
-            "Rebuild this collection?",
-            "A job makes all its chunks anew beside the index that answers now; searches and uploads go on meanwhile.",
-            "Then the collection's golden questions are asked of both. If the new build finds as much, as fast, at a "
-            "bearable size, it is promoted; if not, it waits here, and nothing changes. Without a golden question it "
-            "always waits.",
-            act="rebuild",
-            label="Rebuild",
-            about=collection,
-        )
+    async def _ask_rebuild(self, collection: str, request: gr.Request) -> Markup:
+        try:
+            found = await knowledge.history(self._bench, principal_of(request), collection)
+        except PilothouseError as error:
+            return sorry(advice_on(error))
+        live = next((each.version.recipe.chunker for each in found.changes if each.role == "live"), "")
+        return drawn_form(collection, live, waits=bool(found.waiting))
 
 
 def _drawn(
@@ -127,6 +130,7 @@ def _drawn(
         newest={} if found is None else _newest(found),
         roles=_ROLES,
         changed=changed,
+        cut=cut,
         notice=notice,
         refused=None if report is None else report.summary,
         writable=writable,
@@ -142,14 +146,14 @@ def timeline(found: History) -> list[Change | Told]:
     """Versions and what happened to the builds, the newest first."""
     told = [each for event in found.events if (each := _told(event, found)) is not None]
     rows: list[tuple[datetime, Change | Told]] = [(each.version.committed_at, each) for each in found.changes]
-    rows += [(each.at, each) for each in told]
+    rows += [(each.at, each) for each in (*told, *map(_gone, found.dropped))]
     return [row for _, row in sorted(rows, key=lambda pair: pair[0], reverse=True)]
 
 
 def changed(change: Change) -> str:
     """The documents that a version changed; its chunks where they were not compared."""
     if change.gained is None:
-        return "the first that is held"
+        return "too large to compare" if change.chunks is None else "first held"
     if change.added is None:
         return f"{change.gained:+,} chunks"
     counts = ((change.added, "added"), (change.replaced, "replaced"), (change.removed, "removed"))
@@ -176,6 +180,13 @@ def _told(event: Event, found: History) -> Told | None:
             )
         case _:
             return None
+
+
+def _gone(dropped: Dropped) -> Told:
+    if dropped.build == "before":
+        return Told(dropped.at, "No way back any more", f"The build before is gone. {_WHY[dropped.why]}", "waiting")
+    again = "" if dropped.why == "rebuild" else " Rebuild to have one again."
+    return Told(dropped.at, "The build that waited is gone", f"{_WHY[dropped.why]}{again}", "waiting")
 
 
 def _promoted(event: Event) -> Told:

@@ -6,8 +6,10 @@ from typing import Final
 
 from markupsafe import Markup
 
+from app.console.knowledge_groups import TRUSTS
 from app.console.passage import AROUND_CHARS, excerpt, quoted
 from app.console.view import draw
+from app.names import HANDBOOK
 from app.records import CardCitation
 from app.services.store.records import DocumentRecord
 from graphs.types import Passage
@@ -38,7 +40,13 @@ def begin(written: str, text: str) -> int:
 
 
 def drawn_document(
-    record: DocumentRecord, text: str, *, place: tuple[int, int] | None = None, at: int = 0, lost: str = ""
+    record: DocumentRecord,
+    text: str,
+    *,
+    place: tuple[int, int] | None = None,
+    at: int = 0,
+    lost: str = "",
+    writable: bool = False,
 ) -> Markup:
     """The text around `place`, which is marked, or around `at`. `lost` is a passage that the text holds no more."""
     shown = excerpt(text, *(place or (at, at)))
@@ -50,10 +58,13 @@ def drawn_document(
         earlier=max(shown.hidden_before - AROUND_CHARS, 0) if shown.hidden_before else None,
         later=len(text) - shown.hidden_after + AROUND_CHARS if shown.hidden_after else None,
         lost=lost,
+        trusts=TRUSTS,
+        shared=record.collection == HANDBOOK,
+        writable=writable,
     )
 
 
-def drawn_found(record: DocumentRecord, text: str, passage: Passage) -> Markup:
+def drawn_found(record: DocumentRecord, text: str, passage: Passage, *, writable: bool) -> Markup:
     """A passage that a search found, marked in its document as it is now."""
     cited = CardCitation(
         number=0,
@@ -68,4 +79,4 @@ def drawn_found(record: DocumentRecord, text: str, passage: Passage) -> Markup:
         collection=passage.collection,
     )
     place = quoted(cited, text)
-    return drawn_document(record, text, place=place, lost="" if place else passage.text)
+    return drawn_document(record, text, place=place, lost="" if place else passage.text, writable=writable)

@@ -48,7 +48,10 @@ class RebuildJob:
 
 
 class OptimizeJob:
-    """Payload: `collection`; the owner's job without one goes through those of all tenants."""
+    """Payload: `collection`; the owner's job without one goes through those of all tenants.
+
+    Of one collection, `dropped` names the builds beside the live one that went with erased text.
+    """
 
     name = OPTIMIZE
     scope: Scope = "documents"
@@ -62,8 +65,8 @@ class OptimizeJob:
             return await self._round(work)
         place = Place(who.tenant_id, collection)
         async with work.alone(_lease(place.base)):
-            await self._maintenance.optimise(place)
-        return {"indexVersion": await self._library.version(who.tenant_id, collection)}
+            dropped = await self._maintenance.optimise(place)
+        return {"indexVersion": await self._library.version(who.tenant_id, collection), "dropped": list(dropped)}
 
     async def _round(self, work: JobWork) -> Mapping[str, Any]:
         if not work.state.principal.is_owner:

@@ -85,6 +85,20 @@ async def test_documents_are_cut_as_their_collection_says_and_an_unchanged_one_s
     assert len(await yard.found("pilot", "letters")) < len(cut)
 
 
+async def test_the_chunks_of_a_document_are_those_of_the_build_that_answers(yard: CollectionYard) -> None:
+    async def counted() -> dict[str, int]:
+        page = await yard.store.documents.list("acme", "notes")
+        return {record.document_id: record.chunks for record in page.items}
+
+    before = await counted()
+    assert (await yard.builds.rebuild("acme", "notes", Wish(SENTENCES, bounds=LOOSE))).promoted
+    after = await counted()
+    assert after["harbour"] > before["harbour"]
+    assert after == await yard.library.chunks("acme", "notes")
+    await yard.builds.roll_back("acme", "notes")
+    assert await counted() == before
+
+
 async def test_what_was_written_since_is_in_the_build_that_is_gone_back_to(yard: CollectionYard) -> None:
     await yard.builds.rebuild("acme", "notes", Wish(SENTENCES, bounds=LOOSE))
     await yard.ingest.add("acme", "notes", "menu", "# Menu\n\nOn Friday there is only bread.", filename="menu.md")

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from app.console.job_view import drawn_job, line, summary, title, trouble
 from app.console.knowledge_search import Row, compared
-from app.joblist import Opened
+from app.joblist import Opened, opened
 from app.records import Principal
 from app.services.jobs.ports import ItemState, JobFailure, JobProgress, JobState
 from app.services.retrieval.explain import Candidate
@@ -103,3 +104,68 @@ def test_a_passage_is_the_same_in_two_versions_where_it_is_the_same_piece_of_the
         ("new-2", 2, 1),
         ("old-8", None, 2),
     ]
+
+
+async def test_a_job_of_somebody_else_says_nothing_of_documents_that_are_for_others() -> None:
+    secret, renamed, plain = "sealed.md", "https://e.org/a", "open.md"
+    items = [
+        item(
+            number=1,
+            name=secret,
+            input={"allowGroups": ["bridge"]},
+            status="failed",
+            error=replace(LOST, message=secret),
+        ),
+        item(number=2, name=renamed, input={"url": renamed}, status="succeeded", result={"documentId": "orders"}),
+        item(number=3, name=plain, status="succeeded", result={"documentId": plain, "happened": "added"}),
+    ]
+    bench: Any = SimpleNamespace(jobs=Shelf(items), library=Index(frozenset({"orders"})))
+    rob = Principal("acme", "rob", frozenset({"runs"}), "k2")
+    shown = await opened(bench, rob, JOB.job_id)
+    assert [each.name for each in shown.items] == ["(for others)", "(for others)", plain]
+    drawn = drawn_job(shown)
+    assert all(word not in drawn for word in (secret, renamed, "orders"))
+    for who in (ANN, replace(rob, scopes=frozenset({"owner"}))):
+        bench.library.hidden_now = frozenset() if who.is_owner else frozenset({"orders"})
+        assert [each.name for each in (await opened(bench, who, JOB.job_id)).items] == [secret, renamed, plain]
+
+
+class Shelf:
+    """One job of ann's with these items."""
+
+    def __init__(self, items: list[ItemState]) -> None:
+        self._items = items
+
+    async def state(self, *_: object) -> JobState:
+        return replace(JOB, status="succeeded")
+
+    async def counts(self, _: str) -> dict[str, int]:
+        return {"succeeded": 2, "failed": 1}
+
+    async def items(self, job_id: str, limit: int, status: str | None = None) -> list[ItemState]:
+        return [each for each in self._items if status in (None, each.status)]
+
+
+class Index:
+    """Keeps these documents from whoever asks."""
+
+    def __init__(self, hidden: frozenset[str]) -> None:
+        self.hidden_now = hidden
+
+    async def hidden(self, *_: object) -> frozenset[str]:
+        return self.hidden_now
+
+
+@pytest.mark.parametrize(
+    ("dropped", "title"),
+    [
+        (["waiting"], "The build that waited went with deleted text"),
+        (["before", "waiting"], "The build that waited and the build to go back to went with deleted text"),
+    ],
+)
+def test_an_optimize_job_says_which_builds_went_with_deleted_text(dropped: list[str], title: str) -> None:
+    job = replace(JOB, kind="optimize", status="succeeded", result={"indexVersion": "logs@2", "dropped": dropped})
+    advice = trouble(job)
+    assert advice is not None
+    assert advice.title == title
+    assert trouble(replace(job, result={"indexVersion": "logs@2", "dropped": []})) is None

@@ -106,6 +106,16 @@
     const sheet = document.querySelector("dialog.sheet");
     if (!sheet || sheet.open) return;
     sheet.addEventListener("cancel", (event) => { event.preventDefault(); sheet.querySelector("[data-act=cancel]").click(); });
+    // What was confirmed may take a while, and must not be asked for twice.
+    const busy = (event) => {
+      const hit = event.type === "submit" ? event.target.querySelector("[type=submit]") : event.target.closest("button.primary[data-act]");
+      if (!hit) return;
+      sheet.setAttribute("aria-busy", "true");
+      hit.textContent = "One moment…";
+      setTimeout(() => { hit.disabled = true; });
+    };
+    sheet.addEventListener("click", busy);
+    sheet.addEventListener("submit", busy);
     sheet.showModal();
   };
 

@@ -35,9 +35,10 @@
     request.send(body);
   });
 
-  const form = (files, collection) => {
+  const form = (files, collection, groups) => {
     const made = new FormData();
     made.append("collection", collection);
+    if (groups) made.append("allowGroups", JSON.stringify(groups));
     for (const file of files) made.append("file", file, file.name);
     return made;
   };
@@ -53,6 +54,10 @@
     const [fields, files, close, status, meter, trouble] = [on("form"), on("[type=file]"), on(".close"), on("[role=status]"), on(".meter i"), on("[role=alert]")];
     let sending = null;
     fields.elements.collection.value = button.dataset.collection;
+    const groups = () => {
+      const named = (fields.elements.groups?.value ?? "").split(",").map((name) => name.trim()).filter(Boolean);
+      return named.length ? named : null; // left out, a document stays for those whom it was for
+    };
     const complain = (text) => { trouble.textContent = text; trouble.hidden = !text; };
 
     // The page behind is drawn anew, and shows the job.
@@ -94,10 +99,10 @@
       const limitBytes = Number(dialog.dataset.limit);
       const large = [...chosen].filter((file) => file.size > limitBytes);
       if (large.length) return complain(`${large.map((file) => file.name).join(", ")}: larger than a file may be. Choose again without.`);
-      begin(packed([...chosen], limitBytes).map((pack) => (collection) => form(pack, collection)));
+      begin(packed([...chosen], limitBytes).map((pack) => (collection) => form(pack, collection, groups())));
     };
     const sendUrls = () => {
-      const urls = fields.elements.urls.value.split(/\s+/).filter(Boolean).map((url) => ({ url }));
+      const urls = fields.elements.urls.value.split(/\s+/).filter(Boolean).map((url) => ({ url, allowGroups: groups() }));
       const body = (collection) => JSON.stringify({ collection, urls });
       begin(urls.length ? [Object.assign(body, { type: "application/json" })] : []);
     };

@@ -10,11 +10,18 @@ from datetime import datetime
 from typing import Any, Literal
 
 Happening = Literal["building", "built", "promoted", "rolled_back", "discarded", "erased"]
+Beside = Literal["before", "waiting"]
+"""What a build beside the live one is there for: to be gone back to, or to be promoted."""
+
+Why = Literal["erasure", "rebuild", "age", "embedder"]
+"""Why a build beside was dropped though nobody asked for it: it may hold erased text, another was made in its place, it
+waited too long, or it is of an embedder whose vectors the live one's cannot be joined to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`version` counts in the build's table: for `erased` the first one that no longer held the text."""
+    """`version` counts in the build's table: for `erased` the first one that no longer held the text. The `note` of
+    `discarded` is a Why, or empty where that needs no telling."""
 
     at: datetime
     happening: Happening
@@ -44,6 +51,16 @@ class Standing:
     def held(self) -> tuple[str, ...]:
         others = (self.standby, self.candidate)
         return (self.live, *(build for build in others if build is not None))
+
+    @property
+    def beside(self) -> dict[str, Beside]:
+        """The whole builds beside the live one."""
+        found: dict[str, Beside] = {}
+        if self.standby is not None:
+            found[self.standby] = "before"
+        if self.candidate is not None and self.complete:
+            found[self.candidate] = "waiting"
+        return found
 
     @property
     def unclean(self) -> bool:

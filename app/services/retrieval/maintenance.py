@@ -16,6 +16,7 @@ from typing import Final
 
 from app.services.retrieval.commit import IndexFailed, guarded
 from app.services.retrieval.damage import Damage
+from app.services.retrieval.journal import Beside
 from app.services.retrieval.library import KEPT, Library
 from app.services.retrieval.locks import Taken
 from app.services.retrieval.near import ensure_near
@@ -97,15 +98,16 @@ class Maintenance:
                     self._shelf.damage.mended(damage.place)
                     log.warning("damage is mended", extra={"collection": str(damage.place), "part": damage.part})
 
-    async def optimise(self, place: Place) -> None:
+    async def optimise(self, place: Place) -> tuple[Beside, ...]:
         """Take erased text from the disk, index new rows, join small files and drop old versions now.
 
-        Raises Missing, IndexFailed.
+        Gives the builds beside the live one that went with erased text. Raises Missing, IndexFailed.
         """
         await self._shelf.snapshot(place)
-        await self._rebuild.purge(place)
+        purged = await self._rebuild.purge(place)
         snapshot = await self._shelf.snapshot(place)
         await self._tidy(place, snapshot.build)
+        return () if purged is None else purged.dropped
 
     async def _look_after(self, place: Place, names: set[str]) -> None:
         await self._rebuild.sweep(place, names)

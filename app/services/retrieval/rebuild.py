@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final, Literal
 
 from app.ids import new_id
 from app.services.retrieval.arrow import arrow
@@ -18,6 +18,7 @@ from app.services.retrieval.commit import IndexFailed, committed, guarded
 from app.services.retrieval.embedder import Embedder
 from app.services.retrieval.gate import Golden, Report, Thresholds, judge
 from app.services.retrieval.held import HeldDocument, HeldEntry, held_documents
+from app.services.retrieval.journal import Beside, Why
 from app.services.retrieval.library import KEPT, Library, put
 from app.services.retrieval.locks import Taken
 from app.services.retrieval.near import ensure_near
@@ -35,6 +36,7 @@ GROUP = 64  # documents that are made and committed together
 CATCH_UPS = 5
 JOURNAL_FILES = 50  # each write reads the journal; 100 files of one row took LanceDB 23 ms
 CANDIDATE_KEPT = timedelta(days=1)  # it costs every write a second one
+PURGE: Final = "purge"  # in the journal, in the place of a verdict
 
 Remake = Callable[[Sequence[HeldDocument]], Awaitable[Sequence[Entry]]]
 
@@ -52,6 +54,13 @@ class Earlier:
 
     version: str
     verdict: Report | None
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """Erased text has left the disk, and these builds beside the live one with it."""
+
+    dropped: tuple[Beside, ...]
 
 
 Remakes = Callable[[Place, Recipe], Remake]
@@ -150,26 +159,30 @@ class Rebuild:
         before, _ = await self._back(place, catch_up=False)
         await self._discard(place, before)
 
-    async def purge(self, place: Place) -> bool:
+    async def purge(self, place: Place) -> Purged | None:
         """Take erased text from the disk: live rows are copied to a new build, and everything else is dropped.
 
-        Says whether there was anything to do. It ends the way back to an earlier build, which held the text too.
+        None where there was nothing to do. It ends the way back to an earlier build and the wait of a new one, which
+        held the text too.
         """
         if not (await self._shelf.standing(place)).unclean:
-            return False
+            return None
         try:
             async with self._shelf.locks.turn(f"{place.base}.build", wait=False):
                 before = await self._shelf.standing(place)
-                build = await self._begin(place)
+                build = await self._begin(place, instead="erasure")
                 live = await self._shelf.open(place, before.live, foreign=True)
                 table = await self._shelf.create(place, build, await guarded(live.schema()))
                 await self._fill(place, build, table, None)
-                await self._flip(place, build, "purge")
+                await self._flip(place, build, PURGE)
                 if (await self._shelf.standing(place)).standby == before.live:
                     await self._discard(place, before.live)
         except Taken:
-            return False  # a build is being made; the next round comes back
-        return True
+            return None  # a build is being made; the next round comes back
+        dropped = tuple(before.beside.values())
+        if dropped:
+            log.warning("builds went with erased text", extra={"collection": str(place), "builds": dropped})
+        return Purged(dropped)
 
     async def sweep(self, place: Place, names: set[str]) -> None:
         """Take away what killed processes left: half a candidate, dropped builds' files, readers that were not told."""
@@ -180,7 +193,7 @@ class Rebuild:
                 async with self._shelf.locks.turn(f"{place.base}.build", wait=False):
                     stands = await self._shelf.standing(place)
                     if stands.candidate is not None and (old or not stands.complete):
-                        await self._discard(place, stands.candidate)
+                        await self._discard(place, stands.candidate, "age" if stands.complete else "")
             except Taken:
                 return
         if len(events) > JOURNAL_FILES:
@@ -241,12 +254,12 @@ class Rebuild:
             await self._shelf.note(place, "rolled_back", standby)
         return stands.live, standby
 
-    async def _begin(self, place: Place, errand: str = "") -> str:
+    async def _begin(self, place: Place, errand: str = "", instead: Why = "rebuild") -> str:
         """The name of a new candidate, in the place of any earlier one."""
         stands = await self._shelf.standing(place)
         await self._shelf.open(place, stands.live, foreign=True)
         if stands.candidate is not None:
-            await self._discard(place, stands.candidate)
+            await self._discard(place, stands.candidate, instead if stands.complete else "")
         build = new_id()[:8]
         async with self._shelf.turn(place):
             await self._shelf.note(place, "building", build, note=errand)
@@ -342,13 +355,15 @@ class Rebuild:
                 raise Conflict(f"another build of collection {place} was made meanwhile")
             await self._catch_up(place, build)
             if stands.standby is not None:
-                await self._shelf.note(place, "discarded", stands.standby)
+                await self._shelf.note(place, "discarded", stands.standby, note="erasure" if note == PURGE else "")
             await self._shelf.note(place, "promoted", build, note=note)
             await self._tell_readers(place, stands.live)
         if stands.standby is not None:
             await self._shelf.drop(place, stands.standby)
         if await self._is_foreign(place, stands.live):
-            await self._discard(place, stands.live)  # it can take no write from now on
+            await self._discard(
+                place, stands.live, "" if note == PURGE else "embedder"
+            )  # it can take no write from now on
 
     async def _is_foreign(self, place: Place, build: str) -> bool:
         try:
@@ -357,9 +372,9 @@ class Rebuild:
             return True
         return False
 
-    async def _discard(self, place: Place, build: str) -> None:
+    async def _discard(self, place: Place, build: str, why: Why | Literal[""] = "") -> None:
         async with self._shelf.turn(place):
-            await self._shelf.note(place, "discarded", build)
+            await self._shelf.note(place, "discarded", build, note=why)
         await self._shelf.drop(place, build)
 
     async def _tell_readers(self, place: Place, build: str) -> None:

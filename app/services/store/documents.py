@@ -10,7 +10,7 @@ from datetime import datetime
 from hashlib import sha256 as sha256_of
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, or_, select, true, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import ReturningInsert
@@ -27,6 +27,7 @@ from graphs.errors import Invalid, Missing
 from graphs.types import Trust
 
 MAX_ID_CHARS: Final = 512
+RECOUNTED: Final = 500  # documents at once, so that other writers get their turn
 _COLUMNS = columns(documents, DocumentRecord)
 _LASTING: Final = frozenset({"document_key", "tenant_id", "collection", "document_id", "created_at"})
 
@@ -77,6 +78,22 @@ class Documents:
         if row is None:
             raise Missing("no such document")
         return build(DocumentRecord, row)
+
+    async def recount(self, tenant_id: str, collection: str, chunks: Mapping[str, int]) -> None:
+        """Write down how many chunks the index holds of each of these documents; ones that are not there are left."""
+        held = select(documents.c.document_id, documents.c.chunks)
+        held = held.where(documents.c.tenant_id == tenant_id, documents.c.collection == collection)
+        async with self._db.read() as connection:
+            rows = list(await connection.execute(held))
+        changed = [
+            {"of_key": _key(tenant_id, collection, name), "now": chunks[name]}
+            for name, count in rows
+            if chunks.get(name, count) != count
+        ]
+        statement = update(documents).where(documents.c.document_key == bindparam("of_key"))
+        for first in range(0, len(changed), RECOUNTED):
+            async with self._db.write() as connection:
+                await connection.execute(statement.values(chunks=bindparam("now")), changed[first : first + RECOUNTED])
 
     async def get(self, tenant_id: str, collection: str, document_id: str, sight: Sight = OPEN) -> DocumentRecord:
         """Raises Missing, for one that is hidden as for one that is not there."""
