@@ -252,6 +252,15 @@ class Library:
         await self._tidy(place, stands.live)
         return True
 
+    async def chunks(self, tenant_id: str, collection: str) -> Mapping[str, int]:
+        """How many chunks are held of each document. Raises Missing, IndexFailed."""
+
+        async def held(snapshot: Snapshot) -> Any:
+            return await snapshot.table.query().select(["document_id"]).to_arrow()
+
+        found, _ = await self.shelf.read(Place(tenant_id, collection), held)
+        return {each["values"]: each["counts"] for each in found["document_id"].value_counts().to_pylist()}
+
     async def relabel(
         self, tenant_id: str, collection: str, document_id: str, allow_groups: Sequence[str], trust: Trust
     ) -> None:
