@@ -126,13 +126,14 @@ class Runs:
         span_rows = [{name: getattr(span, name) for name in _SPAN} | {"run_id": run_id} for span in spans]
 
         def write(connection: Connection) -> bool:
-            run = self._finish.one(connection, outcome).first()
+            run = self._finish.one(connection, outcome)
             if run is None:
                 return False
+            of_conversation, of_tenant = run
             self._add_events.many(connection, event_rows)
             self._add_spans.many(connection, span_rows)
-            if run.conversation_id is not None:
-                shared = {"conversation_id": run.conversation_id, "tenant_id": run.tenant_id, "created_at": now}
+            if of_conversation is not None:
+                shared = {"conversation_id": of_conversation, "tenant_id": of_tenant, "created_at": now}
                 self._add_messages.many(connection, _message_rows(run_id, message_appends, shared))
             return True
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, bindparam, create_engine, event, insert, select, update
+from sqlalchemy import Connection, bindparam, create_engine, insert, select, update
 
 from app.services.store.prepared import Prepared
 from app.services.store.tables import metadata, runs
@@ -48,7 +48,7 @@ def test_a_prepared_update_keeps_its_conditions_for_each_row_it_is_given(connect
     ended = Prepared(change.returning(runs.c.run_id), connection.dialect)
 
     given = {"status": "ended", "ended_at": NOON}
-    assert [ended.one(connection, given | {"of_run": run_id}).first() for run_id in ("two", "two", "none")] == [
+    assert [ended.one(connection, given | {"of_run": run_id}) for run_id in ("two", "two", "none")] == [
         ("two",),
         None,
         None,
@@ -62,7 +62,7 @@ def test_a_prepared_update_keeps_its_conditions_for_each_row_it_is_given(connect
 
 def test_without_rows_nothing_is_said_to_the_database(connection: Connection) -> None:
     said: list[str] = []
-    event.listen(connection, "before_cursor_execute", lambda *given: said.append(given[2]))
+    connection.connection.dbapi_connection.set_trace_callback(said.append)  # type: ignore[union-attr]
     Prepared(insert(runs), connection.dialect).many(connection, [])
     assert said == []
 
