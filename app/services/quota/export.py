@@ -7,8 +7,9 @@ recognised, the order does not matter, other columns are passed over. Lines of t
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
@@ -45,11 +46,15 @@ _BESIDE_INPUT: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """What a provider says of one day and model; None for what its export does not tell."""
+    """What a provider says of one day and model; None for what its export does not tell.
+
+    `cents` is how many of its amounts were written in whole cents, each of which may be rounded.
+    """
 
     input_tokens: int | None
     output_tokens: int | None
     cost_micros: int | None
+    cents: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ def read_export(text: str) -> Export:
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), delimiter=delimiter, strict=True)
     columns: _Columns | None = None
     sums: dict[tuple[date, str], list[Decimal]] = {}
+    cents: Counter[tuple[date, str]] = Counter()
     try:
         for cells in reader:
             if not any(cell.strip() for cell in cells):
@@ -89,11 +95,13 @@ def read_export(text: str) -> Export:
                 continue
             key, amounts = _line(cells, columns, reader.line_num)
             sums[key] = [a + b for a, b in zip(sums.get(key, [Decimal(0)] * 3), amounts, strict=True)]
+            cents[key] += columns.cost is not None and amounts[-1] * 100 == (amounts[-1] * 100).to_integral_value()
     except csv.Error as error:
         raise Invalid(f"line {reader.line_num} of the export is not CSV", field="export") from error
     if columns is None or not sums:
         raise Invalid("the export has no line", field="export")
-    return Export({key: _billed(columns, *amounts) for key, amounts in sums.items()}, _billed(columns))
+    lines = {key: replace(_billed(columns, *amounts), cents=cents[key]) for key, amounts in sums.items()}
+    return Export(lines, _billed(columns))
 
 
 def _columns(names: Sequence[str]) -> _Columns:

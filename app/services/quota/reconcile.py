@@ -15,7 +15,7 @@ from typing import Final
 from app.services.quota.export import Billed, Export
 from app.services.quota.totals import Totals
 
-HALF_A_CENT_MICROS: Final = 5_000  # a provider that rounds to cents may be this far off a line
+HALF_A_CENT_MICROS: Final = 5_000  # so far off may each amount be that a provider rounded to cents
 
 Booked = tuple[str, str, str]  # day, model, the version that the provider answered with
 
@@ -40,8 +40,13 @@ class Compared:
     def agrees(self) -> bool:
         """Whether the costs are the same to the cent; where only tokens are told, whether those are the same."""
         if self.difference_micros is not None:
-            return abs(self.difference_micros) <= HALF_A_CENT_MICROS
+            return abs(self.difference_micros) <= HALF_A_CENT_MICROS * max(1, self.rounded)
         return not self.difference_tokens
+
+    @property
+    def rounded(self) -> int:
+        """How many amounts of theirs may be rounded to cents."""
+        return 0 if self.theirs is None else self.theirs.cents
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,10 @@ class Reconciliation:
 
     @property
     def agrees(self) -> bool:
-        return all(line.agrees for line in self.lines)
+        """Whether every line does, and all together: many lines that are each off by a little may hide dollars."""
+        rounded = sum(line.rounded for line in self.lines)
+        total = abs(self.difference_micros or 0) <= HALF_A_CENT_MICROS * max(1, rounded)
+        return total and all(line.agrees for line in self.lines)
 
 
 def reconcile(

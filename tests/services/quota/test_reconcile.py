@@ -50,6 +50,32 @@ async def test_a_bill_is_compared_by_day_and_model_to_the_cent(store_url: str):
         assert not found.agrees
 
 
+async def test_lines_that_are_each_less_than_a_cent_off_do_not_agree_where_their_sum_is_more(store_url: str):
+    async with books(store_url) as book:
+        ledger = book.open()
+        for name in ("a", "b", "c"):
+            await spend(ledger, 14_000, model=name, model_version=name)
+        exact = "date,model,cost\n" + "".join(f"2026-11-24,{name},0.0175\n" for name in "abc")
+        found = await against(book, exact)
+        assert [line.agrees for line in found.lines] == [True] * 3
+        assert (found.difference_micros, found.agrees) == (-10_500, False)
+        rounded = "date,model,cost\n" + "".join(f"2026-11-24,{name},0.01\n" for name in "abc")
+        assert (await against(book, rounded)).agrees  # each was rounded down by 0.4 cents
+
+
+async def test_amounts_that_were_rounded_one_by_one_may_each_be_half_a_cent_off(store_url: str):
+    """Anthropic's and OpenAI's exports have a line a kind of token."""
+    async with books(store_url) as book:
+        await spend(book.open(), 26_000, model_version="claude")
+        costs = {"uncached_input": "0.01", "cache_read": "0.01", "output": "0.02"}
+        lines = [f"2026-11-24,claude,Default,{kind},{cost}\n" for kind, cost in costs.items()]
+        head = "usage_date_utc,model,workspace,token_type,cost_usd\n"
+        (line,) = (found := await against(book, head + "".join(lines))).lines
+        assert (line.difference_micros, line.rounded, line.agrees, found.agrees) == (-14_000, 3, True, True)
+        (line,) = (await against(book, head + "2026-11-24,claude,Default,all,0.04\n")).lines
+        assert (line.difference_micros, line.agrees) == (-14_000, False)
+
+
 async def test_a_model_is_found_by_version_configured_name_and_undated_name(store_url: str):
     async with books(store_url) as book:
         ledger = book.open()
@@ -91,7 +117,7 @@ def test_exports_of_the_vendors_are_read():
     )
     assert read_export(usage).lines == {(date(2025, 11, 24), "gpt-4o"): Billed(1_001, 501, None)}
     table = 'Day\tModel name\tCost (USD)\n2025-11-24T23:30:00-01:00\tm\t"$1,234.50"\n2025-11-25\tm\t-0.50\n'
-    assert read_export(table).lines == {(date(2025, 11, 25), "m"): Billed(None, None, 1_234_000_000)}
+    assert read_export(table).lines == {(date(2025, 11, 25), "m"): Billed(None, None, 1_234_000_000, cents=2)}
 
 
 @pytest.mark.parametrize(
