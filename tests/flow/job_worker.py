@@ -64,7 +64,7 @@ async def main(home: Path, url: str, moments: set[str], *, beat_s: float = BEAT_
             if item.number == 2:
                 die("after a settlement")
         die("before the end")
-        return dict(await work.counts())
+        return {str(status): items for status, items in (await work.counts()).items()}
 
     def performs(worker: Worker) -> Perform:
         async def perform(job_id: str, attempt: int) -> None:
@@ -79,19 +79,20 @@ async def main(home: Path, url: str, moments: set[str], *, beat_s: float = BEAT_
         await asyncio.Event().wait()
 
 
-def keep_up(home: Path, url: str) -> None:
+def keep_up(home: Path, url: str, moments: set[str]) -> None:
     """As a supervisor of processes does; from one that has imported everything a start takes no second."""
     import dbos  # noqa: F401
 
     keeper.LOOK_AGAIN_S = 0.5  # type: ignore[misc]  # what the engine gave up is noticed at the next look
     while True:
         if (child := os.fork()) == 0:
-            asyncio.run(main(home, url, set(), beat_s=0.2))
-        os.waitpid(child, 0)
+            asyncio.run(main(home, url, moments, beat_s=0.2))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":
     quiet_libraries()
     if "again" in sys.argv[3:]:
-        keep_up(Path(sys.argv[1]), sys.argv[2])
+        keep_up(Path(sys.argv[1]), sys.argv[2], set(sys.argv[3:]))
     asyncio.run(main(Path(sys.argv[1]), sys.argv[2], set(sys.argv[3:])))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import sqlite3
@@ -22,7 +21,7 @@ from app.services.jobs.ports import ItemEnd, JobItem, JobRequest, JobWork
 from app.services.store.database import StoreUnavailable
 from tests.flow import full_disk
 from tests.flow.job_worker import Effects
-from tests.flow.test_jobs_kills import asking, start, until
+from tests.flow.test_jobs_kills import asking, start, succeeding, until
 from tests.services.jobs.yard import ANN, Errand, open_yard
 
 ALONE = (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user"))
@@ -59,20 +58,11 @@ async def test_k04_a_worker_that_stood_still_and_was_succeeded_changes_nothing_w
 @pytest.mark.timeout(300)
 async def test_k07_a_job_that_kills_every_worker_is_given_up_and_others_are_done(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'pilothouse.db'}"
-    async with asking(url) as desk:
+    async with asking(url) as desk, succeeding(tmp_path, url):
         poison = await desk.submit(JobRequest(ANN, "errand", {"poison": True}))
-        workers = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.flow.job_worker", str(tmp_path), url, "again"),
-            stdout=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            ended = await until(desk, poison.job_id, lambda state: state.ended_at is not None)
-            sound = await desk.submit(JobRequest(ANN, "errand", items=[JobItem("one")]))
-            done = await until(desk, sound.job_id, lambda state: state.ended_at is not None)
-        finally:
-            os.killpg(workers.pid, signal.SIGKILL)
-            await workers.wait()
+        ended = await until(desk, poison.job_id, lambda state: state.ended_at is not None)
+        sound = await desk.submit(JobRequest(ANN, "errand", items=[JobItem("one")]))
+        done = await until(desk, sound.job_id, lambda state: state.ended_at is not None)
     assert ended.error is not None
     assert (ended.status, ended.error.code) == ("failed", "job_given_up")
     assert done.status == "succeeded"

@@ -1,13 +1,13 @@
 """Workers that are killed: each job is finished once, and each of its effects is had once."""
 
 import asyncio
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-import pytest
 
 from app.services.jobs.callbacks import delivery_id
 from app.services.jobs.desk import JobDesk
@@ -30,6 +30,29 @@ async def start(home: Path, url: str, *moments: str) -> asyncio.subprocess.Proce
 
 
 @asynccontextmanager
+async def succeeding(home: Path, url: str, *moments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Workers one after the other, each in the place of the one that died, by a process that says how that ended."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.flow.job_worker", str(home), url, "again", *moments),
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+async def death(workers: asyncio.subprocess.Process) -> bytes:
+    """The code with which the next of them ends."""
+    assert workers.stdout is not None
+    while (line := await asyncio.wait_for(workers.stdout.readline(), 100)) == b"up\n":
+        pass
+    return line
+
+
+@asynccontextmanager
 async def asking(url: str) -> AsyncIterator[JobDesk]:
     """As an API process that performs no jobs does."""
 
@@ -48,14 +71,12 @@ async def until(desk: JobDesk, job_id: str, holds: Callable[[JobState], bool]) -
     return state
 
 
-@pytest.mark.timeout(300)  # five processes are started, one after the other
 async def test_k02_k03_a_job_whose_worker_is_killed_at_every_moment_is_finished_once(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'pilothouse.db'}"
-    async with asking(url) as desk:
+    async with asking(url) as desk, succeeding(tmp_path, url, *MOMENTS) as workers:
         job = await desk.submit(JobRequest(ANN, "errand", items=[JobItem(f"item {n}") for n in range(3)]))
         for moment in MOMENTS:
-            process = await start(tmp_path, url, *MOMENTS)
-            assert await asyncio.wait_for(process.wait(), 100) == -9, moment
+            assert await death(workers) == b"-9\n", moment
             assert (tmp_path / f"{moment}.died").exists()
         done = await until(desk, job.job_id, lambda state: state.ended_at is not None)
     assert (done.status, done.result, done.progress.done) == ("succeeded", {"succeeded": 3}, 3)
