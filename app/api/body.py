@@ -4,6 +4,7 @@ Refused: bytes that are not UTF-8, a key twice in one object, NaN and the infini
 over 64 levels, more than a million values. A lone surrogate becomes U+FFFD, as the store would write it.
 """
 
+import asyncio
 import json
 import math
 import re
@@ -20,6 +21,7 @@ from app.api.errors import Refused
 
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 1_000_000
+READ_AT_ONCE_BYTES: Final = 128 * 1024  # some milliseconds; what is larger is read in a thread
 _INT_RANGE: Final = (-(2**63), 2**64 - 1)
 
 # A string counts as one token, closed or not; possessive, so that no input makes it look twice.
@@ -62,7 +64,8 @@ class StrictRequest(Request):
     """A request whose JSON goes through `loads`."""
 
     async def json(self) -> Any:
-        return loads(await self.body())
+        body = await self.body()
+        return loads(body) if len(body) <= READ_AT_ONCE_BYTES else await asyncio.to_thread(loads, body)
 
 
 class StrictRoute(APIRoute):

@@ -63,16 +63,16 @@ async def submit_job(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     wanted: JobIn
     if kind in JSON_LINES:
-        wanted = RunsIn(kind=RUNS, runs=await asyncio.to_thread(_runs, await request.body()))
+        wanted = await asyncio.to_thread(_of_lines, await request.body())
     elif kind == "application/json":
-        wanted = _wanted(await StrictRequest.json(request))  # type: ignore[arg-type]
+        wanted = await asyncio.to_thread(_wanted, await StrictRequest.json(request))  # type: ignore[arg-type]
     else:
         raise Refused(415, "unsupported_media_type", "send application/json or application/jsonl", field="Content-Type")
     asked = JobRequest(
         principal,
         wanted.kind,
         wanted.payload(),
-        wanted.items(),
+        await asyncio.to_thread(wanted.items),
         priority=wanted.priority,
         idempotency_key=idempotency_key,
         callback_url=wanted.callback_url or callback_url,
@@ -190,11 +190,11 @@ def _wanted(body: Any) -> JobIn:
     return valid(JOBS[kind], body)
 
 
-def _runs(body: bytes) -> list[RunIn]:
+def _of_lines(body: bytes) -> RunsIn:
     lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
     if not 1 <= len(lines) <= MAX_RUNS:
         raise Invalid(f"a batch has 1 to {MAX_RUNS} lines, not {len(lines)}", field="runs")
-    return [_run(place, number, line) for place, (number, line) in enumerate(lines)]
+    return RunsIn(kind=RUNS, runs=[_run(place, number, line) for place, (number, line) in enumerate(lines)])
 
 
 def _run(at: int, number: int, line: bytes) -> RunIn:

@@ -86,7 +86,7 @@ def line(job: JobState, item: ItemState) -> Line:
     steps = _steps(item, took_ms) if job.kind == INGEST else ()
     return Line(
         number=item.number,
-        name=item.name or str(item.input.get("message", "")),
+        name=item.name or str(item.input.get("message", f"{noun(job).capitalize()} {item.number}")),
         word=_word(job, item, steps),
         tone={"succeeded": "completed", "failed": "failed", "begun": "running"}.get(item.status, ""),
         detail=_detail(told, took_ms),
@@ -161,7 +161,7 @@ def _todo(error: JobFailure) -> str:
 
 
 def _steps(item: ItemState, took_ms: Mapping[str, float]) -> list[Step]:
-    stages = STAGES if "url" in item.input else STAGES[1:]
+    stages = STAGES if "url" in item.input or "fetch" in took_ms else STAGES[1:]
     whole = item.status == "succeeded" and not took_ms  # nothing had to be done
     return [
         Step(stage, duration(took_ms[stage]) if stage in took_ms else "not needed" if whole else "") for stage in stages

@@ -45,6 +45,14 @@ def test_a_document_says_what_became_of_it_and_what_to_do_about_a_failure() -> N
     assert "upload it again" in lost.todo
 
 
+def test_what_is_settled_is_shown_though_it_keeps_nothing_of_what_it_was_given() -> None:
+    fetched = line(JOB, item(status="succeeded", result={"happened": "added", "tookMs": {"fetch": 9.0}}))
+    assert (fetched.steps[0].stage, fetched.steps[0].took != "") == ("fetch", True)
+    batch = replace(JOB, kind="runs", payload={})
+    assert line(batch, item(name="", input={"message": "say Hi"})).name == "say Hi"
+    assert line(batch, item(name="", number=3, status="succeeded", result={})).name == "Run 3"
+
+
 @pytest.mark.parametrize(
     ("jobs", "words", "tone"),
     [

@@ -156,8 +156,8 @@ class JobWork(Protocol):
         ...
 
     async def settle(self, ends: Sequence[ItemEnd]) -> None:
-        """Write the ends of items down, once: the job is that much further. Of what succeeded the content is dropped;
-        what failed can be tried again."""
+        """Write the ends of items down, once: the job is that much further. What succeeded keeps nothing of what it was
+        given, which lives on where it was brought to and is erased there; what failed can be tried again."""
         ...
 
     async def progress(self, progress: JobProgress) -> None:

@@ -89,11 +89,11 @@ def item_rows(request: JobRequest, job_id: str) -> list[dict[str, Any]]:
 def fingerprint(request: JobRequest) -> str:
     """A digest of what was asked; contents go in by their own digests."""
     digest = hashlib.sha256()
-    told = [request.kind, request.payload, request.priority, request.callback_url]
+    told = [request.kind, dict(request.payload), request.priority, request.callback_url]
     digest.update(json.dumps(told, sort_keys=True).encode())
     for item in request.items:
         content = "" if item.content is None else hashlib.sha256(item.content).hexdigest()
-        digest.update(json.dumps([item.name, item.input, content], sort_keys=True).encode())
+        digest.update(json.dumps([item.name, dict(item.input), content], sort_keys=True).encode())
     return digest.hexdigest()
 
 

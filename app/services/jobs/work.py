@@ -62,7 +62,7 @@ class Work:
             for end in ends:
                 last: dict[str, Any] = {"result": end.result, "error": failure_row(end.error)}
                 if end.error is None:
-                    last |= {"status": "succeeded", "content": None}
+                    last |= {"status": "succeeded", "input": {}, "content": None}
                 else:
                     last |= {"status": "failed"}
                 settled += (await connection.execute(self._item(end.number).values(last))).rowcount

@@ -120,6 +120,32 @@ async def test_r12_a_tenant_that_queues_much_keeps_nobody_waiting(yard: OpenYard
     assert Counter(order) == {"big": 6, "one": 1, "two": 1, "three": 1}
 
 
+async def test_within_a_tenant_the_smaller_priority_comes_first_and_counts_for_no_other_tenant(yard: OpenYard) -> None:
+    order: list[str] = []
+    gates = {"one place": asyncio.Event(), "the other": asyncio.Event()}
+
+    async def does(work: JobWork) -> Mapping[str, Any]:
+        name = work.state.payload["name"]
+        order.append(name)
+        if name in gates:
+            await gates[name].wait()
+        return {}
+
+    async with yard([Errand(does)]) as here:
+        jobs = [await here.submit(payload={"name": name}) for name in gates]
+        for job in jobs:
+            await here.until(job.job_id, lambda state: state.status == "running")
+        for name, priority in (("last", 300), ("first", 1), ("second", 20)):
+            jobs.append(await here.submit(payload={"name": name}, priority=priority))
+        sue = Principal("small", "sue", frozenset({"chat"}))
+        await here.ended((await here.submit(sue, payload={"name": "another's"}, priority=1_000)).job_id, "small")
+        gates["one place"].set()
+        for job in jobs[2:]:
+            await here.ended(job.job_id)
+        gates["the other"].set()
+    assert order[2:] == ["another's", "first", "second", "last"]
+
+
 async def test_k05_a_ticket_that_is_carried_twice_is_performed_once(yard: OpenYard) -> None:
     async def does(_: JobWork) -> Mapping[str, Any]:
         return {}

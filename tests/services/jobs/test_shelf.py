@@ -1,7 +1,8 @@
 """Jobs in their tables: of two who act at once one finds nothing to change."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -94,6 +95,31 @@ async def bench(store_url: str) -> AsyncIterator[Bench]:
 
 def request(**options: Any) -> JobRequest:
     return JobRequest(ANN, "errand", **options)
+
+
+class Watched(Mapping[str, Any]):
+    """What an item is given; notes by which threads it was copied."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given, self.threads = given, set[int]()
+
+    def __getitem__(self, key: str) -> Any:
+        self.threads.add(threading.get_ident())
+        return self._given[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+
+async def test_k08_the_items_of_a_large_job_are_made_into_rows_beside_the_loop(bench: Bench) -> None:
+    given = Watched({"message": "hello"})
+    job = await bench.desk.submit(request(items=[JobItem("one", given)]))
+    assert given.threads
+    assert threading.get_ident() not in given.threads
+    assert [item.input for item in await bench.desk.items(job.job_id, 10)] == [{"message": "hello"}]
 
 
 async def test_k04_a_worker_that_was_overtaken_changes_nothing_any_more(bench: Bench) -> None:
@@ -218,6 +244,8 @@ async def test_what_failed_is_asked_for_again_with_its_content_and_what_succeede
     assert await bench.desk.begun() == frozenset()
     broken = JobFailure("invalid", "bad", "It is bad.")
     await work.settle([ItemEnd(1, {"n": 1}), ItemEnd(2, error=broken), ItemEnd(3, error=broken)])
+    (good,) = await bench.desk.items(job.job_id, 10, status="succeeded")
+    assert (good.input, good.content) == ({}, None)  # it is where it was brought to, and is erased there
     with pytest.raises(Conflict, match="running"):
         await bench.desk.again(ANN, await bench.desk.state("acme", "ann", job.job_id))
     await bench.shelf.end(job.job_id, claim.fence, "succeeded", result={})
@@ -243,7 +271,9 @@ async def test_what_failed_is_asked_for_again_with_its_content_and_what_succeede
 
 
 async def test_a_job_that_was_called_off_keeps_no_contents_and_is_not_asked_for_again(bench: Bench) -> None:
-    job = await bench.desk.submit(request(items=[JobItem("one", content=b"long")]))
+    job = await bench.desk.submit(request(items=[JobItem("one", {"message": "private"}, b"long")]))
     off = await bench.desk.cancel("acme", "ann", job.job_id)
+    (left,) = await bench.desk.items(job.job_id, 10)
+    assert (left.input, left.content) == ({}, None)
     with pytest.raises(Conflict, match="cancelled"):
         await bench.desk.again(ANN, off)
