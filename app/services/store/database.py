@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.sql.dml import UpdateBase
 
 from app.services.store.migrate import migrate
-from app.services.store.prepared import Prepared
+from app.services.store.prepared import Prepared, driver, translated
 from app.services.store.text import json_text
 from app.services.store.together import Together
 from graphs.errors import UpstreamError
@@ -30,6 +30,7 @@ POOL_SIZE: Final = 10
 DRIVERS: Final = ("sqlite+aiosqlite", "postgresql+psycopg")
 DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _WRITES: Final = "pilothouse_writes"
+_BEGIN: Final = "BEGIN IMMEDIATE"
 
 Clock = Callable[[], datetime]
 R = TypeVar("R")
@@ -133,9 +134,9 @@ def _one_writer(url: URL) -> Engine:
         pool_size=1,
         max_overflow=0,
         connect_args={"check_same_thread": False},
-    ).execution_options(**{_WRITES: True})
+    )
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "begin", _begin_writing)
     return engine
 
 
@@ -190,7 +191,12 @@ def sqlite_pragmas(busy_timeout_s: float) -> Sequence[str]:
     )
 
 
+def _begin_writing(connection: Connection) -> None:
+    with translated(_BEGIN, ()):
+        driver(connection).execute(_BEGIN)
+
+
 def _begin_sqlite(connection: Connection) -> None:
     # A single SELECT needs no BEGIN, and each word to aiosqlite's thread costs: 9 of them with it, 5 without.
     if connection.get_execution_options().get(_WRITES, False):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(_BEGIN)

@@ -1,8 +1,8 @@
 """Statements that every run executes, compiled once: their rows go to the driver as it takes them.
 
 For each execution SQLAlchemy looks the statement up, copies its parameters and makes a result, which costs several
-times what SQLite does with it: five inserts and their transaction took 192 us of CPU through it and 28 without
-(benchmarks/statements.py). The text and the values stay SQLAlchemy's own: its dialect compiles, its types convert.
+times what SQLite does with it (benchmarks/statements.py). The text and the values stay SQLAlchemy's own: its dialect
+compiles, its types convert.
 """
 
 import sqlite3
@@ -32,8 +32,8 @@ class Prepared:
         """Execute it for one row; the first row that it returns, if it returns any."""
         text, values = self._text or self._compile(row), self._converted(row)
         if self._dialect.name == "sqlite":
-            with _translated(text, values):
-                first: tuple[Any, ...] | None = _driver(connection).execute(text, values).fetchone()
+            with translated(text, values):
+                first: tuple[Any, ...] | None = driver(connection).execute(text, values).fetchone()
                 return first
         result = connection.exec_driver_sql(text, values)
         return tuple(found) if result.returns_rows and (found := result.first()) is not None else None
@@ -45,8 +45,8 @@ class Prepared:
         text = self._text or self._compile(rows[0])
         values = [self._converted(row) for row in rows]
         if self._dialect.name == "sqlite":
-            with _translated(text, values):
-                _driver(connection).executemany(text, values)
+            with translated(text, values):
+                driver(connection).executemany(text, values)
         else:
             connection.exec_driver_sql(text, values)
 
@@ -74,13 +74,13 @@ class Prepared:
         return {name: row[name] if to is None else to(row[name]) for name, to in self._converters}
 
 
-def _driver(connection: Connection) -> Any:
-    """SQLite's own connection, inside the transaction that SQLAlchemy has begun."""
+def driver(connection: Connection) -> Any:
+    """SQLite's own connection under SQLAlchemy's."""
     return connection.connection.dbapi_connection
 
 
 @contextmanager
-def _translated(text: str, values: Any) -> Iterator[None]:
+def translated(text: str, values: Any) -> Iterator[None]:
     """SQLite's errors as SQLAlchemy raises them."""
     try:
         yield
