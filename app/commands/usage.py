@@ -33,6 +33,10 @@ def reconciliation_table(found: Reconciliation) -> Table:
     table.add_column("")
     for line in found.lines:
         table.add_row(line.day.isoformat(), _text(line.model), *_compared(line), _verdict(line))
+    if found.theirs_micros is not None and found.difference_micros is not None:
+        sums = (f"{dollars(found.ours_micros):,}", f"{dollars(found.theirs_micros):,}")
+        verdict = Text("agrees", style="green") if found.agrees else Text("differs", style="red")
+        table.add_row("total", "", *sums, f"{dollars(found.difference_micros):+,}", "", "", verdict)
     return table
 
 
