@@ -2,9 +2,12 @@
 
 import asyncio
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -15,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from app.services.store import database
 from app.services.store.database import StoreUnavailable
 from app.services.store.store import Store
+from graphs.errors import Conflict
 
 # Each child dies before another statement of the migration; what is imported is imported once.
 MIGRATE_AND_DIE = """
@@ -109,6 +113,34 @@ async def test_d13_who_finds_no_connection_is_told_to_come_back(
             await store.ping()
     assert told.value.retry_after_s == 1
     await store.ping()
+    await store.close()
+
+
+async def test_d13_a_run_that_another_process_keeps_waiting_is_refused_and_the_next_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.1)
+    store = await Store.open(f"sqlite+aiosqlite:///{tmp_path / 'store.db'}")
+    begun = partial(
+        store.runs.start,
+        tenant_id="a",
+        user_id="u",
+        conversation_id=None,
+        mode="chat",
+        message="",
+        feature="",
+        key_id="",
+        created_at=datetime.now(UTC),
+    )
+    await begun("r1")  # from here on the connection is kept
+    with sqlite3.connect(tmp_path / "store.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable):
+            await begun("r2")
+        other.execute("ROLLBACK")
+    with pytest.raises(Conflict):
+        await begun("r1")
+    await begun("r2")
     await store.close()
 
 
