@@ -1,4 +1,4 @@
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -7,13 +7,6 @@ from app.services.ingest.ingest import Ingest
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
 from app.services.store.store import Store
-
-
-@pytest.fixture(scope="session")
-def embedder() -> Iterator[MiniLmEmbedder]:
-    made = MiniLmEmbedder()
-    yield made
-    made.close()
 
 
 @pytest.fixture
