@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
             lenient_spaces_after_chunk_size=True,
         )
         self._headers: dict[str, str] = {}
-        self._head_bytes = 0
+        self._mute_bytes = 0  # since the last byte of a body: of heads, and of what may come between and after
         self._skipped = self._until_eof = self._paused = False
         self._unfolds: Any = None
         self.reusable = False
@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         assert self._response is None
         self.reusable = False
-        self._headers, self._head_bytes, self._until_eof, self._unfolds = {}, 0, False, None
+        self._headers, self._mute_bytes, self._until_eof, self._unfolds = {}, 0, False, None
         response = self._response = Response(self)
         self._transport.write(request)
         return response
@@ -181,14 +181,13 @@ class Connection(asyncio.Protocol):
         if response is None or response.ended:
             self.abort()  # nobody asked for it
             return
-        if not response.status:
-            self._head_bytes += len(data)
+        self._mute_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.fail("broke off: its answer is no HTTP")
-        if not response.status and self._head_bytes > MAX_HEAD_BYTES:
-            self.fail("broke off: the head of its answer has no end")
+        if self._mute_bytes > MAX_HEAD_BYTES:
+            self.fail(f"broke off: {'what follows' if response.status else 'the head of'} its answer has no end")
         response.wake()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -224,7 +223,7 @@ class Connection(asyncio.Protocol):
         response.headers, response.status = headers, status
 
     def on_body(self, body: bytes) -> None:
-        response = self._response
+        response, self._mute_bytes = self._response, 0
         if self._skipped or response is None or response.failed:
             return
         if self._unfolds is not None:

@@ -131,6 +131,7 @@ async def test_an_answer_is_whole_however_the_server_frames_it(pieces: tuple[byt
 ENDLESS = OK + b"x-long: " + b"x" * (MAX_HEAD_BYTES + 1)
 MANY = OK + b"".join(b"x-%d: y\r\n" % number for number in range(MAX_HEAD_BYTES // 8))
 BOMB = gzip.compress(b"\0" * (MAX_UNFOLDED_BYTES + 1))
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
 BROKEN = {
     "nothing": (),
     "half a status line": (b"HTTP/1.1 2",),
@@ -149,6 +150,25 @@ BROKEN = {
     "gzip that is none": (OK + b"content-encoding: gzip\r\n\r\nnot gzip at all",),
     "a bomb": (OK + b"content-encoding: gzip\r\n\r\n" + BOMB,),
 }
+
+
+LAST = CHUNKED + b"0\r\n"
+WITHOUT_END = {
+    "a header": (ENDLESS,),
+    "headers": (MANY,),
+    "trailers": (LAST, *(MANY[at : at + 8_192] for at in range(len(OK), MAX_HEAD_BYTES + 16_384, 8_192))),
+    "a trailer": (LAST + b"x-long: ", b"x" * MAX_HEAD_BYTES, b"x"),
+    "a chunk's size": (CHUNKED + b"2;x=", b"x" * MAX_HEAD_BYTES, b"x"),
+}
+
+
+@pytest.mark.parametrize("pieces", WITHOUT_END.values(), ids=WITHOUT_END.keys())
+async def test_u03_what_has_no_end_is_given_up_before_its_deadline(pieces: tuple[bytes, ...]) -> None:
+    async with serving(says(*pieces, then_close=False)) as server:
+        link = link_to(server)
+        with pytest.raises(UpstreamError, match="answer has no end"):
+            await body_of(link)
+        await link.close()
 
 
 @pytest.mark.parametrize("pieces", BROKEN.values(), ids=BROKEN.keys())
