@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import StringIO
 from pathlib import Path
@@ -27,13 +27,6 @@ from app.services.store.store import Store
 from app.settings import Settings
 
 TEXTS = {"harbour": "The pilot boards at the outer buoy.", "\x1b[31mmenu": "On Friday fish is cooked."}
-
-
-@pytest.fixture(scope="module")
-def embedder() -> Iterator[MiniLmEmbedder]:
-    made = MiniLmEmbedder()
-    yield made
-    made.close()
 
 
 async def forgotten(_: str) -> None:
