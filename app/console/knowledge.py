@@ -134,10 +134,12 @@ class KnowledgeTab:
 
     async def _drawn(self, who: Principal, at: At, notice: Advice | None = None) -> Update:
         try:
-            held = await knowledge.collections(self._bench, who)
-            names = [item.name for item in held]
+            names = [item.name for item in await knowledge.collections(self._bench, who)]
             name = at.collection if at.collection in names else names[0] if names else HANDBOOK
             at = at if name == at.collection else at._replace(collection=name, trail=Trail())
+            jobs = await joblist.watched(self._bench, who, name, at.job)
+            # Behind the jobs, as all below: what is drawn holds what was done by those that are noted as ended.
+            held = await knowledge.collections(self._bench, who)
             form = await self.playground.drawn_form(who, name)
         except PilothouseError as error:
             return {
@@ -164,7 +166,7 @@ class KnowledgeTab:
                 restricts=may_restrict(who),
                 own_groups=sorted(who.groups),
             ),
-            **await self._look_at_jobs(who, at),
+            **self._summed_up(jobs, at),
             **await self.documents.turned_to(who, at.trail.turned, name, at.text),
             **await self._look_at_versions(who, at),
         }
@@ -228,10 +230,9 @@ class KnowledgeTab:
             return await self._shown(who, at._replace(collection=_made(jobs, at)))
         if not any(status in ("queued", "running") for _, status in standing):
             return {self.standing: standing}  # Gradio takes no empty update
-        return await self._look_at_jobs(who, at) | await self._beside(who, at.job)
+        return self._summed_up(jobs, at) | await self._beside(who, at.job)
 
-    async def _look_at_jobs(self, who: Principal, at: At) -> Update:
-        watched = await joblist.watched(self._bench, who, at.collection, at.job)
+    def _summed_up(self, watched: list[JobState], at: At) -> Update:
         jobs = [job for job in watched if job.payload.get("collection") == at.collection]
         words, tone, share = summary(jobs)
         return {
