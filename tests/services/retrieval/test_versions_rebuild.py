@@ -85,6 +85,35 @@ async def test_a_better_build_is_promoted_and_rolled_back_in_one_step(
     assert await chunks(library) == 4
 
 
+async def test_a_search_during_promotions_and_roll_backs_sees_one_build_whole_and_says_which(
+    library: Library, tmp_path: Path, embedder: MiniLmEmbedder
+) -> None:
+    elsewhere = await Library.open(tmp_path / "lance", embedder)  # as another process reads the folder
+    rebuild, seen, done = Rebuild(library), list[tuple[str, int]](), asyncio.Event()
+
+    async def search(reader: Library) -> None:
+        while not done.is_set():
+            found = await reader.search("acme", "notes", "harbour fish", 50)
+            seen.append((_build(found.index_version), len(found.passages)))
+
+    before = _build(await library.version("acme", "notes"))
+    after = _build(await rebuild.build("acme", "notes", sentences(embedder)))
+    searching = [asyncio.create_task(search(reader)) for reader in (library, library, elsewhere)]
+    assert (await rebuild.promote("acme", "notes", GOLDEN, SOUND)).passed
+    for _ in range(3):
+        await asyncio.sleep(0.05)
+        await rebuild.roll_back(NOTES)
+    done.set()
+    await asyncio.gather(*searching)
+    await elsewhere.close()
+    assert set(seen) == {(before, 2), (after, 4)}
+
+
+def _build(label: str) -> str:
+    """Of `notes@BUILD.7`; the first build has no name: `notes@7`."""
+    return label.partition("@")[2].rpartition(".")[0]
+
+
 async def test_a_build_that_finds_less_is_not_promoted(library: Library) -> None:
     rebuild = Rebuild(library)
     await rebuild.build("acme", "notes", nonsense)
