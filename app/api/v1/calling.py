@@ -141,12 +141,11 @@ def _opener(body: ChatBody, plan: Plan) -> Callable[[Target, int | None], AsyncG
 
 
 def _capped(raw: Mapping[str, Any], cap: int | None) -> Mapping[str, Any]:
-    """The body, with its answer bounded where a budget asks for it; in the field that the client used."""
+    """The body, with its answer bounded where a budget asks for it; in the fields that the client used."""
     if cap is None:
         return raw
-    field = "max_completion_tokens" if raw.get("max_completion_tokens") is not None else "max_tokens"
-    asked = raw.get(field)
-    return {**raw, field: cap if asked is None else min(asked, cap)}
+    used = [name for name in ("max_completion_tokens", "max_tokens") if raw.get(name) is not None]
+    return {**raw, **{name: min(raw.get(name) or cap, cap) for name in used or ["max_tokens"]}}
 
 
 def _read(item: Item) -> tuple[bool, str, Ended | None]:

@@ -24,7 +24,7 @@ routes:
   goes_on: {{candidates: [big, small], retries: 0, timeout_s: 20, on_broken_stream: continue}}
 tenants:
   poor: {{requests_per_minute: 2}}
-  narrow: {{models: [small]}}
+  narrow: {{models: [small], budget_usd_month: 50}}
 limits: {{max_n: 8, max_output_tokens: 32768}}
 """
 PEOPLE = {

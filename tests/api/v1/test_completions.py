@@ -110,6 +110,21 @@ def test_a_tool_call_comes_whole_and_in_pieces(client: openai.OpenAI, lab: Upstr
     assert final.choices[0].finish_reason == "tool_calls"
 
 
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ({"max_tokens": 900, "max_completion_tokens": 12}, {"max_tokens": 12, "max_completion_tokens": 12}),
+        ({"max_completion_tokens": 12}, {"max_completion_tokens": 12}),
+        ({}, {"max_tokens": 1_024}),
+    ],
+)
+def test_under_a_budget_no_limit_of_an_answer_lets_more_through_than_was_reserved(
+    door: Served, lab: Upstream, asked: Any, sent: Any
+) -> None:
+    openai_client(door, "nell").chat.completions.create(model="small", messages=asks("say Hello"), **asked)
+    assert {name: lab.last[name] for name in ("max_tokens", "max_completion_tokens") if name in lab.last} == sent
+
+
 class Place(BaseModel):
     city: str
     people: int
