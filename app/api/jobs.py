@@ -166,10 +166,11 @@ async def _told(bench: Bench, principal: Principal, job_id: str, after: int) -> 
         async for news in looks:
             if principal.key_id and await bench.store.keys.find(principal.key_id) is None:
                 raise Forbidden("the key is no longer valid")
-            for item in news.items:
-                yield RunEvent(news.through, f"item.{item.status}", JobItemNews.of(item).model_dump(by_alias=True))
+            for item in news.items:  # under the id of the look before: whoever is cut off among them hears them again
+                yield RunEvent(after, f"item.{item.status}", JobItemNews.of(item).model_dump(by_alias=True))
+            after = news.through
             kind = f"job.{news.state.status}" if news.state.status in ENDED else "job.progress"
-            yield RunEvent(news.through, kind, JobOut.of(news.state).model_dump(mode="json", by_alias=True))
+            yield RunEvent(after, kind, JobOut.of(news.state).model_dump(mode="json", by_alias=True))
 
 
 async def _card(bench: Bench, principal: Principal, kind: str, item: ItemState) -> AnswerCard | None:

@@ -217,6 +217,8 @@ def test_each_document_of_a_job_is_an_event_with_its_stages_and_the_last_is_the_
         3,
     )
     assert (numbers == sorted(numbers), numbers[-1]) == (True, 4)
+    # No id says of an item that it was told before it and all of its look were sent.
+    assert all(number < data["number"] for number, kind, data in found if kind.startswith("item."))
     missed = events(ann, job["jobId"], after=3)
     assert [(kind, data.get("name")) for _, kind, data in missed] == [("item.succeeded", "d4"), ("job.succeeded", None)]
 
