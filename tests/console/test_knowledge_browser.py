@@ -9,6 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
+from app.services.retrieval.gate import Thresholds
 from tests.console.conftest import PATIENCE_MS, SignIn
 from tests.console.hostile import SHORT
 from tests.console.served import Served
@@ -334,6 +335,141 @@ def test_a_search_as_of_an_earlier_version_is_compared_with_now_and_one_that_hel
         page.locator("#kn-view label", has_text="Documents").click()
         page.locator("#kn-view label", has_text="Versions").click()
         expect(page.locator(".versions .event")).to_contain_text("answers 410")
+
+
+# The gate is not what is tried here, and the machine is shared.
+ROOMY = Thresholds(max_size_ratio=1_000, latency_slack_ms=60_000, max_recall_drop=1, max_ndcg_drop=1)
+
+
+def confirm(page: Page, asked: str, label: str) -> None:
+    """Ask by the keyboard, leave it, ask again and mean it."""
+    page.get_by_role("button", name=asked).focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Not now")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name=asked).press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name=label).press("Enter")
+
+
+def test_a_collection_is_rebuilt_refused_promoted_and_rolled_back_by_the_keyboard(
+    sign_in: SignIn, server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.knowledge.Thresholds", lambda: ROOMY)
+    sentence = "The bosun splices the {} rope with a fid and seven strands of the best manila that the chandler had. "
+    ropes = [{"id": name, "text": "".join(map(sentence.format, range(9)))} for name in ("long", "short")]
+    with server.client("dora") as dora:
+        take_in(dora, "ropes", ropes)
+        page = knowledge(sign_in("dora"))
+        choose(page, "ropes")
+        chunks = page.locator("#kn-facts dl div", has_text="Chunks").locator("dd")
+        whole = chunks.inner_text()
+        page.locator("#kn-view label", has_text="Versions").click()
+        page.get_by_role("button", name="Rebuild…").press("Enter")
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_role("button", name="Not now")).to_be_focused()
+        expect(dialog.get_by_label("Tokens a chunk")).to_be_hidden()
+        dialog.get_by_label("Cut documents").select_option("sentences")
+        dialog.get_by_label("Tokens a chunk").fill("40")
+        dialog.get_by_label("Let it wait").check()
+        dialog.get_by_role("button", name="Rebuild").press("Enter")
+        expect(page.locator("#kn-document .job")).to_contain_text("Built, and waits")
+        pills = page.locator(".versions .version .pill")
+        expect(pills).to_have_text(["waits", "answers"])
+        expect(pills.first).to_be_in_viewport(ratio=1)
+        expect(page.locator(".versions .version .under").first).to_have_text("sentences, 40 tokens, 20 again")
+
+        confirm(page, "Promote…", "Judge and promote")
+        refused = page.locator("#kn-history").get_by_role("alert")
+        expect(refused).to_contain_text(re.compile("Not promoted.*0 golden questions.*Add golden questions", re.DOTALL))
+        expect(pills).to_have_text(["waits", "answers"])
+
+        golden = {"items": [{"question": "Who splices the rope?", "documentId": "long"}]}
+        assert dora.post("/api/ai/collections/ropes/golden", json=golden).status_code == 201
+        confirm(page, "Promote…", "Judge and promote")
+        expect(page.locator(".versions .event .completed")).to_have_text("Promoted: the gate passed")
+        expect(page.get_by_role("button", name="Promote…")).to_have_count(0)
+        expect(pills.filter(has_text="answers")).to_have_count(1)
+        expect(chunks).not_to_have_text(whole)
+
+        confirm(page, "Roll back…", "Roll back")
+        expect(page.locator(".versions .event", has_text="Rolled back")).to_be_visible()
+        expect(chunks).to_have_text(whole)
+        page.set_viewport_size(ViewportSize(width=390, height=844))
+        page.keyboard.press("Escape")  # the job lies above
+        expect(pills.first).to_be_in_viewport(ratio=1)
+        assert page.locator("#kn-history").evaluate("box => box.scrollWidth <= box.clientWidth")
+
+
+def forged(page: Page, panel: str, act: str, **told: str) -> None:
+    """An event that no button of the page raises."""
+    page.evaluate(
+        """([panel, act, told]) => {
+        const hit = document.createElement("button");
+        Object.assign(hit.dataset, told, { act });
+        document.querySelector(`${panel} .html-container > div`).append(hit);
+        hit.click();
+        }""",
+        [panel, act, told],
+    )
+
+
+def test_a_document_for_a_group_is_uploaded_shown_and_opened_to_all_and_others_see_nothing_of_it(
+    sign_in: SignIn, server: Served, tmp_path: Path
+) -> None:
+    with server.client("owner") as owner:
+        wanted = {"tenantId": "harbour", "userId": "cap", "scopes": ["documents"], "groups": ["bridge"]}
+        server.keys["cap"] = owner.post("/api/ai/keys", json=wanted).json()["key"]
+    with server.client("dora") as dora:
+        take_in(dora, "orders", [{"id": "menu", "text": "On Friday there is fish."}])
+        first = str(dora.get("/api/ai/collections/orders/versions").json()["items"][0]["indexVersion"])
+    (tmp_path / "sealed.md").write_text("# Sealed\n\nThe quartermaster sails for Tortuga.")
+    page = knowledge(sign_in("cap"))
+    page.get_by_role("button", name="Add documents…").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Collection").fill("orders")
+    dialog.get_by_label("Only for these groups").fill("bridge, mates")
+    dialog.get_by_label("Files").set_input_files(tmp_path / "sealed.md")
+    expect(page.locator("#kn-document .job header .pill")).to_have_text("succeeded")
+    row = page.locator("#kn-table tr", has_text="sealed.md")
+    expect(row).to_contain_text("bridge, mates")
+    row.locator(".name").click()
+    reader = page.locator("#kn-document .document")
+    expect(reader).to_contain_text(re.compile("Only for bridge, mates.*untrusted", re.DOTALL))
+
+    other = knowledge(sign_in("dora"))
+    choose(other, "orders")
+    expect(other.locator("#kn-table tbody tr")).to_have_count(1)
+    expect(other.locator("#kn-facts dl")).to_contain_text(re.compile(r"Documents\s*1\s*Chunks\s*1"))
+    forged(other, "#kn-table", "read", document="sealed.md")
+    expect(other.locator("#kn-document .notice")).to_contain_text("Not found")
+    for panel, act in {"#kn-table": "ask", "#kn-document": "regroup"}.items():
+        forged(other, panel, act, document="sealed.md")
+        expect(other.get_by_role("dialog")).to_contain_text("Not found")
+        other.keyboard.press("Escape")
+        expect(other.get_by_role("dialog")).to_have_count(0)
+    forged(other, "#kn-sheet", "groups", document="sealed.md", groups="")
+    expect(other.locator("#kn-document .notice")).to_contain_text("Not found")
+    searching(other, "Where does the quartermaster sail?")
+    other.get_by_label("Compare with").fill(first)
+    other.get_by_label("Query").press("Enter")
+    expect(other.locator(".candidates .name")).to_have_text(["menu"])
+    other.locator("#kn-view label", has_text="Versions").click()
+    expect(other.locator(".versions tbody td.held").first).to_have_text("1")
+    expect(other.locator(".versions .what", has_text="added")).to_have_count(1)
+    expect(other.locator("body")).not_to_contain_text(re.compile("sealed|Tortuga|quartermaster sails", re.IGNORECASE))
+
+    reader.get_by_role("button", name="Change…").click()
+    page.get_by_label("Only these groups").fill("crew")
+    page.get_by_label("Only these groups").press("Enter")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("who writes a document is in one of")
+    page.get_by_label("Only these groups").fill("")
+    page.get_by_label("Only these groups").press("Enter")
+    expect(reader).to_contain_text("For everyone of the tenant")
+    choose(other, "orders")
+    other.locator("#kn-view label", has_text="Documents").click()
+    other.get_by_label("Filter documents").fill("sealed")
+    expect(other.locator("#kn-table tbody tr")).to_have_count(1)
 
 
 def test_who_may_only_read_is_offered_no_upload(sign_in: SignIn) -> None:
