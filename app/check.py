@@ -84,6 +84,15 @@ def _entry(config: Config, who: str, item: Allowance, everything: list[str]) -> 
     return Entry(who, tuple(named), tuple(filter(None, limits)) or ("no limits",))
 
 
+def notes(config: Config) -> list[str]:
+    """What holds and may surprise."""
+    return [
+        f"route {name} takes only models that evals have measured at {route.min_quality:g} or better at the task"
+        for name, route in config.routes.items()
+        if route.min_quality is not None
+    ]
+
+
 def run_examples(config: Config) -> list[Verdict]:
     """Route each example as its caller's call would be, with nothing known yet of any model's health."""
     if not config.examples:
@@ -125,12 +134,13 @@ def _route(example: Example, router: Router, caller: Caller) -> tuple[tuple[str,
     step = _step(example, caller)
     asked = None if example.model == "default" and "default" not in router.routes else example.model
     name = router.name_for(asked, example.task)
+    taken = step is None or step.route is None or router.good_enough(step.route, example.task)
     if step is not None:
         if step.answer == EXTRACTIVE and example.task == "rag":
             return (EXTRACTIVE,), told(step)
         if step.answer is not None:
             raise QuotaExhausted("the month's budget is used up")
-        name = step.route or name
+        name = (step.route if taken else None) or name
     plan = router.plan(name, Need(example.task, example.input_tokens, 0, caller.models))
     spent = usd_to_micros(example.spent_usd)
     affordable = [
@@ -141,7 +151,7 @@ def _route(example: Example, router: Router, caller: Caller) -> tuple[tuple[str,
     ]
     if not affordable:
         raise QuotaExhausted("the budget covers none of them")
-    return tuple(affordable), "" if step is None else told(step)
+    return tuple(affordable), "" if step is None else told(step, route_taken=taken)
 
 
 def _step(example: Example, caller: Caller) -> Degrade | None:

@@ -282,6 +282,8 @@ def check_config(
             if table.row_count:
                 out.print(table)
                 out.print()
+        for note in check.notes(read):
+            out.print(f"Note: {note}.", highlight=False)
         return not any(verdict.faults for verdict in verdicts)
 
     if not run(work()):

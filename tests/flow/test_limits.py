@@ -1,6 +1,7 @@
 """Limits over HTTP, at both doors: rates, places, budgets and what the ladder makes of them."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,6 +22,7 @@ models:
 routes:
   default: {candidates: [big]}
   cheap: {candidates: [small]}
+  proven: {candidates: [small], min_quality: 0.6}
 tenants:
   rated: {requests_per_minute: 3}
   narrow: {concurrent_runs: 1}
@@ -31,9 +33,10 @@ tenants:
   broke: {budget_usd_month: 0, degrade: [{at: 0.0, answer: extractive}], models: [big]}
   stuck: {budget_usd_month: 0.001, degrade: [{at: 1.0, answer: extractive}]}
   refused: {budget_usd_month: 0}
+  hasty: {budget_usd_month: 1, degrade: [{at: 0.0, route: proven}]}
   short: {budget_usd_month: 1, degrade: [{at: 0.0, route: cheap, context_tokens: 300}]}
 """.replace("ANSWER", "word " * 80)
-TENANTS = ("rated", "narrow", "laddered", "broke", "stuck", "refused", "short")
+TENANTS = ("rated", "narrow", "laddered", "broke", "stuck", "refused", "hasty", "short")
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +138,26 @@ def test_the_ladder_reaches_v1_which_says_so_and_shortens_nobodys_messages(serve
         long = complete(client, messages=[{"role": "user", "content": "word " * 2_000}])
         assert (long.status_code, long.json()["error"]["code"]) == (429, "quota_exhausted")
         assert "300 tokens" in long.json()["error"]["message"]
+
+
+def test_a_step_to_a_route_whose_models_nobody_has_measured_is_not_taken_and_says_so(server: Served) -> None:
+    with server.client("hasty") as client:
+        card = ask(client).json()
+        assert (card["status"], card["model"]) == ("completed", "big")
+        assert "route proven (not taken" in card["degraded"]
+        answer = complete(client)
+        assert (answer.status_code, answer.json()["model"]) == (200, "big")
+        assert "not taken" in answer.headers["x-pilothouse-degraded"]
+        scores = server.bench.settings.home / "scorecard.json"
+        scores.write_text('{"models": {"small": {"chat": {"quality": 0.7, "n": 40}}}}')
+        try:
+            for _ in range(100):
+                if (model := complete(client).json()["model"]) == "small":
+                    break
+                time.sleep(0.05)
+        finally:
+            scores.unlink()
+    assert model == "small"
 
 
 def test_a_switched_off_tenant_is_refused_at_both_doors_at_once(server: Served) -> None:

@@ -89,6 +89,7 @@ class MeteredGateway:
         self._continued: list[str] = []
         self._answered_by: tuple[str, str, str] | None = None
         self._step: Degrade | None = None
+        self._kept_route = False
         self.failed_over: UpstreamError | None = None
         """Why the run was answered without a model; None while models answer."""
 
@@ -129,7 +130,7 @@ class MeteredGateway:
     @property
     def degraded(self) -> str:
         """What the budget's ladder changed for this run, in words; empty for nothing."""
-        return "" if self._step is None else told(self._step)
+        return "" if self._step is None else told(self._step, route_taken=not self._kept_route)
 
     async def settle_in(self) -> None:
         """Look once at the budget's ladder; the run keeps to the step that it finds."""
@@ -273,7 +274,10 @@ class MeteredGateway:
             if self._step.answer == EXTRACTIVE and task == "rag":
                 return EXTRACTIVE
             if self._step.route is not None:
-                return self._step.route
+                # A ladder saves money; it may not end answers because nobody has measured the cheaper models.
+                if self._gateway.router.good_enough(self._step.route, task):
+                    return self._step.route
+                self._kept_route = True
         return model or self._model
 
     def _refuse(self, task: Task) -> None:
@@ -305,10 +309,11 @@ class MeteredGateway:
         yield Completion(sentence, "none", "", "pilothouse", Usage(), "stop")
 
 
-def told(step: Degrade) -> str:
+def told(step: Degrade, *, route_taken: bool = True) -> str:
     """A step of the ladder in words, for the answer card."""
+    not_taken = "" if route_taken else " (not taken: no model of it was measured as good as it demands)"
     parts = [
-        f"route {step.route}" if step.route is not None else "",
+        f"route {step.route}{not_taken}" if step.route is not None else "",
         f"at most {step.context_tokens} tokens of prompt" if step.context_tokens is not None else "",
         "cached answers" if step.cached else "",
         f"answer: {step.answer}" if step.answer is not None else "",
