@@ -56,9 +56,7 @@ def test_a_call_of_somebody_else_is_changed_and_approved_and_the_change_is_shown
     opened = page.locator("#approval")
     expect(opened).to_contain_text("asked now for cleo")
     expect(opened.get_by_label("title")).to_have_value("Rebuild failed")
-    expect(opened.get_by_role("button", name="Open run")).to_have_count(
-        0
-    )  # not hers to read
+    expect(opened.get_by_role("button", name="Open run")).to_have_count(0)  # not hers to read
     opened.get_by_label("title").fill("Rebuild failed twice")
     opened.get_by_label("Comment").fill("<b>checked</b>")
     opened.get_by_role("button", name="Approve").click()
