@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from app.jobs.items import INGEST
 from app.records import Principal
-from app.services.jobs.ports import ENDED, ItemState, ItemStatus, JobState, JobStatus
+from app.services.jobs.ports import ENDED, ItemNews, ItemState, ItemStatus, JobFailure, JobState, JobStatus
+from app.sight import Sight
 from graphs.errors import Forbidden, Missing
 
 if TYPE_CHECKING:
@@ -39,6 +40,32 @@ class Opened:
         return sum(number for status, number in self.counts.items() if status != "succeeded")
 
 
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """How an item of an ingest stands, and no more where its document is for others."""
+
+    sight: Sight
+    hidden: Collection[str]
+
+    def item(self, item: ItemState) -> ItemState:
+        if self._sees(item, item.input.get("allowGroups") or ()):
+            return item
+        return replace(item, name=FOR_OTHERS, input={}, result=None, error=_hushed(item.error))
+
+    def news(self, item: ItemNews) -> ItemNews:
+        if self._sees(item, item.allow_groups):
+            return item
+        return replace(item, name=FOR_OTHERS, result=None, error=_hushed(item.error), allow_groups=())
+
+    def _sees(self, item: ItemState | ItemNews, groups: Sequence[str]) -> bool:
+        named = {item.name, str((item.result or {}).get("documentId", ""))}
+        return self.sight.sees(groups) and named.isdisjoint(self.hidden)
+
+
+def _hushed(error: JobFailure | None) -> JobFailure | None:
+    return None if error is None else replace(error, message="the document is for others")
+
+
 async def listed(
     bench: "Workbench",
     who: Principal,
@@ -58,10 +85,30 @@ async def opened(bench: "Workbench", who: Principal, job_id: str) -> Opened:
     job = await _job(bench, who, job_id)
     items = await bench.jobs.items(job.job_id, ITEMS_SHOWN)
     failed = await bench.jobs.items(job.job_id, FAILED_SHOWN, status="failed")
-    if job.kind == INGEST and job.principal.user_id != who.user_id:
-        hidden = await _hidden(bench, who, str(job.payload["collection"]))
-        items, failed = ([_shown(item, who, hidden) for item in each] for each in (items, failed))
-    return Opened(job, await bench.jobs.counts(job.job_id), items, failed)
+    if (screen := await screen_of(bench, who, job)) is not None:
+        items, failed = ([screen.item(item) for item in each] for each in (items, failed))
+    return Opened(await shown(bench, who, job), await bench.jobs.counts(job.job_id), items, failed)
+
+
+async def shown(bench: "Workbench", who: Principal, job: JobState) -> JobState:
+    """The job without the names of failed documents that its reader may not see. Raises IndexFailed."""
+    if not (job.result or {}).get("failed") or (screen := await screen_of(bench, who, job)) is None:
+        return job
+    failed = await bench.jobs.items(job.job_id, FAILED_SHOWN, status="failed")
+    seen = {item.name for item in failed if screen.item(item) is item}
+    told = [each for each in (job.result or {})["failed"] if each.get("documentId") in seen]
+    return replace(job, result={**(job.result or {}), "failed": told})
+
+
+async def screen_of(bench: "Workbench", who: Principal, job: JobState) -> "Screen | None":
+    """What is between a reader and somebody else's ingest; None where all may be seen. Raises IndexFailed."""
+    if job.kind != INGEST or job.principal.user_id == who.user_id or who.is_owner:
+        return None
+    try:
+        hidden = await bench.library.hidden(who.tenant_id, str(job.payload["collection"]), who.sight)
+    except Missing:
+        hidden = frozenset()
+    return Screen(who.sight, hidden)
 
 
 async def of_collection(bench: "Workbench", who: Principal, collection: str) -> list[JobState]:
@@ -93,22 +140,6 @@ async def cancel(bench: "Workbench", who: Principal, job_id: str) -> None:
 async def again(bench: "Workbench", who: Principal, job_id: str, numbers: Collection[int] | None = None) -> JobState:
     """A new job with what is left of this one, or with those of its items. Raises Forbidden, Missing, Conflict."""
     return await bench.jobs.again(who, await _job(bench, who, job_id), numbers)
-
-
-async def _hidden(bench: "Workbench", who: Principal, collection: str) -> Collection[str]:
-    try:
-        return await bench.library.hidden(who.tenant_id, collection, who.sight)
-    except Missing:
-        return ()
-
-
-def _shown(item: ItemState, who: Principal, hidden: Collection[str]) -> ItemState:
-    """How an item stands, and no more where its document is for others."""
-    named = {item.name, str((item.result or {}).get("documentId", ""))}
-    if who.sight.sees(item.input.get("allowGroups") or ()) and named.isdisjoint(hidden):
-        return item
-    error = None if item.error is None else replace(item.error, message="the document is for others")
-    return replace(item, name=FOR_OTHERS, input={}, result=None, error=error)
 
 
 async def _job(bench: "Workbench", who: Principal, job_id: str) -> JobState:

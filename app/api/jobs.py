@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import ValidationError
 
+from app import joblist
 from app.api.body import StrictRequest, StrictRoute, loads, valid
 from app.api.deps import Bench, Cursor, EventNumber, Limit, holder
 from app.api.errors import Refused
@@ -92,12 +93,13 @@ async def list_jobs(
     """The caller's own, newest first; with the scope `runs`, the whole tenant's."""
     who = principal.whose
     found, after = await bench.jobs.page(principal.tenant_id, who, limit, cursor, kind=kind, status=status)
-    return ListOut(items=[JobOut.of(state) for state in found], next_cursor=after)
+    return ListOut(items=[JobOut.of(await joblist.shown(bench, principal, job)) for job in found], next_cursor=after)
 
 
 @router.get("/{job_id}", summary="Read a job", response_model=JobOut)
 async def read_job(job_id: str, bench: Bench, principal: JobReader) -> JobOut:
-    return JobOut.of(await bench.jobs.state(principal.tenant_id, principal.whose, job_id))
+    job = await bench.jobs.state(principal.tenant_id, principal.whose, job_id)
+    return JobOut.of(await joblist.shown(bench, principal, job))
 
 
 @router.get("/{job_id}/items", summary="Read what became of a job's lines", response_model=ListOut[JobItemOut])
@@ -111,7 +113,9 @@ async def read_items(
     """Runs or documents in the order in which they were sent; each run with its answer card."""
     job = await bench.jobs.state(principal.tenant_id, principal.whose, job_id)
     found = await bench.jobs.items(job.job_id, limit, _number(cursor))
-    items = [JobItemOut.of(item, await _card(bench, principal, job.kind, item)) for item in found]
+    screen = await joblist.screen_of(bench, principal, job)
+    seen = found if screen is None else [screen.item(item) for item in found]
+    items = [JobItemOut.of(item, await _card(bench, principal, job.kind, item)) for item in seen]
     return ListOut(items=items, next_cursor=str(found[-1].number) if len(found) == limit else None)
 
 
@@ -166,11 +170,20 @@ async def _told(bench: Bench, principal: Principal, job_id: str, after: int) -> 
         async for news in looks:
             if principal.key_id and await bench.store.keys.find(principal.key_id) is None:
                 raise Forbidden("the key is no longer valid")
+            screen = await joblist.screen_of(bench, principal, news.state)
             for item in news.items:  # under the id of the look before: whoever is cut off among them hears them again
-                yield RunEvent(after, f"item.{item.status}", JobItemNews.of(item).model_dump(by_alias=True))
+                yield RunEvent(
+                    after,
+                    f"item.{item.status}",
+                    JobItemNews.of(item if screen is None else screen.news(item)).model_dump(by_alias=True),
+                )
             after = news.through
             kind = f"job.{news.state.status}" if news.state.status in ENDED else "job.progress"
-            yield RunEvent(after, kind, JobOut.of(news.state).model_dump(mode="json", by_alias=True))
+            yield RunEvent(
+                after,
+                kind,
+                JobOut.of(await joblist.shown(bench, principal, news.state)).model_dump(mode="json", by_alias=True),
+            )
 
 
 async def _card(bench: Bench, principal: Principal, kind: str, item: ItemState) -> AnswerCard | None:

@@ -238,6 +238,34 @@ def test_a11_a_key_that_is_revoked_hears_no_more_of_a_job(server: Served, ann: h
     assert (last[1], last[2]["error"]["code"]) == ("stream.failed", "forbidden")
 
 
+def test_t12_a_colleague_who_reads_all_jobs_reads_no_name_of_a_document_for_others(
+    ann: httpx.Client, ada: httpx.Client, server: Served
+) -> None:
+    with server.client("owner") as owner:
+        groups = {"groups": ["payroll"]}
+        assert owner.patch(f"/api/ai/keys/{server.keys['ann'].split('_')[1]}", json=groups).status_code == 200
+        documents = [
+            {"id": "bonus", "text": "Nine barrels of rum.", "allowGroups": ["payroll"]},
+            {"id": "dismissals", "text": " ", "allowGroups": ["payroll"]},  # fails, and so is in no index
+            {"id": "blank", "text": " "},
+            {"id": "menu", "text": "Fish."},
+        ]
+        sent = ann.post("/api/ai/documents?async=true", json={"collection": "galley", "documents": documents})
+        job_id = ended(ann, sent.json()["jobId"])["jobId"]
+        for reader, sees in ((ann, True), (ada, False)):
+            told = [
+                reader.get(f"/api/ai/jobs/{job_id}").text,
+                reader.get("/api/ai/jobs?kind=ingest").text,
+                reader.get(f"/api/ai/jobs/{job_id}/items").text,
+                json.dumps(events(reader, job_id)),
+            ]
+            assert ["dismissals" in each for each in told] == [sees] * 4
+            assert ["bonus" in each for each in told] == [False, False, sees, sees]
+            assert ["blank" in each for each in told] == [True] * 4
+            assert ["menu" in each for each in told] == [False, False, True, True]
+        owner.patch(f"/api/ai/keys/{server.keys['ann'].split('_')[1]}", json={"groups": []})
+
+
 def test_a_large_batch_is_a_job_and_a_small_one_is_not(ann: httpx.Client) -> None:
     def send(number: int) -> httpx.Response:
         documents = [{"id": f"d{n}", "text": f"Text {n}."} for n in range(number)]

@@ -63,10 +63,13 @@ class _Told:
 
     async def _read(self, connection: AsyncConnection, which: ColumnElement[bool]) -> list[ItemNews]:
         seen = job_items.c
-        wanted = select(seen.number, seen.name, seen.status, seen.ref, seen.result, seen.error)
+        groups = seen.input["allowGroups"].label("groups")
+        wanted = select(seen.number, seen.name, seen.status, seen.ref, seen.result, seen.error, groups)
         query = wanted.where(seen.job_id == self._job_id, which).order_by(seen.number)
         return [
-            ItemNews(row.number, row.name, row.status, row.ref, row.result, failure_of(row.error))
+            ItemNews(
+                row.number, row.name, row.status, row.ref, row.result, failure_of(row.error), tuple(row.groups or ())
+            )
             for row in await connection.execute(query)
         ]
 

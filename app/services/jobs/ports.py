@@ -110,6 +110,8 @@ class ItemNews:
     ref: str | None
     result: Mapping[str, Any] | None
     error: JobFailure | None
+    allow_groups: Sequence[str] = ()
+    """Of an ingest's document, as it was asked for; of one that has succeeded its own groups count."""
 
 
 @dataclass(frozen=True, slots=True)
