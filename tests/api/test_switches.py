@@ -108,7 +108,7 @@ def test_asi10_the_command_line_ends_what_a_server_runs(
         assert (told.exit_code, told.stdout) == (0, "tenant stoppable is switched off.\n")
         assert "switched_off" in [line for line in lines if line][-1]
     told = CliRunner().invoke(cli, ["switch", "list"])
-    assert re.search(r"tenant +stoppable .* operator +it \[bold\]loops", told.stdout)
+    assert re.search(r"tenant +stoppable .* default/operator +it \[bold\]loops", told.stdout)
     assert CliRunner().invoke(cli, ["switch", "on", "tenant", "stoppable"]).exit_code == 0
     for wrong in (["on", "tenant", "stoppable"], ["off", "key", "none"], ["off", "user", "ann"]):
         assert CliRunner().invoke(cli, ["switch", *wrong]).exit_code == 1
