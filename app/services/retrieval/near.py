@@ -31,8 +31,10 @@ RECALL: Final = 0.99  # of the true ten nearest, which leaves something for ques
 TRIED: Final = 64  # rows that the index is tried with
 NEAREST: Final = 10
 ASKED: Final = 100  # neighbours, as a search asks for; more are compared exactly the more are asked for
-# A question is less like its passages than they are like each other: each tried row is moved by so much of its length.
-MOVED: Final = 0.5
+# A question is less like its passages than they are like each other: each tried row is moved by so many of its lengths.
+# Of 500,000 rows, moved by 2, 8 to 64 probes found .972 .981 .997 .997, for 60 real questions .947 .970 .983 1.0; rows
+# moved by 0.5 found all of theirs with 8.
+MOVED: Final = 2.0
 PART_ROWS: Final = 4_096  # smaller ones took several times as long to make, for searches no quicker
 PROBES: Final = (8, 16, 32, 64, 128, 256)
 REFINES: Final = (3, 10)  # times as many as asked for are compared exactly
