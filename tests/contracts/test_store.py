@@ -106,7 +106,7 @@ class TestKeys:
         async with store._database.read() as connection:
             rows = (await connection.exec_driver_sql("SELECT * FROM keys")).all()
         assert rows
-        assert secret.rpartition("_")[2] not in repr(rows)
+        assert secret.split("_", 2)[2] not in repr(rows)  # which may have underscores itself
 
     async def test_a_revoked_key_opens_nothing(self, store: Store) -> None:
         record, secret = await store.keys.create("a", "u1", ["chat"], "laptop")
