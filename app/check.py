@@ -134,13 +134,13 @@ def _route(example: Example, router: Router, caller: Caller) -> tuple[tuple[str,
     step = _step(example, caller)
     asked = None if example.model == "default" and "default" not in router.routes else example.model
     name = router.name_for(asked, example.task)
-    taken = step is None or step.route is None or router.good_enough(step.route, example.task)
+    route = None if step is None else router.led_to(step.route, example.task)
     if step is not None:
         if step.answer == EXTRACTIVE and example.task == "rag":
             return (EXTRACTIVE,), told(step)
         if step.answer is not None:
             raise QuotaExhausted("the month's budget is used up")
-        name = (step.route if taken else None) or name
+        name = route or name
     plan = router.plan(name, Need(example.task, example.input_tokens, 0, caller.models))
     spent = usd_to_micros(example.spent_usd)
     affordable = [
@@ -151,7 +151,7 @@ def _route(example: Example, router: Router, caller: Caller) -> tuple[tuple[str,
     ]
     if not affordable:
         raise QuotaExhausted("the budget covers none of them")
-    return tuple(affordable), "" if step is None else told(step, route_taken=taken)
+    return tuple(affordable), "" if step is None else told(step, route_taken=route == step.route)
 
 
 def _step(example: Example, caller: Caller) -> Degrade | None:

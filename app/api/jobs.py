@@ -170,7 +170,7 @@ async def _told(bench: Bench, principal: Principal, job_id: str, after: int) -> 
         async for news in looks:
             if principal.key_id and await bench.store.keys.find(principal.key_id) is None:
                 raise Forbidden("the key is no longer valid")
-            screen = await joblist.screen_of(bench, principal, news.state)
+            screen = await joblist.screen_of(bench, principal, news.state) if news.items else None
             for item in news.items:  # under the id of the look before: whoever is cut off among them hears them again
                 yield RunEvent(
                     after,

@@ -167,12 +167,8 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
             if getattr(model, field) and model.kind != "embedding":
                 yield ("models", name, field), "only an embedding model reads texts with a prefix"
     yield from _check_routes(config)
-    for tenant_id, tenant in config.tenants.items():
-        at: Path_ = ("tenants", tenant_id)
-        yield from _check_allowance(config, at, tenant)
-        for group in ("users", "features", "keys"):
-            for name, allowance in getattr(tenant, group).items():
-                yield from _check_allowance(config, (*at, group, name), allowance)
+    for at, (allowance, *_) in _allowances(config):
+        yield from _check_allowance(config, at, allowance)
     for index, example in enumerate(config.examples):
         if not _is_known(config, example.model):
             yield ("examples", index, "model"), f"there is no model or route {example.model!r}"
@@ -232,6 +228,15 @@ def _cycle(config: Config, start: str) -> tuple[str, ...] | None:
     return None
 
 
+def _allowances(config: Config) -> Iterator[tuple[Path_, tuple[Allowance, ...]]]:
+    """Where each stands in the file, it, and the tenant's around it if it is of a part of one."""
+    for tenant_id, tenant in config.tenants.items():
+        yield ("tenants", tenant_id), (tenant,)
+        for group in ("users", "features", "keys"):
+            for name, allowance in getattr(tenant, group).items():
+                yield ("tenants", tenant_id, group, name), (allowance, tenant)
+
+
 def _check_allowance(config: Config, at: Path_, allowance: Allowance) -> Iterator[tuple[Path_, str]]:
     for index, name in enumerate(allowance.models or ()):
         if not _is_known(config, name) and name != EMBEDDING:
@@ -244,12 +249,8 @@ def _check_allowance(config: Config, at: Path_, allowance: Allowance) -> Iterato
 def _check_reach(config: Config) -> Iterator[tuple[Path_, str]]:
     """What has to be followed through the routes, once these are known to lead somewhere."""
     yield from _check_retrieval(config)
-    for tenant_id, tenant in config.tenants.items():
-        at: Path_ = ("tenants", tenant_id)
-        yield from _check_ladder(config, at, tenant)
-        for group in ("users", "features", "keys"):
-            for name, allowance in getattr(tenant, group).items():
-                yield from _check_ladder(config, (*at, group, name), allowance, tenant)
+    for at, allowances in _allowances(config):
+        yield from _check_ladder(config, at, *allowances)
 
 
 def _check_ladder(config: Config, at: Path_, *allowances: Allowance) -> Iterator[tuple[Path_, str]]:

@@ -91,10 +91,10 @@ class InboxTab:
         return await self._list(principal_of(request), (None,), opened, state)
 
     async def _older(self, request: gr.Request, trail: Trail, opened: Opened, state: str) -> Update:
-        return await self._list(principal_of(request), (*trail.turned, trail.next), opened, state)
+        return await self._list(principal_of(request), trail.older, opened, state)
 
     async def _newer(self, request: gr.Request, trail: Trail, opened: Opened, state: str) -> Update:
-        return await self._list(principal_of(request), trail.turned[:-1] or (None,), opened, state)
+        return await self._list(principal_of(request), trail.newer, opened, state)
 
     async def _open(self, event: gr.EventData, request: gr.Request, trail: Trail, _: Opened, state: str) -> Update:
         who, wanted = principal_of(request), said(event, "approval")

@@ -87,10 +87,10 @@ class JobsTab:
         return await self._drawn(principal_of(request), (None,), selected, *filters)
 
     async def _older(self, request: gr.Request, trail: Trail, selected: str, *filters: str) -> Update:
-        return await self._drawn(principal_of(request), (*trail.turned, trail.next), selected, *filters)
+        return await self._drawn(principal_of(request), trail.older, selected, *filters)
 
     async def _newer(self, request: gr.Request, trail: Trail, selected: str, *filters: str) -> Update:
-        return await self._drawn(principal_of(request), trail.turned[:-1] or (None,), selected, *filters)
+        return await self._drawn(principal_of(request), trail.newer, selected, *filters)
 
     async def _open(self, event: gr.EventData, request: gr.Request, trail: Trail, _: str, *filters: str) -> Update:
         return await self._drawn(principal_of(request), trail.turned, said(event, "job"), *filters)

@@ -83,10 +83,10 @@ class DocumentsPane:
         return await self.turned_to(principal_of(request), (None,), collection, text)
 
     async def _turn_on(self, request: gr.Request, trail: Trail, collection: str, text: str) -> Update:
-        return await self.turned_to(principal_of(request), (*trail.turned, trail.next), collection, text)
+        return await self.turned_to(principal_of(request), trail.older, collection, text)
 
     async def _turn_back(self, request: gr.Request, trail: Trail, collection: str, text: str) -> Update:
-        return await self.turned_to(principal_of(request), trail.turned[:-1] or (None,), collection, text)
+        return await self.turned_to(principal_of(request), trail.newer, collection, text)
 
     async def _read(self, collection: str, event: gr.EventData, request: gr.Request) -> tuple[Markup, str]:
         who = principal_of(request)

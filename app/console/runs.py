@@ -29,6 +29,14 @@ class Trail(NamedTuple):
     turned: tuple[str | None, ...] = (None,)
     next: str | None = None
 
+    @property
+    def older(self) -> tuple[str | None, ...]:
+        return (*self.turned, self.next)
+
+    @property
+    def newer(self) -> tuple[str | None, ...]:
+        return self.turned[:-1] or (None,)
+
 
 class RunsTab:
     """Components and handlers of the tab; made inside a gr.Blocks context."""
@@ -100,10 +108,10 @@ class RunsTab:
         return await self._turn_to(principal_of(request), (None,), *chosen)
 
     async def _older(self, request: gr.Request, trail: Trail, *chosen: Any) -> Update:
-        return await self._turn_to(principal_of(request), (*trail.turned, trail.next), *chosen)
+        return await self._turn_to(principal_of(request), trail.older, *chosen)
 
     async def _newer(self, request: gr.Request, trail: Trail, *chosen: Any) -> Update:
-        return await self._turn_to(principal_of(request), trail.turned[:-1] or (None,), *chosen)
+        return await self._turn_to(principal_of(request), trail.newer, *chosen)
 
     async def _turn_to(self, who: Principal, turned: tuple[str | None, ...], *chosen: Any) -> Update:
         *filters, selected = chosen

@@ -57,8 +57,8 @@ async def call_of(gateway: ModelGateway, asked: Asked, body: ChatBody, billed: B
         return call_on(gateway, asked, body, name, billed)
     if step.answer is not None:
         raise QuotaExhausted("the month's budget is used up", retry_after_s=_REFUSAL_RETRY_S)
-    route_taken = step.route is None or gateway.router.good_enough(step.route, "chat")
-    call = call_on(gateway, asked, body, (step.route if route_taken else None) or name, billed)
+    route = gateway.router.led_to(step.route, "chat")
+    call = call_on(gateway, asked, body, route or name, billed)
     if step.context_tokens is not None and call.prompt_tokens > step.context_tokens:
         # A client's own messages are not ours to shorten.
         raise QuotaExhausted(
@@ -66,7 +66,7 @@ async def call_of(gateway: ModelGateway, asked: Asked, body: ChatBody, billed: B
             field="messages",
             retry_after_s=_REFUSAL_RETRY_S,
         )
-    asked.headers.append((DEGRADED, told(step, route_taken=route_taken).encode()))
+    asked.headers.append((DEGRADED, told(step, route_taken=route == step.route).encode()))
     return call
 
 

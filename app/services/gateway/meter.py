@@ -273,11 +273,9 @@ class MeteredGateway:
         if self._step is not None:
             if self._step.answer == EXTRACTIVE and task == "rag":
                 return EXTRACTIVE
-            if self._step.route is not None:
-                # A ladder saves money; it may not end answers because nobody has measured the cheaper models.
-                if self._gateway.router.good_enough(self._step.route, task):
-                    return self._step.route
-                self._kept_route = True
+            if (route := self._gateway.router.led_to(self._step.route, task)) is not None:
+                return route
+            self._kept_route = self._step.route is not None
         return model or self._model
 
     def _refuse(self, task: Task) -> None:

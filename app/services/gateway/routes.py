@@ -178,10 +178,12 @@ class Router:
         reasons += [f"{target.name}: window too small" for target in targets if target not in large]
         return large
 
-    def good_enough(self, name: str, task: Task) -> bool:
-        """Whether a model of the route has the quality that it demands at the task by now."""
-        least = self.route_of(name).min_quality
-        return least is None or any((self._quality(each.name, task) or 0.0) >= least for each in self.models_of(name))
+    def led_to(self, name: str | None, task: Task) -> str | None:
+        """The route of a ladder's step; None where it names none, or one of which no model was measured as good at the
+        task as it demands. A ladder saves money; it may not end answers because nobody has measured cheaper models."""
+        if name is None or (least := self.route_of(name).min_quality) is None:
+            return name
+        return name if any((self._quality(each.name, task) or 0.0) >= least for each in self.models_of(name)) else None
 
     def _good_enough(self, targets: list[Target], need: Need, config: RouteConfig, reasons: list[str]) -> list[Target]:
         if config.min_quality is None:

@@ -111,7 +111,7 @@ async def _is_due(table: Any, near: Near, rows: int) -> bool:
 
 
 async def _tried(table: Any, rows: int) -> Near:
-    """The least that reaches RECALL; 0 probes where nothing does."""
+    """The least that reaches RECALL, with SPARE times its probes; 0 probes where nothing does."""
     questions = _between(await _sample(table, rows))
 
     async def found_by(near: Near) -> list[set[str]]:
