@@ -263,6 +263,13 @@ def test_t12_a_colleague_who_reads_all_jobs_reads_no_name_of_a_document_for_othe
             assert ["bonus" in each for each in told] == [False, False, sees, sees]
             assert ["blank" in each for each in told] == [True] * 4
             assert ["menu" in each for each in told] == [False, False, True, True]
+        many = [{"id": f"sealed{n}", "text": "Rum.", "allowGroups": ["payroll"]} for n in range(400)]
+        sent = ann.post("/api/ai/documents?async=true", json={"collection": "hold", "documents": many})
+        called_off = sent.json()["jobId"]
+        assert ann.delete(f"/api/ai/jobs/{called_off}").status_code == 200
+        for reader, sees in ((ann, True), (ada, False)):
+            told = reader.get(f"/api/ai/jobs/{called_off}/items?limit=200").text
+            assert "sealed199" in told if sees else "sealed" not in told
         owner.patch(f"/api/ai/keys/{server.keys['ann'].split('_')[1]}", json={"groups": []})
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, insert, null, select, true, update
+from sqlalchemy import ColumnElement, and_, bindparam, insert, null, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.ids import new_id
@@ -91,10 +91,7 @@ class JobDesk:
             state = await _one(connection, mine)
             if not done.rowcount:
                 raise Conflict(f"the job has ended as {state.status}")
-            # What it would still have done is not kept: it may be long, and nobody will read it.
-            await connection.execute(
-                update(job_items).where(job_items.c.job_id == job_id).values(input={}, content=None)
-            )
+            await _forget_inputs(connection, job_id)
             await note_end(self._database, connection, job_id)
         self.nudge()
         return state
@@ -199,6 +196,18 @@ def _after(cursor: str | None) -> ColumnElement[bool]:
         raise Invalid("the cursor is not one that this list gave", field="cursor")
     at, key = int(last[1]), last[2]
     return (jobs.c.created_us < at) | and_(jobs.c.created_us == at, jobs.c.job_id < key)
+
+
+async def _forget_inputs(connection: AsyncConnection, job_id: str) -> None:
+    """What a job would still have done is not kept: it may be long, and nobody will read it. Whom a document is for
+    stays with its name."""
+    mine, groups = job_items.c.job_id == job_id, job_items.c.input["allowGroups"].label("groups")
+    rows = await connection.execute(select(job_items.c.number, groups).where(mine))
+    kept = [{"of": row.number, "kept": {"allowGroups": row.groups}} for row in rows if row.groups]
+    await connection.execute(update(job_items).where(mine).values(input={}, content=None))
+    if kept:
+        one = update(job_items).where(mine, job_items.c.number == bindparam("of")).values(input=bindparam("kept"))
+        await connection.execute(one, kept)
 
 
 def _rows(request: JobRequest, now_us: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
