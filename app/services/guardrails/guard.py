@@ -1,11 +1,11 @@
-"""The guard of a run: flags suspicious questions, cleans answers, measures support.
+"""The guard of a run: screens questions (`input.py`), cleans answers, measures support.
 
-Patterns and a small model of ours, nothing else: no network, no large model. Input is never changed or blocked here.
+Patterns and a small model of ours, nothing else: no network, no large model.
 """
 
 from collections.abc import Collection, Sequence
 
-from app.services.guardrails.injection import signs
+from app.services.guardrails.input import InputGuard
 from app.services.guardrails.markup import markup_patterns
 from app.services.guardrails.patterns import SECRETS
 from app.services.guardrails.stream import PatternFilter, any_opening
@@ -20,14 +20,14 @@ class PatternGuard:
 
     def __init__(self, embedder: Embedder, image_hosts: Collection[str] = ()) -> None:
         """`image_hosts` are host names, without port, whose images may appear in answers."""
+        self._input = InputGuard()
         self._patterns = (*SECRETS, *markup_patterns(frozenset(host.lower() for host in image_hosts)))
         self._opening = any_opening(self._patterns)
         self._support = SupportModel(embedder)
 
     async def screen(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
-        """The question unchanged; `flag` with the names of the signs of injection, else `allow`."""
-        reasons = signs(text)
-        return text, (Verdict(NAME, "input", "flag" if reasons else "allow", reasons),)
+        """The question as it may go on, and why."""
+        return await self._input.screen(text)
 
     async def check(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
         """The answer without secrets and foreign images; `redact` with the names of the patterns, else `allow`."""
