@@ -5,20 +5,12 @@ Money is written in US dollars and tokens a month or minute, as people think of 
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    IPvAnyNetwork,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, IPvAnyNetwork, model_validator
 
+from app.config.part import Count, Environment, Host, Name, Part, Prefix, Seconds, Share, Usd
 from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Task
 
@@ -26,40 +18,11 @@ ProviderKind = Literal["openai", "anthropic", "llamacpp", "extractive", "langcha
 Policy = Literal["order", "cost", "latency", "quality"]
 BrokenStream = Literal["fail", "continue"]
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$")]
-Environment = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-Host = Annotated[str, StringConstraints(pattern=r"^[^\s/@:%\\\[\]]{1,253}$")]
-Prefix = Annotated[str, StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^/\s]+/)*$")]
-Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=1_000_000_000_000)]
-
 EVERYONE = "*"
 """The name under which a tenant, user, feature or key that is not listed finds its allowance."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_is_a_number(cls, value: object, field: ValidationInfo) -> object:
-        # YAML reads yes and on as true, and Pydantic true as 1: one request a minute.
-        if isinstance(value, bool) and field.field_name is not None:
-            kinds = _kinds(cls.model_fields[field.field_name].annotation)
-            if bool not in kinds and not kinds.isdisjoint({int, float, Decimal}):
-                raise ValueError("must be a number, not true or false")
-        return value
-
-
-def _kinds(annotation: object) -> set[object]:
-    """The types that an annotation is made of."""
-    inner = get_args(annotation)
-    return set().union(*map(_kinds, inner)) if inner else {annotation}
-
-
-class ProviderConfig(_Part):
+class ProviderConfig(Part):
     """A place that serves models. Secrets are named by their environment variable, never written here."""
 
     kind: ProviderKind
@@ -91,7 +54,7 @@ class ProviderConfig(_Part):
         return self
 
 
-class ModelConfig(_Part):
+class ModelConfig(Part):
     """A model as routes and callers name it. Prices that are absent come from the public price list."""
 
     provider: Name
@@ -115,7 +78,7 @@ class ModelConfig(_Part):
         return self
 
 
-class CacheConfig(_Part):
+class CacheConfig(Part):
     """Caches of a route; both are off unless they are named."""
 
     exact_ttl_s: Seconds | None = None
@@ -128,7 +91,7 @@ class CacheConfig(_Part):
         return self.exact_ttl_s is not None or self.semantic_ttl_s is not None
 
 
-class RouteConfig(_Part):
+class RouteConfig(Part):
     """How a call finds its model. A candidate is a model or another route, whose candidates stand in its place."""
 
     candidates: tuple[Name, ...] = Field(min_length=1, max_length=32)
@@ -143,7 +106,7 @@ class RouteConfig(_Part):
     cache: CacheConfig = CacheConfig()
 
 
-class Degrade(_Part):
+class Degrade(Part):
     """What becomes of calls from a share of the budget on: one step of the ladder."""
 
     at: float = Field(ge=0, le=1, allow_inf_nan=False)
@@ -159,7 +122,7 @@ class Degrade(_Part):
         return self
 
 
-class Allowance(_Part):
+class Allowance(Part):
     """What one tenant, user, feature or key may use; None is without limit."""
 
     budget_usd_month: Usd | None = None
@@ -187,7 +150,7 @@ class TenantConfig(Allowance):
     keys: dict[str, Allowance] = Field(default_factory=dict)
 
 
-class BreakerConfig(_Part):
+class BreakerConfig(Part):
     """When a model is left alone for a while. Rates are shares of the calls of the last `window_s`."""
 
     window_s: Seconds = 30.0
@@ -200,7 +163,7 @@ class BreakerConfig(_Part):
     probes: int = Field(default=1, ge=1, le=3)
 
 
-class AlertConfig(_Part):
+class AlertConfig(Part):
     """Who is told of spent budgets and open breakers."""
 
     webhook_url_env: Environment | None = None
@@ -210,7 +173,7 @@ class AlertConfig(_Part):
     budget_shares: tuple[Share, ...] = (0.5, 0.8, 1.0)
 
 
-class ReachConfig(_Part):
+class ReachConfig(Part):
     """Where requests of one use may go beside the internet: hosts and networks of one's own."""
 
     hosts: tuple[Host, ...] = ()
@@ -218,7 +181,7 @@ class ReachConfig(_Part):
     public: bool = Field(default=True, description="False leaves only what is listed.")
 
 
-class OutboundConfig(_Part):
+class OutboundConfig(Part):
     """Where requests may go whose URLs others than the operator name."""
 
     documents: ReachConfig = ReachConfig()
@@ -229,7 +192,7 @@ class OutboundConfig(_Part):
     oidc: ReachConfig = ReachConfig()
 
 
-class SearchConfig(_Part):
+class SearchConfig(Part):
     """How passages are looked for. `rerank` is none, maxsim, a re-rank model or a route of such."""
 
     rewrite: Literal["auto", "words", "off"] = Field(
@@ -252,7 +215,7 @@ class RetrievalConfig(SearchConfig):
         )
 
 
-class LimitsConfig(_Part):
+class LimitsConfig(Part):
     """Bounds of the whole server."""
 
     concurrent_runs: int = Field(default=256, ge=1, le=100_000)
@@ -266,7 +229,7 @@ class LimitsConfig(_Part):
     retry_floor: int = Field(default=10, ge=0, description="Retries a minute that are allowed in any case.")
 
 
-class Expectation(_Part):
+class Expectation(Part):
     """What an example of the file claims; what is not named is not checked."""
 
     allowed: bool | None = None
@@ -276,7 +239,7 @@ class Expectation(_Part):
     code: str | None = None
 
 
-class Example(_Part):
+class Example(Part):
     """A claim about the file that `pilothouse config check` runs: this caller's call is routed like that."""
 
     tenant: str
@@ -290,7 +253,7 @@ class Example(_Part):
     expect: Expectation
 
 
-class Config(_Part):
+class Config(Part):
     """The whole file. Made by `app.config.load`, which also checks what one name says of another."""
 
     providers: dict[Name, ProviderConfig] = Field(default_factory=dict)
