@@ -6,6 +6,8 @@ published. Messages name values that the caller sent or may know, never contents
 
 from typing import ClassVar, Literal
 
+from graphs.types import Usage
+
 Kind = Literal["invalid", "denied", "missing", "conflict", "exhausted", "upstream", "internal"]
 
 
@@ -98,9 +100,13 @@ class QuotaExhausted(PilothouseError):
 
 
 class UpstreamError(PilothouseError):
-    """A model server or another service failed, answered garbage, or broke off."""
+    """A model server or another service failed, answered garbage, or broke off.
+
+    `usage` is what a model server had told of it by then; it bills that, whatever became of the answer.
+    """
 
     kind, code = "upstream", "upstream_error"
+    usage: Usage | None = None
 
 
 class UpstreamTimeout(UpstreamError):

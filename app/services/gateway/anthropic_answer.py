@@ -119,7 +119,7 @@ class Assembly(openai_wire.Assembly):
             said = {name: usage[name] for name in _COUNTS if usage.get(name) is not None}
             self._counts |= {name: count_of(value) for name, value in said.items()}
 
-    def _told_usage(self) -> Usage | None:
+    def told_usage(self) -> Usage | None:
         """Input tokens as ours count them: the vendor's leaves out what came from the cache or went into it."""
         if not self._counted or not {"input_tokens", "output_tokens"} <= self._counts.keys():
             return None
@@ -131,7 +131,6 @@ class Assembly(openai_wire.Assembly):
 
     def completion(self, request: ModelRequest, count: Callable[[str], int]) -> Completion:
         """Raises UpstreamError as OpenAI's does, and for an answer in another form than was asked for."""
-        self._usage = self._told_usage()
         completion = super().completion(request, count)
         finish = self._reason(completion.tool_calls)
         if self._by_tool and finish == "stop" and not self._answered:

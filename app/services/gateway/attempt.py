@@ -411,6 +411,10 @@ class Trial(Generic[T]):
         call, ended = self._call, self.ended
         if ended is not None and ended.usage is not None:
             return ended.usage
+        told = error.usage if isinstance(error, UpstreamError) else None
+        # As of an answer that came to its end: one that cost nothing is not believed where something was said.
+        if told is not None and (told.output_tokens or not (self.texts or self.beside)):
+            return told
         given_up = isinstance(error, UpstreamTimeout) or not isinstance(error, Exception) or error is self.stopped
         if self.items is None or (ended is None and self.first is None and not given_up):
             return Usage()

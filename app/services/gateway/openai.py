@@ -17,6 +17,7 @@ from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
 from app.services.gateway.reply import Reply
 from app.services.gateway.server import ModelServer
 from app.services.gateway.tokens import estimate_tokens
+from graphs.errors import UpstreamError
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
 
 
@@ -61,10 +62,15 @@ class OpenAiProvider:
         reply = Reply(self.info.name, assembly, server.timeouts, server.api_key)
         payload = body(request, self.info, self._sampling, self._max_tokens_field, self._served_name)
         with await self._link.post(payload, reply.deadline()) as response:
-            async with aclosing(reply.texts(response)) as texts:
-                async for text in texts:
-                    yield Delta(text)
-            yield assembly.completion(request, self._count)
+            try:
+                async with aclosing(reply.texts(response)) as texts:
+                    async for text in texts:
+                        yield Delta(text)
+                completion = assembly.completion(request, self._count)
+            except UpstreamError as error:
+                error.usage = assembly.told_usage()
+                raise
+            yield completion
             await drain(response)
 
     async def forward(
@@ -79,13 +85,18 @@ class OpenAiProvider:
             said.setdefault("max_completion_tokens", limit)
         passage = Passage(self.info, timeouts, self._server.api_key)
         with await self._link.post(orjson.dumps(said), passage.head()) as response:
-            if stream:
-                async with aclosing(passage.events(response)) as events:
-                    async for event in events:
-                        yield event
-            else:
-                yield await passage.whole(response)
-            yield passage.end()
+            try:
+                if stream:
+                    async with aclosing(passage.events(response)) as events:
+                        async for event in events:
+                            yield event
+                else:
+                    yield await passage.whole(response)
+                end = passage.end()
+            except UpstreamError as error:
+                error.usage = passage.usage
+                raise
+            yield end
 
     async def close(self) -> None:
         await self._link.close()

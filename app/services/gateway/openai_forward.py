@@ -29,7 +29,8 @@ class Passage:
         self._now = loop.time
         self._started = self._heard = loop.time()
         self._spoke = False
-        self._usage: Usage | None = None
+        self.usage: Usage | None = None
+        """What the server has counted so far, where it said so."""
         self._finish, self._served = "", ""
 
     def head(self) -> Deadline:
@@ -52,8 +53,8 @@ class Passage:
         if not self._finish:
             raise UpstreamError(f"{self._info.name} broke off before the end of its answer")
         # An answer that cost nothing is not believed: without a usage, it is counted.
-        free = self._usage is not None and self._usage.output_tokens == 0 and self._spoke
-        usage = None if free else self._usage
+        free = self.usage is not None and self.usage.output_tokens == 0 and self._spoke
+        usage = None if free else self.usage
         return WireEnd(usage, FINISH.get(self._finish, "unknown"), self._info.version or self._served)
 
     async def whole(self, response: Response) -> WireEvent:
@@ -105,7 +106,7 @@ class Passage:
             raise failure(self._info.name, 200, failed, secret=self._secret)
         if (said := parsed.get("usage")) is not None:
             if (usage := read_usage(said)) is not None:
-                self._usage = usage
+                self.usage = usage
             else:  # what nobody can be billed for is told to nobody
                 parsed["usage"] = None
                 data = orjson.dumps(parsed)

@@ -180,6 +180,10 @@ class Assembly:
             elif isinstance(arguments, dict):
                 call.arguments.append(json.dumps(arguments))
 
+    def told_usage(self) -> Usage | None:
+        """What the server has counted so far, where it said so."""
+        return self._usage
+
     def completion(self, request: ModelRequest, count: Callable[[str], int]) -> Completion:
         """The whole. Usage that the server did not give, or gave as garbage, is counted with `count` and marked.
 
@@ -188,7 +192,7 @@ class Assembly:
         text = "".join(self._texts)
         calls = tuple(call.proposal(self._info.name, number) for number, call in enumerate(self._calls))
         finish = FINISH.get(self._finish or "", "unknown")
-        usage = self._usage
+        usage = self.told_usage()
         if usage is None or (usage.output_tokens == 0 and (text or calls)):
             written = text + "".join(call.text for call in self._calls)
             usage = estimated_usage(request.messages, written, count)

@@ -163,6 +163,26 @@ async def test_a_call_that_fails_before_it_spoke_pays_for_the_prompt_only_if_it_
     assert billed.first_token_ms is None
 
 
+async def test_r06_a_failure_is_billed_as_the_server_counted_it() -> None:
+    counted = UpstreamError("no answer in it")
+    counted.usage = Usage(19, 3)
+    meter, _, _ = metered(Say(("Hello",), error=counted), counted)
+    for _ in range(2):
+        with pytest.raises(UpstreamError):
+            await meter.complete(ASK)
+    assert [(call.usage, call.error_code) for call in meter.calls] == [(Usage(19, 3), "upstream_error")] * 2
+
+
+async def test_r06_a_failure_that_cost_nothing_after_words_is_counted() -> None:
+    counted = UpstreamError("broke off")
+    counted.usage = Usage(19, 0)
+    meter, _, _ = metered(Say(("Hello",), error=counted))
+    with pytest.raises(UpstreamError):
+        await meter.complete(ASK)
+    assert meter.calls[0].usage.estimated
+    assert meter.calls[0].usage.output_tokens > 0
+
+
 async def stopped_by_cancelling(stream: AsyncIterator[Delta | Completion]) -> None:
     await anext(stream)
     waiting = asyncio.ensure_future(anext(stream))

@@ -108,6 +108,16 @@ async def test_u07_u11_a_broken_whole_answer_is_an_error(answer: Answer, kind: t
     assert type(raised.value) is kind
 
 
+async def test_r06_what_a_server_has_counted_is_told_with_the_failure() -> None:
+    for answer, stream in (
+        (sends_json({"choices": [], "usage": USAGE}), False),
+        (sends(events(chunk("a"), chunk(choices=[], usage=USAGE), done=False), cut=True), True),
+    ):
+        with pytest.raises(UpstreamError) as raised:
+            await forward(answer, stream=stream)
+        assert raised.value.usage == Usage(19, 3)
+
+
 ZOO: list[Any] = [
     None, {}, [], "19", {"prompt_tokens": 19}, {"prompt_tokens": "19", "completion_tokens": "3"},
     {"prompt_tokens": -1, "completion_tokens": 3}, {"prompt_tokens": 19, "completion_tokens": 1e308},

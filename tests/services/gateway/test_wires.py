@@ -54,6 +54,42 @@ def anthropic(*events: Any) -> Answer:
     return sends(fake_anthropic.events(*events))
 
 
+COUNTED: Mapping[str, tuple[Wire, Answer]] = {
+    "openai, no choice": (OPENAI, sends_json({"choices": [], "usage": fake_openai.USAGE})),
+    "openai, cut": (
+        OPENAI,
+        sends(fake_openai.events(chunk(choices=[], usage=fake_openai.USAGE), done=False), cut=True),
+    ),
+    "openai, a call that cannot be read": (
+        OPENAI,
+        openai(
+            chunk(delta={"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{"}}]}),
+            chunk(finish="tool_calls"),
+            chunk(choices=[], usage=fake_openai.USAGE),
+        ),
+    ),
+    "anthropic, a call that cannot be read": (
+        ANTHROPIC,
+        anthropic(
+            start(),
+            block(type="tool_use", id="a", name="f", input={}),
+            delta(type="input_json_delta", partial_json="{"),
+            ends(),
+            *stops("tool_use"),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("wire", "answer"), COUNTED.values(), ids=COUNTED.keys())
+async def test_r06_what_a_server_has_counted_is_told_with_the_failure(wire: Wire, answer: Answer) -> None:
+    with pytest.raises(UpstreamError) as raised:
+        await ask(wire, answer)
+    assert raised.value.usage is not None
+    assert not raised.value.usage.estimated
+    assert raised.value.usage.output_tokens > 0
+
+
 WHOLE = start(content=[{"type": "text", "text": "all"}], stop_reason="end_turn", usage=fake_anthropic.USAGE | SPENT)
 ODD: Mapping[str, tuple[Wire, Answer, str, str]] = {
     "no [DONE]": (OPENAI, sends(OPENAI.greeting.removesuffix(b"data: [DONE]\n\n")), "Hello, world", "stop"),
