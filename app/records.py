@@ -11,14 +11,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from app.scopes import SCOPES as SCOPES
+from app.scopes import Scope as Scope
 from app.sight import EVERYTHING, Sight
 from graphs.policy import Fusion
 from graphs.types import Trust, Usage
 
 Mode = Literal["chat", "rag", "agent"]
 RunStatus = Literal["running", "waiting", "completed", "blocked", "failed", "cancelled"]
-Scope = Literal["owner", "chat", "documents", "approvals", "runs"]
-SCOPES: tuple[Scope, ...] = ("owner", "chat", "documents", "approvals", "runs")
 ApprovalState = Literal["pending", "approved", "denied", "expired"]
 
 
