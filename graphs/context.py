@@ -11,8 +11,10 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from graphs.events import Event
-from graphs.policy import Fusion, RetrievalPolicy
+from graphs.policy import AnswerPolicy, Fusion, RetrievalPolicy
 from graphs.prompts import PromptBook
+from graphs.rules import Answered
+from graphs.taint import Reading
 from graphs.types import (
     Completion,
     Delta,
@@ -20,6 +22,7 @@ from graphs.types import (
     ModelRequest,
     Passage,
     Retrieval,
+    Ruling,
     Task,
     ToolProposal,
     ToolResult,
@@ -82,8 +85,11 @@ class Toolbox(Protocol):
         """Tools that fit the question, best first, for models without native tool calls; empty when none does."""
         ...
 
-    def needs_approval(self, proposal: ToolProposal) -> bool:
-        """Whether a person must decide first; the rule is policy and never the model's to say."""
+    def ruling(self, proposal: ToolProposal, read: Reading) -> Ruling:
+        """Whether the call may run, waits for people or may not, in a run that has read those texts.
+
+        Policy, and never the model's to say. Of a call that `refusal` refuses it says deny.
+        """
         ...
 
     def refusal(self, proposal: ToolProposal) -> ToolResult | None:
@@ -106,8 +112,12 @@ class Guard(Protocol):
         """A fresh filter for one streamed answer."""
         ...
 
-    async def check(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
-        """The answer as it may leave (perhaps redacted) and why."""
+    async def check(self, text: str, redacted: Sequence[str] = ()) -> tuple[str, tuple[Verdict, ...]]:
+        """The answer as it may leave (perhaps redacted) and why; `redacted` names what its stream has replaced."""
+        ...
+
+    async def judge(self, answered: Answered) -> tuple[Verdict, ...]:
+        """What the tenant's rules think of the whole answer; `block` where it may not leave."""
         ...
 
     async def support(self, sentences: Sequence[str], passages: Sequence[Passage]) -> list[list[float]]:
@@ -123,9 +133,25 @@ class Guard(Protocol):
 class StreamFilter(Protocol):
     """Applies the output patterns to a stream. What it has returned is final; it holds back what may yet match."""
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Names of the patterns that replaced something so far."""
+        ...
+
     def feed(self, text: str) -> str: ...
 
     def close(self) -> str: ...
+
+
+class Shape(Protocol):
+    """The JSON schema that an answer has to satisfy."""
+
+    @property
+    def schema(self) -> Mapping[str, Any]: ...
+
+    def faults(self, answer: str) -> tuple[str, ...]:
+        """What is wrong with it, in words for a model; empty where it fits."""
+        ...
 
 
 class Span(Protocol):
@@ -178,5 +204,7 @@ class RunContext:
     collection: str | None = None
     where: Mapping[str, Any] | None = None
     policy: RetrievalPolicy = field(default_factory=RetrievalPolicy)
+    answers: AnswerPolicy = field(default_factory=AnswerPolicy)
+    shape: Shape | None = None
     tell: Callable[[Event], None] | None = None
     """Hears at once what nodes write to the graph's stream; without it the stream itself has it."""

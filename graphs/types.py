@@ -16,6 +16,9 @@ Decision = Literal["approve", "deny"]
 Task = Literal["chat", "rag", "agent", "arguments", "embedding", "rewrite", "multi_query", "rerank"]
 # Where a text came from: the operator's own hand, a system of the tenant's, or anybody (uploaded files, fetched URLs).
 Trust = Literal["operator", "tenant", "untrusted"]
+SourceKind = Literal["operator", "user", "document", "tool", "earlier"]
+Match = Literal["exact", "decoded", "reversed", "near"]
+Ruled = Literal["allow", "ask", "two_person", "deny"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,32 @@ class ToolResult:
     content: str
     passages: tuple[Passage, ...] = ()
     index_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """An argument of a call repeats a text that the run has read: which argument, of which text, and how.
+
+    `argument` is the path of the value ("to/0/address"), `name` the document, tool or message it comes from, `quote`
+    the first characters of what both have in common, as the argument has it.
+    """
+
+    argument: str
+    kind: SourceKind
+    name: str
+    trust: Trust
+    match: Match
+    quote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What policy says of a call, at the risk it has in this run; `reasons` are for the person who decides."""
+
+    then: Ruled
+    risk: Risk
+    reasons: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ may run again after a crash, so every call carries an id of ours that its tool u
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal, TypedDict
 
 from langgraph.runtime import Runtime
@@ -15,10 +16,11 @@ from graphs.agent import turns as rounds
 from graphs.agent.state import AgentState, Turn
 from graphs.context import RunContext
 from graphs.errors import UpstreamError
-from graphs.events import Proposed, Ran, Retrieved, Said
+from graphs.events import Proposed, Ran, Retrieved
 from graphs.prompts import RunData
 from graphs.refusal import REFUSAL
-from graphs.steps.complete import answer_tokens, prompt_budget, say
+from graphs.steps.complete import answer_tokens, prompt_budget, say, tell
+from graphs.taint import Reading
 from graphs.types import Message, ModelRequest, Passage, Task, ToolProposal, ToolResult, ToolSpec
 
 ARGUMENT_TOKENS = 256
@@ -28,6 +30,8 @@ class DecideUpdate(TypedDict, total=False):
     turns: tuple[Turn, ...]
     next: Literal["act", "answer", "validate"]
     answer: str
+    redacted: tuple[str, ...]
+    held: bool
     prompt_version: str
 
 
@@ -39,6 +43,8 @@ class TurnsUpdate(TypedDict, total=False):
 
 class AnswerUpdate(TypedDict, total=False):
     answer: str
+    redacted: tuple[str, ...]
+    held: bool
     prompt_version: str
 
 
@@ -73,11 +79,12 @@ async def _decide_natively(state: AgentState, runtime: Runtime[RunContext], *, m
         max_tokens=answer_tokens(ctx, ctx.model, "agent"),
         question=state["question"],
         grounding=rounds.passages(done),
+        response_schema=None if ctx.shape is None else ctx.shape.schema,
     )
-    completion, said = await say(ctx, request, runtime.stream_writer)
+    completion, spoken = await say(ctx, request, runtime.stream_writer)
     if not completion.tool_calls:
-        return {"answer": said, "next": "validate", "prompt_version": rendered.version}
-    turn = _propose(runtime, len(done), [(call.name, call.arguments) for call in completion.tool_calls], said)
+        return {**spoken.update, "next": "validate", "prompt_version": rendered.version}
+    turn = _propose(runtime, len(done), [(call.name, call.arguments) for call in completion.tool_calls], spoken.text)
     return {"turns": (*done, turn), "next": "act", "prompt_version": rendered.version}
 
 
@@ -155,13 +162,16 @@ async def approve(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdat
     *done, turn = state["turns"]
     proposal = _waiting(turn, runtime.context)
     assert proposal is not None, "the edge leads here only when a call waits"
-    risks = {spec.name: spec.risk for spec in runtime.context.toolbox.specs()}
+    ruling = runtime.context.toolbox.ruling(proposal, Reading())
     decision = interrupt(
         {
             "call_id": proposal.call_id,
             "tool": proposal.name,
             "arguments": dict(proposal.arguments),
-            "risk": risks[proposal.name],
+            "risk": ruling.risk,
+            "needs": 2 if ruling.then == "two_person" else 1,
+            "reasons": list(ruling.reasons),
+            "origins": [asdict(origin) for origin in ruling.origins],
         }
     )
     if decision["decision"] == "approve":
@@ -178,7 +188,7 @@ def _waiting(turn: Turn, ctx: RunContext) -> ToolProposal | None:
     for proposal in turn.open:
         if proposal.call_id in turn.decided or ctx.toolbox.refusal(proposal) is not None:
             continue
-        if ctx.toolbox.needs_approval(proposal):
+        if ctx.toolbox.ruling(proposal, Reading()).then in {"ask", "two_person"}:
             return proposal
     return None
 
@@ -211,9 +221,8 @@ async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdat
     done = state.get("turns", ())
     passages = rounds.passages(done)
     if done and not passages:
-        said = " ".join(_told(result) for result in rounds.results(done))
-        runtime.stream_writer(Said(said))
-        return {"answer": said}
+        told = " ".join(_told(result) for result in rounds.results(done))
+        return {**tell(ctx, told, runtime.stream_writer).update}
     task: Task = "rag" if passages else "chat"
     prompt = ctx.prompts.get("rag.answer" if passages else "chat.answer")
     rendered = prompt.render(
@@ -229,9 +238,10 @@ async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdat
         max_tokens=answer_tokens(ctx, ctx.model, task),
         question=state["question"],
         grounding=rendered.passages,
+        response_schema=None if ctx.shape is None else ctx.shape.schema,
     )
-    _, said = await say(ctx, request, runtime.stream_writer)
-    return {"answer": said, "prompt_version": rendered.version}
+    _, spoken = await say(ctx, request, runtime.stream_writer)
+    return {**spoken.update, "prompt_version": rendered.version}
 
 
 def _told(result: ToolResult) -> str:

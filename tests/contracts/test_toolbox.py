@@ -11,6 +11,7 @@ from app.services.tools.toolbox import ScopedToolbox
 from app.telemetry.spans import RunTrace
 from graphs.context import Toolbox
 from graphs.errors import ToolRefused, ToolRetry
+from graphs.taint import Reading
 from graphs.types import ToolProposal, ToolSpec
 
 SHAPE = {
@@ -64,9 +65,9 @@ def test_the_granted_tools_are_listed_in_order(toolbox: Toolbox) -> None:
 
 
 def test_only_what_writes_or_leaves_needs_an_approval(toolbox: Toolbox) -> None:
-    assert not toolbox.needs_approval(call("echo", word="a"))
-    assert toolbox.needs_approval(call("send", word="a"))
-    assert not toolbox.needs_approval(call("unknown"))
+    assert toolbox.ruling(call("echo", word="a"), Reading()).then == "allow"
+    assert toolbox.ruling(call("send", word="a"), Reading()).then == "ask"
+    assert toolbox.ruling(call("unknown"), Reading()).then == "deny"
 
 
 async def test_a_well_formed_call_runs(toolbox: Toolbox) -> None:

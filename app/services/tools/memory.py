@@ -6,7 +6,8 @@ from typing import Any
 from app.services.tools.tool import ToolOutput
 from app.services.tools.toolbox import APPROVED_RISKS, argument_problems
 from graphs.errors import ToolRefused, ToolRetry
-from graphs.types import ToolProposal, ToolResult, ToolSpec
+from graphs.taint import Reading
+from graphs.types import Ruling, ToolProposal, ToolResult, ToolSpec
 
 Answer = Callable[[Mapping[str, Any]], ToolOutput]
 
@@ -30,8 +31,11 @@ class MemoryToolbox:
     async def suggest(self, question: str) -> tuple[tuple[ToolSpec, float], ...]:
         return self._suggested
 
-    def needs_approval(self, proposal: ToolProposal) -> bool:
-        return proposal.name in self._specs and self._specs[proposal.name].risk in APPROVED_RISKS
+    def ruling(self, proposal: ToolProposal, read: Reading) -> Ruling:
+        if proposal.name not in self._specs:
+            return Ruling("deny", "destructive", ("there is no such tool here",))
+        risk = self._specs[proposal.name].risk
+        return Ruling("ask" if risk in APPROVED_RISKS else "allow", risk)
 
     def refusal(self, proposal: ToolProposal) -> ToolResult | None:
         if proposal.name not in self._specs:

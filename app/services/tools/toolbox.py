@@ -15,7 +15,8 @@ from jsonschema.exceptions import ValidationError
 from app.services.tools.tool import Tool, ToolCall, ToolOutput
 from graphs.context import Trace
 from graphs.errors import Invalid, PilothouseError, ToolRefused, ToolRetry
-from graphs.types import Risk, ToolProposal, ToolResult, ToolSpec
+from graphs.taint import Reading
+from graphs.types import Risk, Ruling, ToolProposal, ToolResult, ToolSpec
 
 TIMEOUT_S = 30.0
 MAX_OUTPUT_CHARS = 16_000
@@ -60,9 +61,11 @@ class ScopedToolbox:
             return ()
         return await self._picker.rank(question, self._tools.values())
 
-    def needs_approval(self, proposal: ToolProposal) -> bool:
+    def ruling(self, proposal: ToolProposal, read: Reading) -> Ruling:
         tool = self._tools.get(proposal.name)
-        return tool is not None and tool.spec.risk in self._needing_approval
+        if tool is None:
+            return Ruling("deny", "destructive", ("there is no such tool here",))
+        return Ruling("ask" if tool.spec.risk in self._needing_approval else "allow", tool.spec.risk)
 
     def refusal(self, proposal: ToolProposal) -> ToolResult | None:
         tool = self._tools.get(proposal.name)

@@ -18,6 +18,7 @@ from app.services.tools.tool import Tool, ToolCall, ToolOutput
 from app.services.tools.toolbox import ScopedToolbox
 from app.telemetry.spans import RunTrace
 from graphs.errors import Missing, ToolRetry, UpstreamError
+from graphs.taint import Reading
 from graphs.types import Passage, Retrieval, ToolProposal, ToolSpec
 
 NOW = datetime(2025, 7, 1, 22, 30, 5, tzinfo=UTC)
@@ -133,7 +134,7 @@ async def test_the_same_call_opens_one_ticket_however_often_it_runs() -> None:
     again = await box.run(proposal("create_ticket", title=" Printer ", body="broken"))
     assert first == again
     assert list(book.rows.values()) == [("acme", "ada", "r1", "r1:c1", "Printer", "broken")]
-    assert box.needs_approval(proposal("create_ticket"))
+    assert box.ruling(proposal("create_ticket"), Reading()).then == "ask"
 
 
 class Misbehaved:
