@@ -3,7 +3,7 @@
 Suspicious questions are flagged; nothing is changed or blocked here.
 """
 
-from app.services.guardrails.injection import signs
+from app.services.guardrails.signs import signs
 from graphs.types import Verdict
 
 NAME = "patterns"

@@ -1,6 +1,6 @@
 import pytest
 
-from app.services.guardrails.injection import signs
+from app.services.guardrails.signs import signs
 
 
 @pytest.mark.parametrize(
