@@ -65,7 +65,7 @@ def card(
         conversation_id=facts.conversation_id,
         mode=facts.mode,
         status=status,
-        answer=state.get("answer", ""),
+        answer="" if state.get("held") and "validation" not in state else state.get("answer", ""),
         answered=bool(state.get("answered", False)),
         citations=tuple(CardCitation(**asdict(citation)) for citation in state.get("citations", ())),
         sentences=tuple(CardSentence(**asdict(sentence)) for sentence in state.get("sentences", ())),

@@ -128,7 +128,8 @@ class SearchWish:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a caller wants run. `conversation_id` None starts a new conversation.
+    """What a caller wants run. `conversation_id` None starts a new conversation; `response_schema` is a JSON schema that
+    the answer has to satisfy.
 
     The wish for `retrieval` is heeded in the mode rag alone, whose runs are not resumed, and is not kept.
     """
@@ -141,6 +142,7 @@ class RunRequest:
     where: Mapping[str, Any] | None = None
     feature: str = "api"
     retrieval: SearchWish = SearchWish()
+    response_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,12 @@ class Runner:
                 feature=request.feature,
                 key_id=job.principal.key_id,
                 created_at=job.created_at,
-                asked={"collection": request.collection, "model": request.model, "where": request.where},
+                asked={
+                    "collection": request.collection,
+                    "model": request.model,
+                    "where": request.where,
+                    "response_schema": request.response_schema,
+                },
                 opens=title,
                 process_id=process_id,
                 groups=sorted(job.principal.groups),

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from app.answers import Answers
 from app.at_work import at_work
 from app.buckets import Bucket
 from app.builds import Builds
@@ -53,6 +54,7 @@ from app.services.gateway.provider import Provider
 from app.services.gateway.scorecard import Scorecard
 from app.services.gateway.shared_health import SharedHealth
 from app.services.guardrails.guard import PatternGuard
+from app.services.guardrails.shape import JsonShape
 from app.services.ingest.ingest import Ingest, Source
 from app.services.jobs.desk import JobDesk
 from app.services.jobs.worker import Check
@@ -122,6 +124,7 @@ class Workbench:
     watch: Watch
     gateway: ModelGateway
     guard: PatternGuard
+    answers: Answers
     prompts: PromptBook
     runner: Runner
     jobs: JobDesk
@@ -216,7 +219,7 @@ async def open_workbench(
         )
         prompts = PromptBook.packaged()
         picker = ToolPicker(embedder, fallback=SearchDocuments.spec.name)
-        guard = PatternGuard(embedder, settings.image_hosts)
+        guard, answers = PatternGuard(embedder), Answers(config.answers, settings.image_hosts)
         saver = await stack.enter_async_context(checkpointer(settings.store_url, home / "checkpoints.db"))
         relay = None if redis is None else EventRelay(redis)
         if relay is not None:
@@ -227,7 +230,7 @@ async def open_workbench(
                 name: catalog.build(name).compile(checkpointer=saver if name == "agent" else None, name=name)
                 for name in catalog.CATALOG
             },
-            make_context=_context_maker(store, library, gateway, guard, prompts, picker, clock, config),
+            make_context=_context_maker(store, library, gateway, guard, answers, prompts, picker, clock, config),
             clock=clock,
             run_timeout_s=settings.run_timeout_s,
             reattach_grace_s=settings.reattach_grace_s,
@@ -290,6 +293,7 @@ async def open_workbench(
             watch=watch,
             gateway=gateway,
             guard=guard,
+            answers=answers,
             prompts=prompts,
             runner=runner,
             jobs=jobs,
@@ -424,6 +428,7 @@ def _context_maker(
     library: Library,
     gateway: ModelGateway,
     guard: PatternGuard,
+    answers: Answers,
     prompts: PromptBook,
     picker: ToolPicker,
     clock: Callable[[], datetime],
@@ -462,7 +467,7 @@ def _context_maker(
             gateway=metered,
             retriever=retriever,
             toolbox=ScopedToolbox(tools, tenant_id=tenant, user_id=user, run_id=job.run_id, trace=trace, picker=picker),
-            guard=guard,
+            guard=guard.answering(answers.guard(tenant)),
             prompts=prompts,
             trace=trace,
             escalation=StoreEscalation(store.escalations, run_id=job.run_id, tenant_id=tenant),
@@ -472,6 +477,8 @@ def _context_maker(
             collection=request.collection,
             where=request.where,
             policy=policy,
+            answers=answers.policy(tenant),
+            shape=None if request.response_schema is None else JsonShape(request.response_schema),
         )
         return context, metered
 

@@ -10,6 +10,8 @@ CITATIONS_PER_SENTENCE = 2
 # A second passage is cited beside the best only if it supports the sentence nearly as well.
 NEAR_BEST = 0.9
 _LETTER = re.compile(r"[^\W\d_]")
+_ITEM_BEFORE = re.compile(r"[ \t]*(?:[-*+•]|\d{1,3}[.)]|[a-z][.)]|>)?[ \t]*\Z")
+_REST_OF_LINE = re.compile(r"[ \t]*(?:\n|\Z)")
 
 
 def attach(
@@ -93,3 +95,32 @@ def quote_span(text: str, sentence: str) -> Span:
     words = set(sentence.casefold().split())
     spans = split(text) or [(0, len(text))]
     return max(spans, key=lambda span: len(words & set(text[span[0] : span[1]].casefold().split())))
+
+
+def without(answer: str, spans: Sequence[Span]) -> str:
+    """The answer without those sentences, and without the list items and lines that they were all of."""
+    parts: list[str] = []
+    at = 0
+    for start, end in _joined(answer, spans):
+        line = max(answer.rfind("\n", 0, start) + 1, at)
+        last = _REST_OF_LINE.match(answer, end)
+        if last and _ITEM_BEFORE.match(answer, line, start):
+            parts.append(answer[at:line])
+            at = last.end()
+        else:
+            before = answer[at:start]
+            parts.append(before.rstrip(" \t") if last else before)
+            at = end if last else len(answer) - len(answer[end:].lstrip(" \t"))
+    return "".join([*parts, answer[at:]]).strip()
+
+
+def _joined(answer: str, spans: Sequence[Span]) -> list[Span]:
+    """In order, those with nothing but space between them on one line as one."""
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        between = answer[joined[-1][1] : start] if joined else "\n"
+        if not between.strip(" \t"):
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined

@@ -121,6 +121,12 @@ class UpstreamRejected(UpstreamError):
     code = "upstream_rejected"
 
 
+class AnswerNotValid(UpstreamError):
+    """The model's answer does not satisfy the schema that was asked for, and mending it did not help."""
+
+    code = "answer_not_valid"
+
+
 class UpstreamUnauthorized(UpstreamRejected):
     """It does not accept our credential: nothing is wrong with the call, and an operator has to act."""
 

@@ -1,10 +1,11 @@
-"""How the passages of a run are looked for: what is made of the question, and who orders what was found."""
+"""What a run is told of how to go about: how its passages are looked for, and what becomes of a doubtful answer."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Rewrite = Literal["off", "words", "model"]
 Fusion = Literal["best", "rrf"]
+Unsupported = Literal["flag", "remove", "refuse"]
 
 LIMIT_VARIANTS = 5
 
@@ -23,3 +24,17 @@ class RetrievalPolicy:
     fusion: Fusion = "best"
     rerank: str = "none"
     no_variants: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPolicy:
+    """`unsupported` is what becomes of sentences that no passage supports, `refused` what is said in the place of an
+    answer that a rule does not let leave; `ruled` says that there are such rules."""
+
+    unsupported: Unsupported = "flag"
+    ruled: bool = False
+    refused: str = "I may not give that answer."
+
+    def holds(self, *, grounded: bool) -> bool:
+        """Whether an answer waits for its checks, because what has been read cannot be taken back."""
+        return self.ruled or (grounded and self.unsupported != "flag")

@@ -27,6 +27,7 @@ def run_request(asked: ChatIn) -> RunRequest:
         where=asked.filter,
         feature=asked.feature,
         retrieval=asked.retrieval.wish,
+        response_schema=asked.response_schema,
     )
 
 

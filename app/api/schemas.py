@@ -118,6 +118,9 @@ class ChatIn(Camel):
     filter: Filter | None = None
     feature: Name = "api"
     retrieval: RetrievalIn = RetrievalIn()
+    response_schema: dict[str, Any] | None = Field(
+        default=None, description="JSON schema of the answer. One that does not fit fails with answer_not_valid."
+    )
     stream: StrictBool = False
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, IPvAnyNetwork, model_validator
 
+from app.config.answers import AnswersConfig
 from app.config.part import Count, Environment, Host, Name, Part, Prefix, Seconds, Share, Usd
 from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Task
@@ -265,6 +266,7 @@ class Config(Part):
     breaker: BreakerConfig = BreakerConfig()
     alerts: AlertConfig = AlertConfig()
     outbound: OutboundConfig = OutboundConfig()
+    answers: AnswersConfig = AnswersConfig()
     safe_answer: str = Field(
         default="I cannot answer just now. Please try again in a moment.", min_length=1, max_length=2_000
     )

@@ -1,18 +1,15 @@
 """The one station that is chat's own."""
 
-from typing import TypedDict
-
 from langgraph.runtime import Runtime
 
 from graphs.chat.state import ChatState
 from graphs.context import RunContext
 from graphs.prompts import RunData
-from graphs.steps.complete import answer_tokens, prompt_budget, say
+from graphs.steps.complete import SpokenUpdate, answer_tokens, prompt_budget, say
 from graphs.types import ModelRequest
 
 
-class CompleteUpdate(TypedDict):
-    answer: str
+class CompleteUpdate(SpokenUpdate):
     prompt_version: str
 
 
@@ -30,6 +27,7 @@ async def complete(state: ChatState, runtime: Runtime[RunContext]) -> CompleteUp
         task="chat",
         max_tokens=answer_tokens(ctx, ctx.model, "chat"),
         question=state["question"],
+        response_schema=None if ctx.shape is None else ctx.shape.schema,
     )
-    _, answer = await say(ctx, request, runtime.stream_writer)
-    return {"answer": answer, "prompt_version": rendered.version}
+    _, spoken = await say(ctx, request, runtime.stream_writer)
+    return {**spoken.update, "prompt_version": rendered.version}

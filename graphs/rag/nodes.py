@@ -13,7 +13,7 @@ from graphs.rag.compress import compress
 from graphs.rag.state import RagState
 from graphs.rag.wording import Variants, Wording, Writer, varied, worded
 from graphs.refusal import REFUSAL
-from graphs.steps.complete import answer_tokens, prompt_budget, say
+from graphs.steps.complete import SpokenUpdate, answer_tokens, prompt_budget, say
 from graphs.types import ModelRequest, Passage
 
 
@@ -38,7 +38,7 @@ class PromptUpdate(TypedDict):
     prompt_version: str
 
 
-class AnswerUpdate(TypedDict):
+class DeclineUpdate(TypedDict):
     answer: str
 
 
@@ -83,7 +83,7 @@ def found_any(state: RagState) -> Literal["some", "none"]:
     return "some" if state["passages"] else "none"
 
 
-async def decline(_: RagState, runtime: Runtime[RunContext]) -> AnswerUpdate:
+async def decline(_: RagState, runtime: Runtime[RunContext]) -> DeclineUpdate:
     """With no passage there is nothing to ask a model."""
     runtime.stream_writer(Said(REFUSAL))
     return {"answer": REFUSAL}
@@ -116,7 +116,7 @@ async def prompt(state: RagState, runtime: Runtime[RunContext]) -> PromptUpdate:
     return {"rendered": rendered, "prompt_version": rendered.version}
 
 
-async def complete(state: RagState, runtime: Runtime[RunContext]) -> AnswerUpdate:
+async def complete(state: RagState, runtime: Runtime[RunContext]) -> SpokenUpdate:
     ctx, rendered = runtime.context, state["rendered"]
     request = ModelRequest(
         messages=rendered.messages,
@@ -125,9 +125,10 @@ async def complete(state: RagState, runtime: Runtime[RunContext]) -> AnswerUpdat
         max_tokens=answer_tokens(ctx, ctx.model, "rag"),
         question=state["wording"].query,
         grounding=rendered.passages,
+        response_schema=None if ctx.shape is None else ctx.shape.schema,
     )
-    _, answer = await say(ctx, request, runtime.stream_writer)
-    return {"answer": answer}
+    _, spoken = await say(ctx, request, runtime.stream_writer)
+    return spoken.update
 
 
 def _writer(ctx: RunContext) -> Writer:

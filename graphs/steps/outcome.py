@@ -15,7 +15,10 @@ class Question(TypedDict):
 
 
 class Outcome(Question, total=False):
-    """Filled along the way. `answered` is False for a refusal: the run went well and the sources held no answer."""
+    """Filled along the way. `answered` is False for a refusal: the run went well and the sources held no answer.
+
+    `redacted` names the patterns that changed the answer on its way; one that is `held` leaves when it is checked.
+    """
 
     blocked: bool
     input_verdicts: tuple[Verdict, ...]
@@ -25,6 +28,9 @@ class Outcome(Question, total=False):
     embedder: str
     prompt_version: str
     answer: str
+    redacted: tuple[str, ...]
+    held: bool
+    repairs: int
     answered: bool
     citations: tuple[Citation, ...]
     sentences: tuple[SentenceSupport, ...]

@@ -16,7 +16,7 @@ def build_door(bench: Workbench) -> Door:
     completions = Completions(
         bench.gateway,
         graphs,
-        bench.guard.stream_filter,
+        lambda tenant_id: bench.answers.guard(tenant_id).stream_filter,
         max_choices=limits.max_n,
         max_output_tokens=limits.max_output_tokens,
     )

@@ -4,7 +4,7 @@ The answer of a provider that speaks this wire passes as it came, through the ou
 `/v1` that answer are wires of their own over `items`.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -23,18 +23,18 @@ from app.services.gateway.provider import WireEnd, WireEvent
 
 
 class Completions:
-    """Answers chat completions. `new_filter` gives the output patterns for one text."""
+    """Answers chat completions. `filters` gives a tenant's output patterns, anew for each text."""
 
     def __init__(
         self,
         gateway: ModelGateway,
         graphs: GraphCalls,
-        new_filter: NewFilter,
+        filters: Callable[[str], NewFilter],
         *,
         max_choices: int,
         max_output_tokens: int,
     ) -> None:
-        self._gateway, self._graphs, self._new_filter = gateway, graphs, new_filter
+        self._gateway, self._graphs, self._filters = gateway, graphs, filters
         self.max_choices, self.max_output_tokens = max_choices, max_output_tokens
 
     async def __call__(self, asked: Asked) -> Whole | Streamed:
@@ -46,8 +46,8 @@ class Completions:
         billed = Billed()
         serving = await serve(self._gateway, asked, body, billed)
         if body.stream:
-            return Streamed(self._frames(serving, body, billed))
-        return Whole(await self._whole(serving, body, billed))
+            return Streamed(self._frames(serving, self._guard(asked, body), body, billed))
+        return Whole(await self._whole(serving, self._guard(asked, body), billed))
 
     async def items(self, asked: Asked, body: ChatBody) -> AsyncGenerator[Item, None]:
         """The answer's events, their data as it may leave, then the end with the usage that was billed. Raises as above
@@ -59,7 +59,7 @@ class Completions:
             return
         billed = Billed()
         serving = await serve(self._gateway, asked, body, billed)
-        guard = self._guard(body)
+        guard = self._guard(asked, body)
         async with aclosing(serving.items) as items:
             async for item in items:
                 if isinstance(item, WireEvent):
@@ -68,10 +68,10 @@ class Completions:
                 else:
                     yield replace(item, usage=billed.usage) if serving.hit is None else item
 
-    def _guard(self, body: ChatBody) -> Guarded:
-        return Guarded(self._new_filter, logprobs=bool(body.raw.get("logprobs")))
+    def _guard(self, asked: Asked, body: ChatBody) -> Guarded:
+        return Guarded(self._filters(asked.payer.tenant_id), logprobs=bool(body.raw.get("logprobs")))
 
-    async def _whole(self, serving: Serving, body: ChatBody, billed: Billed) -> bytes:
+    async def _whole(self, serving: Serving, guard: Guarded, billed: Billed) -> bytes:
         """The answer's JSON, its texts through the output patterns; a usage that is missing is what was counted."""
         answer: WireEvent | None = None
         async with aclosing(serving.items) as items:
@@ -79,18 +79,19 @@ class Completions:
                 if isinstance(item, WireEvent):
                     answer = item
         assert answer is not None
-        changed = self._guard(body).clean(answer)
+        changed = guard.clean(answer)
         if answer.data.get("usage") is None:
             answer.data["usage"], changed = usage_json(billed.usage), True
         return orjson.dumps(answer.data) if changed or not answer.raw else answer.raw
 
-    async def _frames(self, serving: Serving, body: ChatBody, billed: Billed) -> AsyncGenerator[bytes, None]:
+    async def _frames(
+        self, serving: Serving, guard: Guarded, body: ChatBody, billed: Billed
+    ) -> AsyncGenerator[bytes, None]:
         """The answer's events, those that came together in one piece: each piece costs a call of the kernel. The first
         word waits for no other.
 
         The usage chunk is kept from clients that did not ask for it.
         """
-        guard = self._guard(body)
         last: WireEvent | None = None
         together, begun = b"", False
         try:

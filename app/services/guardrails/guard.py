@@ -4,15 +4,16 @@ Patterns and a small model of ours, nothing else: no network, no large model.
 """
 
 from collections.abc import Collection, Sequence
+from copy import copy
 
 from app.services.guardrails.input import InputGuard
 from app.services.guardrails.markup import markup_patterns
+from app.services.guardrails.output import OutputGuard
 from app.services.guardrails.patterns import SECRETS
-from app.services.guardrails.stream import PatternFilter, any_opening
+from app.services.guardrails.stream import PatternFilter
 from app.services.guardrails.support import Embedder, SupportModel
+from graphs.rules import Answered
 from graphs.types import Passage, Verdict
-
-NAME = "patterns"
 
 
 class PatternGuard:
@@ -21,23 +22,30 @@ class PatternGuard:
     def __init__(self, embedder: Embedder, image_hosts: Collection[str] = ()) -> None:
         """`image_hosts` are host names, without port, whose images may appear in answers."""
         self._input = InputGuard()
-        self._patterns = (*SECRETS, *markup_patterns(frozenset(host.lower() for host in image_hosts)))
-        self._opening = any_opening(self._patterns)
+        self._output = OutputGuard((*SECRETS, *markup_patterns(frozenset(host.lower() for host in image_hosts))))
         self._support = SupportModel(embedder)
 
     async def screen(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
         """The question as it may go on, and why."""
         return await self._input.screen(text)
 
-    async def check(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
-        """The answer without secrets and foreign images; `redact` with the names of the patterns, else `allow`."""
-        applied = self.stream_filter()
-        clean = applied.feed(text) + applied.close()
-        return clean, (Verdict(NAME, "output", "redact" if applied.reasons else "allow", applied.reasons),)
+    def answering(self, output: OutputGuard) -> "PatternGuard":
+        """The same guard with another output side, as a tenant's policy has it."""
+        other = copy(self)
+        other._output = output
+        return other
+
+    async def check(self, text: str, redacted: Sequence[str] = ()) -> tuple[str, tuple[Verdict, ...]]:
+        """The answer without what the output patterns replace, and why; `redacted` is what its stream has replaced."""
+        return self._output.check(text, redacted)
+
+    async def judge(self, answered: Answered) -> tuple[Verdict, ...]:
+        """What the tenant's rules think of the whole answer."""
+        return await self._output.judge(answered)
 
     def stream_filter(self) -> PatternFilter:
         """A filter for one answer; what it lets out, joined, is what `check` would give."""
-        return PatternFilter(self._patterns, self._opening)
+        return self._output.stream_filter()
 
     async def support(self, sentences: Sequence[str], passages: Sequence[Passage]) -> list[list[float]]:
         """How far each passage supports each sentence, in [0, 1]; shape (sentences, passages)."""

@@ -51,7 +51,7 @@ def markup_patterns(image_hosts: Set[str]) -> tuple[Pattern, ...]:
     )
 
 
-def _listed(url: str, image_hosts: Set[str]) -> bool:
+def listed(url: str, image_hosts: Set[str]) -> bool:
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
@@ -66,7 +66,7 @@ def _inline_judge(image_hosts: Set[str]) -> Judge:
         if end == start + 2:
             return end, "! ["
         target = _TARGET.fullmatch(text, text.index("](", start) + 2, end - 1)
-        if target and _listed(target.group(1), image_hosts):
+        if target and listed(target.group(1), image_hosts):
             return None
         return end, notice("image")
 
@@ -98,4 +98,4 @@ def _tag_judge(image_hosts: Set[str]) -> Judge:
 def _kept_image(attributes: dict[str, str], image_hosts: Set[str]) -> bool:
     plain = attributes.keys() <= {"src", "alt", "title", "width", "height"}
     target = _TARGET.fullmatch(attributes.get("src", ""))
-    return plain and target is not None and _listed(target.group(1), image_hosts)
+    return plain and target is not None and listed(target.group(1), image_hosts)

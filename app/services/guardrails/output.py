@@ -1,0 +1,34 @@
+"""The output side of the guard under one policy: patterns over every text that leaves, rules over whole answers."""
+
+from collections.abc import Sequence
+
+from app.services.guardrails.patterns import Pattern
+from app.services.guardrails.rulebook import RuleBook
+from app.services.guardrails.stream import PatternFilter, any_opening
+from graphs.rules import Answered
+from graphs.types import Verdict
+
+NAME = "patterns"
+
+
+class OutputGuard:
+    """Holds nothing of any answer, so that one serves all runs and calls of the policy."""
+
+    def __init__(self, patterns: Sequence[Pattern], rules: RuleBook | None = None) -> None:
+        self._patterns, self._opening = tuple(patterns), any_opening(patterns)
+        self._rules = rules or RuleBook(())
+
+    def check(self, text: str, redacted: Sequence[str] = ()) -> tuple[str, tuple[Verdict, ...]]:
+        """The text without what the patterns replace; `redact` with the names of these and of `redacted`."""
+        applied = self.stream_filter()
+        clean = applied.feed(text) + applied.close()
+        reasons = tuple(dict.fromkeys((*redacted, *applied.reasons)))
+        return clean, (Verdict(NAME, "output", "redact" if reasons else "allow", reasons),)
+
+    def stream_filter(self) -> PatternFilter:
+        """A filter for one answer; what it lets out, joined, is what `check` would give."""
+        return PatternFilter(self._patterns, self._opening)
+
+    async def judge(self, answered: Answered) -> tuple[Verdict, ...]:
+        """What the rules think of a whole answer; `block` where it may not leave."""
+        return await self._rules.judge(answered)
