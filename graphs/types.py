@@ -12,6 +12,7 @@ Role = Literal["system", "user", "assistant", "tool"]
 Risk = Literal["read", "write", "outbound", "destructive"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "no_answer", "unknown"]
 GuardAction = Literal["allow", "flag", "redact", "block"]
+Stage = Literal["input", "retrieved", "tool", "output"]
 Decision = Literal["approve", "deny"]
 Task = Literal["chat", "rag", "agent", "arguments", "embedding", "rewrite", "multi_query", "rerank"]
 # Where a text came from: the operator's own hand, a system of the tenant's, or anybody (uploaded files, fetched URLs).
@@ -88,6 +89,8 @@ class ToolSpec:
     """A tool as a model sees it. `parameters` is a JSON schema of type object.
 
     `examples` pair a question with the arguments that serve it; models without native tool calls are shown them.
+    `trust` is whose words its results are, beside the passages it brings, which say for themselves. One that is `own`
+    works on the tenant's own data alone and sends its arguments nowhere.
     """
 
     name: str
@@ -95,6 +98,8 @@ class ToolSpec:
     parameters: Mapping[str, Any]
     risk: Risk = "read"
     examples: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    trust: Trust = "untrusted"
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +151,13 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn as a model reads it."""
+    """One turn as a model reads it. `trust` is that of the least trusted text it was made of, as far as is known."""
 
     role: Role
     content: str
     tool_calls: tuple[ToolProposal, ...] = ()
     tool_call_id: str | None = None
+    trust: Trust = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +251,6 @@ class Verdict:
     """What a guard thought of a text at a stage. `reasons` name patterns, never the matched content."""
 
     guard: str
-    stage: Literal["input", "output"]
+    stage: Stage
     action: GuardAction
     reasons: tuple[str, ...] = ()

@@ -26,7 +26,10 @@ _LEET: Final = re.compile(r"[A-Za-z][013457@$][A-Za-z]")
 _WORD: Final = re.compile(r"[a-z]{3,}")
 _PLAIN: Final = str.maketrans("013457@$", "oieastas")
 # Frequent in English instructions; a text turned round or by 13 letters shows them only when it is turned back.
-_COMMON: Final = frozenset("the and all you your ignore instructions previous system prompt tell now reveal with".split())
+_COMMON: Final = frozenset(
+    ("the", "and", "all", "you", "your", "ignore", "instructions", "previous",
+     "system", "prompt", "tell", "now", "reveal", "with")
+)  # fmt: skip
 
 
 def unveiled(text: str) -> Iterator[str]:

@@ -6,14 +6,16 @@ Patterns and a small model of ours, nothing else: no network, no large model.
 from collections.abc import Collection, Sequence
 from copy import copy
 
-from app.services.guardrails.input import InputGuard
+from app.config.guards import GuardRules
+from app.services.guardrails.input import Detectors, Intake
 from app.services.guardrails.markup import markup_patterns
 from app.services.guardrails.output import OutputGuard
 from app.services.guardrails.patterns import SECRETS
 from app.services.guardrails.stream import PatternFilter
 from app.services.guardrails.support import Embedder, SupportModel
+from app.withheld import Withheld
 from graphs.rules import Answered
-from graphs.types import Passage, Verdict
+from graphs.types import Message, Passage, Stage, Verdict
 
 
 class PatternGuard:
@@ -21,13 +23,36 @@ class PatternGuard:
 
     def __init__(self, embedder: Embedder, image_hosts: Collection[str] = ()) -> None:
         """`image_hosts` are host names, without port, whose images may appear in answers."""
-        self._input = InputGuard()
+        self._detectors = Detectors(embedder)
+        self._intake = Intake(self._detectors)
         self._output = OutputGuard((*SECRETS, *markup_patterns(frozenset(host.lower() for host in image_hosts))))
         self._support = SupportModel(embedder)
 
+    def taking_in(self, rules: GuardRules, run_id: str, *, embeds: bool) -> "PatternGuard":
+        """The same guard for the questions of one run, as its tenant's policy has it."""
+        other = copy(self)
+        other._intake = Intake(self._detectors, rules, run_id, embeds=embeds)
+        return other
+
+    async def take_in(self, question: str, history: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
+        """Both as the model may see them."""
+        return await self._intake.take_in(question, history)
+
     async def screen(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
         """The question as it may go on, and why."""
-        return await self._input.screen(text)
+        return await self._intake.screen(text)
+
+    async def screen_read(self, stage: Stage, texts: Sequence[str]) -> tuple[Verdict, ...]:
+        """What is thought of passages or tool results; it stops nothing."""
+        return await self._intake.screen_read(stage, texts)
+
+    @property
+    def withheld(self) -> Withheld:
+        return self._intake.withheld
+
+    @property
+    def safe_answer(self) -> str:
+        return self._intake.rules.safe_answer
 
     def answering(self, output: OutputGuard) -> "PatternGuard":
         """The same guard with another output side, as a tenant's policy has it."""

@@ -1,44 +1,103 @@
-"""Signs in a question that somebody wants the model to drop its instructions.
+"""How likely a text is to be an injection or a jailbreak, in [0, 1]: a small trained model over windows of it.
 
-A list of phrasings, so it flags and never blocks: a paraphrase passes, and a text about injection is flagged too. What
-protects the platform is that a model cannot widen its rights, whatever it is told. Quantifiers are bounded.
+Of each window it sees the embedding, the signs (`signs.py`) and a few traits of the writing; the text scores as its
+worst window. The embedder reads English best, and an instruction that asks for something harmless is not told from a
+question. Weights and figures: benchmarks/train_injection.py. A score flags; it is no proof and protects nothing alone.
 """
 
-import re
-import unicodedata
-from typing import Final
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
 
-_RULES: Final = r"(?:instructions?|prompts?|rules?|directions?|guidelines?|commands?|messages?|context|constraints?)"
-_SIGNS: Final = {
-    "override": rf"\b(?:ignore|disregard|forget|override|bypass|skip|discard)\b[^.\n]{{0,40}}"
-    rf"\b(?:previous|prior|above|earlier|preceding|all|any|every|your|system|the)\b[^.\n]{{0,30}}\b{_RULES}",
-    "new_instructions": r"\b(?:new|updated|real|actual|following) (?:system )?"
-    r"(?:instructions?|task|objective|directive)s?\s*:|\bfrom now on,? you\b|\bstop (?:everything|what you are doing)",
-    "system_prompt": r"\b(?:reveal|show|print|repeat|output|display|tell|leak|give|write|what(?:'s| is| are))\b"
-    r"[^.\n]{0,40}\b(?:system (?:prompt|message)|(?:initial|hidden) (?:prompt|instructions?)"
-    r"|your (?:instructions|prompt|rules))",
-    "persona": r"\byou are (?:now|no longer)\b|\bdo anything now\b|\bjailbreak"
-    r"|\b(?:act|behave|respond|pretend)\b[^.\n]{0,20}\bas (?:if you|an? unrestricted|dan\b)"
-    r"|\b(?:developer|debug|god|dan|admin) mode\b",
-    "no_limits": r"\bwithout (?:any )?(?:restrictions?|limitations?|filters?|censorship|ethical)"
-    r"|\b(?:no|disable|turn off|remove)[^.\n]{0,20}\b(?:safety|content|guardrails?|moderation) "
-    r"?(?:filters?|polic\w+|guidelines?|checks?)?\b",
-    "chat_markup": r"<\|(?:im_start|im_end|system|user|assistant|endoftext)\|?>|\[/?INST\]|<</?SYS>>"
-    r"|^#{2,3} ?(?:system|instruction)s?:?\s*$|\bBEGIN (?:SYSTEM|ADMIN|NEW) (?:MESSAGE|INSTRUCTIONS?|PROMPT)",
-    "authority": r"\b(?:important|urgent|attention|system) (?:message|note|notice|update|override)\b[^.\n]{0,30}[:!]"
-    r"|<(?:information|system|important|admin)>|\bi am (?:your|the) (?:developer|admin\w*|creator|owner)\b",
-    "exfiltration": r"\b(?:send|post|upload|forward|e-?mail|transmit|exfiltrate)\b[^.\n]{0,60}"
-    r"\b(?:password|secret|credential|api[ _-]?key|token|conversation|history|all (?:the )?(?:data|files|e-?mails))s?\b"
-    r"[^.\n]{0,60}(?:https?://|\bto\b)",
-}
-_SIGN_PATTERNS: Final = {name: re.compile(sign, re.IGNORECASE | re.MULTILINE) for name, sign in _SIGNS.items()}
-_INVISIBLE: Final = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\U000e0000-\U000e007f]")
-# A few joiners and marks are ordinary in many scripts; a run of tag characters is how text is hidden from readers.
-_HIDDEN_TAGS: Final = re.compile("[\U000e0020-\U000e007f]{3}")
+import numpy as np
+from numpy.typing import NDArray
+
+from app.reading import Embedder
+from app.scorer import Scorer, read_weights
+from app.services.guardrails.signs import NAMES, signs
+from graphs.sentences import split
+
+WEIGHTS_FILE: Final = Path(__file__).with_name("injection_weights.json")
+WINDOW_CHARS: Final = 320  # some 80 tokens: in longer ones a sentence of attack drowns in the mean
+MOST_WINDOWS: Final = 64
+DIMENSIONS: Final = 384
+TRAITS: Final = ("capitals", "marks", "foreign", "lines", "exclaimed", "quoted", "fenced", "asked", "length")
+FEATURES: Final = (*(f"v{place}" for place in range(DIMENSIONS)), *NAMES, *TRAITS)
 
 
-def signs(text: str) -> tuple[str, ...]:
-    """Names of the signs found, in the table's order. Compatibility forms and invisible characters hide nothing."""
-    plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
-    found = [name for name, sign in _SIGN_PATTERNS.items() if sign.search(plain)]
-    return (*found, "hidden_text") if _HIDDEN_TAGS.search(text) else tuple(found)
+class InjectionModel:
+    """Scores texts; one call of the embedder for each text."""
+
+    def __init__(self, embedder: Embedder, weights: Path = WEIGHTS_FILE) -> None:
+        trained: dict[str, Any] = read_weights(weights)
+        self.threshold: float = float(trained["threshold"])
+        """From where a text is suspicious: one benign text in a hundred of the validation part was."""
+        self._scorer = Scorer.parse(trained["injection"], FEATURES)
+        self._embedder = embedder
+
+    async def score(self, text: str) -> float:
+        """Of the most suspicious window; 0 for an empty text."""
+        pieces = windows(text)
+        if not pieces:
+            return 0.0
+        vectors = await self._embedder.embed(pieces)
+        if len(pieces) == 1:
+            return self._worst(pieces, vectors)
+        return await asyncio.to_thread(self._worst, pieces, vectors)
+
+    def _worst(self, pieces: Sequence[str], vectors: NDArray[np.float32]) -> float:
+        return float(self._scorer.probability(rows(pieces, vectors)).max())
+
+
+def windows(text: str) -> list[str]:
+    """Whole sentences up to `WINDOW_CHARS` together, longer ones cut; a text that fits is one window as it stands.
+
+    Of more than `MOST_WINDOWS` the first and the last are read: what is hidden in a long text stands at its ends.
+    """
+    if not text.strip():
+        return []
+    if len(text) <= WINDOW_CHARS:
+        return [text]
+    found: list[str] = []
+    start = end = 0
+    for piece_start, piece_end in _pieces(text):
+        if piece_end - start > WINDOW_CHARS and end > start:
+            found.append(text[start:end])
+            start = piece_start
+        end = piece_end
+    found.append(text[start:end])
+    half = MOST_WINDOWS // 2
+    return found if len(found) <= MOST_WINDOWS else [*found[:half], *found[-half:]]
+
+
+def _pieces(text: str) -> list[tuple[int, int]]:
+    spans = split(text) or [(0, len(text))]
+    return [(at, min(at + WINDOW_CHARS, end)) for start, end in spans for at in range(start, end, WINDOW_CHARS)]
+
+
+def rows(pieces: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What the model sees, shape (pieces, FEATURES)."""
+    seen = np.array([[*(name in found for name in NAMES), *_traits(piece)] for piece, found in _signed(pieces)], float)
+    return np.hstack([vectors.astype(np.float64), seen])
+
+
+def _signed(pieces: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(piece, signs(piece)) for piece in pieces]
+
+
+def _traits(text: str) -> tuple[float, ...]:
+    """How it is written; shares in [0, 1] but for the last."""
+    size = len(text)
+    letters = sum(map(str.isalpha, text)) or 1
+    return (
+        sum(map(str.isupper, text)) / letters,
+        sum(not sign.isalnum() and not sign.isspace() for sign in text) / size,
+        sum(not sign.isascii() for sign in text) / size,
+        text.count("\n") / size,
+        min(text.count("!"), 5) / 5,
+        min(text.count('"') + text.count("'") + text.count("`"), 10) / 10,
+        min(sum(map(text.count, "<>[]{}#*|")), 20) / 20,
+        float(text.rstrip().endswith(("?", "？"))),
+        float(np.log1p(size)),
+    )
