@@ -13,7 +13,7 @@ from app.config.price import FREE, PICOS_PER_MICRO, Price, usd_to_micros
 from app.config.schema import EVERYONE, Allowance, Config, Degrade, Example
 from app.models import PLAIN, price_of
 from app.records import Payer
-from app.services.gateway.breaker import Breaker, BreakerPolicy
+from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.meter import EXTRACTIVE, told
 from app.services.gateway.routes import Need, Router, Target
 from app.services.gateway.scripted import ScriptedProvider

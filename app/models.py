@@ -20,8 +20,8 @@ from app.buckets import Bucket
 from app.config.load import CANNOT, ConfigInvalid, Fault, load
 from app.config.price import FREE, UNPRICED, Price, configured, known, listed
 from app.config.schema import Config, ModelConfig, ProviderConfig, RouteConfig
+from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.answers import MemoryAnswers, RedisAnswers
-from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
 from app.services.gateway.cache import Cache
 from app.services.gateway.embedding import MINILM_NAME, MiniLmEmbeddings, embedding_info
 from app.services.gateway.embedding_onnx import OnnxEmbeddings
@@ -35,6 +35,7 @@ from app.services.gateway.provider import Provider
 from app.services.gateway.recover import Recovery
 from app.services.gateway.rerank_http import HttpReranker
 from app.services.gateway.rerank_onnx import OnnxReranker
+from app.services.gateway.retries import RetryBudget
 from app.services.gateway.routes import Router, Target
 from app.services.gateway.scripted import ScriptedProvider
 from app.services.gateway.semantic import SemanticAnswers

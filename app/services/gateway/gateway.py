@@ -9,8 +9,8 @@ from typing import Final, Self
 from app.config.price import FREE
 from app.config.schema import RouteConfig
 from app.records import Payer
+from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.attempt import Attempt, Call, Ended
-from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
 from app.services.gateway.cache import Cache
 from app.services.gateway.continuation import continued, marked
 from app.services.gateway.embedding import MINILM_NAME, refuse_batch
@@ -21,6 +21,7 @@ from app.services.gateway.recall import recalled, through
 from app.services.gateway.recover import Recovery
 from app.services.gateway.rerank import ALONE_TIMEOUT_S, reranking
 from app.services.gateway.rerank import refuse_batch as refuse_texts
+from app.services.gateway.retries import RetryBudget
 from app.services.gateway.routes import Need, Plan, Router, Target
 from app.services.gateway.tokens import MESSAGE_TOKENS, texts_of
 from graphs.errors import Forbidden, PilothouseError, UpstreamError, UpstreamTimeout

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from app.services.gateway.attempt import SHORT_COOL_DOWN_S, Attempt, Books, Call, Ended, Trial, asked_wait_s
-from app.services.gateway.breaker import RetryBudget
 from app.services.gateway.ports import Desk
+from app.services.gateway.retries import RetryBudget
 from app.services.gateway.routes import Target
 from graphs.errors import (
     Forbidden,

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from app.config.price import FREE, Price
 from app.config.schema import CacheConfig, RouteConfig
-from app.services.gateway.breaker import Breaker
+from app.services.breaker import Breaker
 from app.services.gateway.latency import Latency
 from app.services.gateway.provider import Embeds, Provider, Reranks
 from graphs.errors import Forbidden, Invalid, Missing, PromptTooLong, UpstreamError

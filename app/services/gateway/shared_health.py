@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from app.ids import new_id
 from app.services.absence import MISSES, cancelled
-from app.services.gateway.breaker import Breaker
+from app.services.breaker import Breaker
 
 log = logging.getLogger("pilothouse.gateway")
 

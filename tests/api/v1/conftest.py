@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from app.services.gateway.breaker import Breaker, BreakerPolicy
+from app.services.breaker import Breaker, BreakerPolicy
 from tests.api.served import OWNER_KEY, Served, served
 from tests.api.v1.upstream import Upstream, upstream
 

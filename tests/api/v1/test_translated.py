@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.api.v1.shapes import chat_body
 from app.api.v1.translated import Until, translated
 from app.config.schema import RouteConfig
-from app.services.gateway.breaker import Breaker, BreakerPolicy
+from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
 from app.services.gateway.routes import FREE, Target
 from app.services.gateway.scripted import Line, Say, ScriptedProvider

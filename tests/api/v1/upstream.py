@@ -1,7 +1,7 @@
 """A model server on OpenAI's wire, in a thread of its own, that does what the last message says.
 
 `say TEXT`, `spell TEXT` (a character a chunk, with log-probabilities), `call NAME JSON`, `mute TEXT` (no usage),
-`burst TEXT` (in one write), `hold` (a piece, then silence), `wait` (no head), `break`, `status N`, `send JSON` (only
+`burst TEXT` (in one write), `cut [TEXTS]` (JSON; a text a chunk), `hold` (a piece, then silence), `wait` (no head), `break`, `status N`, `send JSON` (only
 that event), `endless`. `hold MODEL` and `wait MODEL` are for that model; another says its name.
 """
 
@@ -130,6 +130,9 @@ def _deltas(order: str, rest: str) -> Iterator[tuple[dict[str, Any], Any]]:
     elif order == "spell":
         for character in rest:
             yield {"content": character}, {"content": [_logprob(character)], "refusal": None}
+    elif order == "cut":
+        for piece in json.loads(rest):
+            yield {"content": piece}, None
     else:
         for word in rest.replace(" ", " \0").split("\0"):
             yield {"content": word}, None
@@ -138,7 +141,7 @@ def _deltas(order: str, rest: str) -> Iterator[tuple[dict[str, Any], Any]]:
 def _whole(body: dict[str, Any], order: str, rest: str) -> Any:
     if order == "send":
         return json.loads(rest)
-    message: dict[str, Any] = {"role": "assistant", "content": rest}
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(json.loads(rest)) if order == "cut" else rest}
     logprobs = None
     if order == "call":
         name, _, arguments = rest.partition(" ")

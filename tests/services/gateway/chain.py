@@ -8,11 +8,12 @@ from typing import Any
 from app.config.price import Price
 from app.config.schema import RouteConfig
 from app.records import Bill, Charge, Payer
-from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
+from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.ports import OpenDesk
 from app.services.gateway.provider import Provider
 from app.services.gateway.recover import Attempt, Recovery
+from app.services.gateway.retries import RetryBudget
 from app.services.gateway.routes import Router, Target
 from app.services.gateway.scripted import SCRIPTED, Script, ScriptedProvider
 from graphs.errors import QuotaExhausted

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from app.config.price import FREE
 from app.config.schema import CacheConfig, Degrade, RouteConfig
 from app.records import Bill, Charge, Payer
+from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.answers import (
     MAX_ANSWER_BYTES,
     Answer,
@@ -30,12 +31,12 @@ from app.services.gateway.answers import (
     unpacked,
 )
 from app.services.gateway.attempt import Attempt
-from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
 from app.services.gateway.cache import AGED_S, SKEW_S, Cache
 from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.ports import FreeHold, OpenDesk
 from app.services.gateway.recover import Recovery
+from app.services.gateway.retries import RetryBudget
 from app.services.gateway.routes import Router, Target
 from app.services.gateway.scripted import SCRIPTED, Line, Say, ScriptedProvider
 from graphs.errors import QuotaExhausted, UpstreamError

@@ -18,8 +18,8 @@ import pytest
 from app.api.v1.completions import Completions
 from app.api.v1.door import Asked, Streamed, Whole
 from app.records import Principal
+from app.services.breaker import BreakerPolicy
 from app.services.gateway.attempt import LONGEST_COOL_DOWN_S, SHORT_COOL_DOWN_S
-from app.services.gateway.breaker import BreakerPolicy
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.provider import Timeouts
 from app.services.gateway.recover import AllUnavailable, BrokenOff

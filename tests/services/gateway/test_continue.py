@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from app.services.gateway.attempt import RESUME_TOKENS, Call, Ended
-from app.services.gateway.breaker import RetryBudget
 from app.services.gateway.continuation import INSTRUCTION
 from app.services.gateway.recover import BrokenOff
+from app.services.gateway.retries import RetryBudget
 from app.services.gateway.scripted import Say, ScriptedProvider
 from graphs.errors import PilothouseError, UpstreamError, UpstreamRejected
 from graphs.types import Completion, Continuation, Message, ToolProposal, Usage

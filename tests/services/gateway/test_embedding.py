@@ -10,12 +10,13 @@ import pytest
 from app.config.price import Price
 from app.config.schema import RouteConfig
 from app.records import Bill, Charge, Payer
-from app.services.gateway.breaker import Breaker, BreakerPolicy, RetryBudget
+from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.embedding import MAX_TEXTS, MINILM_NAME, Embeddings, MiniLmEmbeddings, embedding_info
 from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.ports import OpenDesk
 from app.services.gateway.provider import Embedded
 from app.services.gateway.recover import Recovery
+from app.services.gateway.retries import RetryBudget
 from app.services.gateway.routes import Router, Target
 from app.services.gateway.scripted import SCRIPTED, ScriptedProvider
 from app.services.retrieval.embedder import MiniLmEmbedder

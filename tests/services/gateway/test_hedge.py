@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from app.services.gateway.breaker import BreakerPolicy, RetryBudget
+from app.services.breaker import BreakerPolicy
 from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.recover import BrokenOff
+from app.services.gateway.retries import RetryBudget
 from app.services.gateway.scripted import Say, ScriptedProvider
 from graphs.errors import QuotaExhausted, UpstreamError, UpstreamRejected
 from tests.services.gateway.chain import ACME, ASK, Books, Chain, chain

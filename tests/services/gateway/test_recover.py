@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.config.price import FREE, Price
+from app.services.breaker import BreakerPolicy
 from app.services.gateway.attempt import LONGEST_COOL_DOWN_S, SHORT_COOL_DOWN_S, Call, Ended
-from app.services.gateway.breaker import BreakerPolicy, RetryBudget
 from app.services.gateway.gateway import last
 from app.services.gateway.recover import (
     CLOCK_SLACK_S,
@@ -19,6 +19,7 @@ from app.services.gateway.recover import (
     BrokenOff,
     Recovery,
 )
+from app.services.gateway.retries import RetryBudget
 from app.services.gateway.scripted import Say
 from graphs.errors import (
     Forbidden,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.config.load import ConfigInvalid, Fault, parse
 from app.config.price import FREE, Price
 from app.config.schema import Config, RouteConfig
-from app.services.gateway.breaker import Breaker, BreakerPolicy
+from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.latency import STALE_S
 from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.routes import COUNTED_TOO_HIGH, Need, NoModelFits, Plan, Router, Target

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.services.gateway.breaker import Breaker, BreakerPolicy
+from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.shared_health import KEY, SharedHealth
 from tests.redis_server import RedisServer, redis_server
 

@@ -1,8 +1,8 @@
-"""When a model is left alone for a while: a circuit breaker with half-open probes, and cool-downs that servers ask for.
+"""When a model or a tool is left alone for a while: a circuit breaker with half-open probes, and cool-downs.
 
-One for each provider and model. Counts the calls of a sliding window; opens when too many of them failed or were slow;
-after a pause lets at most `probes` calls through, and one that succeeds closes it. Cancelled calls count for nothing.
-Never blocks, never counts time by itself: `now` is monotonic seconds and is given.
+One for each. Counts the calls of a sliding window; opens when too many of them failed or were slow; after a pause lets
+at most `probes` calls through, and one that succeeds closes it. Cancelled calls count for nothing. Never blocks, never
+counts time by itself: `now` is monotonic seconds and is given.
 """
 
 import random
@@ -43,8 +43,8 @@ class _Bucket:
 
 
 class Breaker:
-    """The breaker of one model. `admit` before a call; then exactly one of `succeed`, `fail`, `abandon`, `cool_down`,
-    `trip` with the ticket it gave.
+    """The breaker of one model or tool. `admit` before a call; then exactly one of `succeed`, `fail`, `abandon`,
+    `cool_down`, `trip` with the ticket it gave.
 
     `on_change` hears of every opening and of the closing, with the cause.
     """
@@ -199,28 +199,3 @@ class Breaker:
             bucket.begin(-1)
         if self.on_change is not None:
             self.on_change("closed", "recovered")
-
-
-class RetryBudget:
-    """How many retries a server may make: a share of its calls, and a few a minute in any case."""
-
-    def __init__(self, share: float, floor_a_minute: int) -> None:
-        self._share, self._per_s = share, floor_a_minute / 60
-        # What calls earn may pile up to that of a thousand calls at a share of a tenth: a short burst of failures.
-        self._most = max(float(floor_a_minute), 1_000 * share)
-        self._left = float(floor_a_minute)
-        self._at: float | None = None
-
-    def note_call(self) -> None:
-        """A first attempt was made: it earns a share of a retry."""
-        self._left = min(self._left + self._share, self._most)
-
-    def take(self, now: float) -> bool:
-        """Whether one more retry is allowed; it is taken then."""
-        if self._at is not None:
-            self._left = min(self._left + max(0.0, now - self._at) * self._per_s, self._most)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from app.services.gateway.breaker import PROBE_DEADLINE_S, Breaker, BreakerPolicy, Cause, State
+from app.services.breaker import PROBE_DEADLINE_S, Breaker, BreakerPolicy, Cause, State
 
 POLICY = BreakerPolicy(window_s=30, min_calls=4, failure_rate=0.5, slow_call_s=1.0, slow_rate=0.8, open_s=5, probes=2)
 QUICK, SLOW = 0.1, 2.0
