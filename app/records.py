@@ -19,7 +19,8 @@ from graphs.types import Trust, Usage
 
 Mode = Literal["chat", "rag", "agent"]
 RunStatus = Literal["running", "waiting", "completed", "blocked", "failed", "cancelled"]
-ApprovalState = Literal["pending", "approved", "denied", "expired"]
+ApprovalState = Literal["pending", "approved_once", "approved", "denied", "expired", "void"]
+EscalationState = Literal["open", "taken", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,4 +308,5 @@ class AnswerCard(Camel):
     continued_by: tuple[str, ...] = Field(default=(), description="Models that went on with an answer which broke off.")
     validation: str = ""
     error: CardError | None = None
+    safe_answer: str = Field(default="", description="What to show in the place of an answer; of a failed run.")
     created_at: datetime

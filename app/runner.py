@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -21,6 +21,7 @@ from langgraph.types import Command
 
 from app.card import RunFacts, card, card_error, event
 from app.checkpoints import thread_id
+from app.decisions import Decisions
 from app.fleet import Alone, Fleet
 from app.ids import new_id
 from app.live import LAST_EVENTS, LiveRun
@@ -38,6 +39,7 @@ from graphs.errors import (
     Cancelled,
     Conflict,
     Forbidden,
+    GraphChanged,
     Interrupted,
     Invalid,
     PilothouseError,
@@ -100,7 +102,8 @@ class Runner:
         clock: Callable[[], datetime],
         run_timeout_s: float,
         reattach_grace_s: float,
-        approval_ttl_s: float,
+        decisions: Decisions,
+        safe_answer: Callable[[str], str],
         history_messages: int = 12,
         max_message_chars: int = 8_000,
         admit: Callable[[Payer], Awaitable[Ticket]] | None = None,
@@ -109,13 +112,14 @@ class Runner:
         fleet: Fleet | None = None,
     ) -> None:
         """`admit` lets a new run in and holds its place; `barred` says why somebody's runs may not go on just now.
+        `safe_answer` is what a tenant's users read in the place of an answer where policy or a failure stopped the run.
 
         `ended` hears of each run that has been written down, ended or waiting. Without a `fleet` this is the only
         process.
         """
         self._store, self._graphs, self._make_context, self._clock = store, graphs, make_context, clock
         self._run_timeout_s, self._grace_s = run_timeout_s, reattach_grace_s
-        self._approval_ttl = timedelta(seconds=approval_ttl_s)
+        self.decisions, self._safe_answer = decisions, safe_answer
         self._history_messages, self._max_message_chars = history_messages, max_message_chars
         self._admit, self._barred, self._ended = admit or OpenDesk().admit, barred, ended
         self._fleet = fleet or Fleet(store, Alone(), bound_s=run_timeout_s, grace_s=reattach_grace_s)
@@ -279,6 +283,7 @@ class Runner:
             return
         was_driven = await self._fleet.cancel(run_id)
         if await self._store.runs.set_status(run_id, "cancelled", "waiting"):
+            await self._store.approvals.void(run_id, record.tenant_id, "the run was cancelled")
             await self._forget(record.tenant_id, run_id, record.mode)
         elif not was_driven:
             raise Conflict(f"run {run_id} has ended as {record.status}")
@@ -307,8 +312,13 @@ class Runner:
         *,
         arguments: Mapping[str, Any] | None = None,
         comment: str = "",
+        seen: str | None = None,
     ) -> ApprovalRecord:
-        """Decide once; the run goes on in the background. Raises Missing, Conflict, Forbidden, Invalid."""
+        """Decide once; the run goes on in the background when all have spoken that have to.
+
+        `seen` is the binding of the call as the caller was shown it. Raises Missing, Conflict, Forbidden, Invalid, and
+        GraphChanged for a run that another version began, which ends with that.
+        """
         if not principal.may("approvals"):
             raise Forbidden("this key may not decide approvals; it needs the scope approvals")
         pending = await self._store.approvals.get(approval_id, principal.tenant_id)
@@ -317,18 +327,16 @@ class Runner:
             raise Conflict(f"run {pending.run_id} does not wait any more; it is {record.status}")
         if (error := self._barred(_payer(await self._job(record)))) is not None:
             raise error  # nothing is decided: the approval is there when its owner may call again
+        if pending.waits and (changed := _changed(record)) is not None:
+            await self._end_changed(record, changed)
+            raise changed
         if arguments is not None:
             await self._check_arguments(record, pending, arguments)
-        decided = await self._store.approvals.decide(
-            approval_id,
-            principal.tenant_id,
-            by=principal.actor,
-            decision=decision,
-            arguments=arguments,
-            comment=comment,
-            now=self._clock(),
+        decided = await self.decisions.decide(
+            principal, approval_id, decision, arguments=arguments, comment=comment, seen=seen
         )
-        await self._resume(record, decided)
+        if not decided.waits:
+            await self._resume(record, decided)
         return decided
 
     async def recover(self) -> None:
@@ -348,7 +356,7 @@ class Runner:
 
     async def go_on(self) -> None:
         """Resume waiting runs whose approval is decided or past its time."""
-        await self._store.approvals.expire(self._clock())
+        await self.decisions.sweep()
         for run_id in await self._store.runs.resumable():
             record = await self._store.runs.load(run_id)
             if not record.process_id:  # else another process has gone on with it since
@@ -472,6 +480,9 @@ class Runner:
             return
         if self._barred(_payer(job)) is not None:
             return  # its tool may not act now; the next sweep asks again
+        if (changed := _changed(record)) is not None:
+            await self._end_changed(record, changed, decided=decided.approval_id)
+            return
         trace = RunTrace(run_id, clock=self._clock)
         context, gateway = self._make_context(job, trace)
         self._driving.add(run_id)
@@ -484,12 +495,20 @@ class Runner:
             self._driving.discard(run_id)
             raise
         leg = _Leg(job, live, trace, gateway, process_id)
-        resume = {
+        said = {
             "decision": decided.decision,
             "arguments": decided.decided_arguments,
+            "binding": decided.binding,
             "comment": decided.comment or ("nobody decided in time" if decided.state == "expired" else ""),
         }
-        await self._spawn(leg, context, Command(resume=resume), watched=False)
+        # By the id of the question: an answer to an earlier one is none to that which the run has come to since.
+        await self._spawn(leg, context, Command(resume={decided.interrupt_id: said}), watched=False)
+
+    async def _end_changed(self, record: RunRecord, changed: GraphChanged, *, decided: str = "") -> None:
+        """End a run that waited over a change of its graph; nothing of it is done, and people are told."""
+        await self._store.approvals.void(record.run_id, record.tenant_id, changed.message, decided=decided)
+        await self._store.escalations.create(record.run_id, record.tenant_id, "the graph has changed", changed.code)
+        await self._bury(record, changed)
 
     async def _drive(self, leg: _Leg, context: RunContext, graph_input: Any) -> None:
         job = leg.job
@@ -538,6 +557,9 @@ class Runner:
                     return  # the graph had ended, the row had not: a process died in between
                 if not snapshot.interrupts:
                     graph_input = None  # it died after the decision had been taken in
+                elif not {asked.id for asked in snapshot.interrupts} & set(graph_input.resume or ()):
+                    leg.interrupts = snapshot.interrupts  # or had come to its next question, which nobody was asked yet
+                    return
         stream: Any = graph.astream(
             graph_input,
             config,
@@ -562,16 +584,7 @@ class Runner:
         elif leg.interrupts:
             status = "waiting"
             asked = leg.interrupts[0]
-            approval = await self._store.approvals.create(
-                run_id=job.run_id,
-                interrupt_id=asked.id,
-                tenant_id=job.principal.tenant_id,
-                user_id=job.principal.user_id,
-                tool=asked.value["tool"],
-                arguments=asked.value["arguments"],
-                risk=asked.value["risk"],
-                expires_at=self._clock() + self._approval_ttl,
-            )
+            approval = await self._ask(job, asked)
         elif leg.state.get("blocked"):
             status = "blocked"
         finished = card(
@@ -581,6 +594,7 @@ class Runner:
             error=leg.error,
             approval_id=None if approval is None else approval.approval_id,
         )
+        finished = self._safely(finished, job.principal.tenant_id)
         shown = finished.model_dump(mode="json", by_alias=True)
         if approval is not None:
             asked_value = leg.interrupts[0].value
@@ -592,6 +606,7 @@ class Runner:
                     "tool": approval.tool,
                     "arguments": dict(approval.arguments),
                     "risk": approval.risk,
+                    "needs": approval.needs,
                     "card": shown,
                 },
             )
@@ -600,16 +615,15 @@ class Runner:
         else:
             last = ("run.completed", {"card": shown})
         closing = RunEvent(live.next_number, *last)
+        reasons = _for_people(finished)
         if leg.gateway.failed_over is not None and not (job.earlier is not None and job.earlier.without_model):
-            await self._store.escalations.create(
-                run_id=job.run_id,
-                tenant_id=job.principal.tenant_id,
-                reason="no model answered",
-                detail=leg.gateway.failed_over.code,
-            )
+            reasons.append(("no model answered", leg.gateway.failed_over.code))
+        for reason, detail in reasons:
+            await self._store.escalations.create(job.run_id, job.principal.tenant_id, reason, detail)
         says = [("assistant", finished.answer)] if status in {"completed", "blocked"} and finished.answer else []
         stored = await self._store.runs.finish(
             job.run_id,
+            job.principal.tenant_id,
             finished,
             events=[*live.events, closing],
             spans=leg.trace.records,
@@ -625,6 +639,31 @@ class Runner:
         if stored:
             live.card = finished
         live.emit(*last)
+
+    async def _ask(self, job: Job, asked: Any) -> ApprovalRecord:
+        """Have people asked what the graph's interrupt asks."""
+        value, tenant_id = asked.value, job.principal.tenant_id
+        terms = self.decisions.asked(tenant_id, value["tool"], value["risk"], value["needs"])
+        return await self._store.approvals.create(
+            run_id=job.run_id,
+            interrupt_id=asked.id,
+            tenant_id=tenant_id,
+            user_id=job.principal.user_id,
+            tool=value["tool"],
+            arguments=value["arguments"],
+            risk=value["risk"],
+            expires_at=terms.expires_at,
+            call_id=value["call_id"],
+            definition=value["definition"],
+            needs=terms.needs,
+            reasons=value["reasons"],
+            origins=value["origins"],
+        )
+
+    def _safely(self, finished: AnswerCard, tenant_id: str) -> AnswerCard:
+        """With the sentence that its user reads in the place of an answer, if it failed."""
+        said = self._safe_answer(tenant_id) if finished.status == "failed" else ""
+        return finished.model_copy(update={"safe_answer": said}) if said else finished
 
     async def _forget(self, tenant_id: str, run_id: str, mode: str) -> None:
         """Drop the checkpoints of a run that is over; its row and spans hold what may be asked of it later.
@@ -678,10 +717,12 @@ class Runner:
             finished = card(_bare_facts(record), {}, status=status, error=error)
         else:
             finished = record.card.model_copy(update={"status": status, "error": shown, "pending_approval": None})
+        finished = self._safely(finished, record.tenant_id)
         number = await self._store.runs.next_event_number(run_id)
         data = {"error": shown.model_dump(by_alias=True), "card": finished.model_dump(mode="json", by_alias=True)}
         await self._store.runs.finish(
             run_id,
+            record.tenant_id,
             finished,
             events=[RunEvent(number, "run.failed", data)],
             spans=(),
@@ -700,6 +741,30 @@ class Runner:
     async def _record(self, principal: Principal, run_id: str) -> RunRecord:
         sees_all = principal.may("runs")
         return await self._store.runs.get(run_id, principal.tenant_id, None if sees_all else principal.user_id)
+
+
+def _for_people(finished: AnswerCard) -> list[tuple[str, str]]:
+    """Why people are to look at a run that policy or a failure stopped, in words and by a code. What its user can mend
+    or has chosen is none of theirs, nor is a server that was stopped."""
+    if finished.status == "blocked":
+        blocks = [verdict for verdict in finished.verdicts if verdict.action == "block"]
+        return [("policy stopped the run", ", ".join(reason for verdict in blocks for reason in verdict.reasons))]
+    error = finished.error
+    if finished.status == "failed" and error is not None and error.kind in {"upstream", "internal"}:
+        return [] if error.code == Interrupted.code else [("the run failed", error.code)]
+    return []
+
+
+def _changed(record: RunRecord) -> GraphChanged | None:
+    """Why a run that waited may not go on here. What has the same fingerprint is the same; anything else is not known
+    to be."""
+    now = fingerprint(record.mode)
+    if record.graph_fingerprint == now:
+        return None
+    return GraphChanged(
+        f"the run began with version {record.graph_fingerprint or 'unknown'} of its graph and {now} is here: "
+        "it did not go on, and what it had asked for was not done"
+    )
 
 
 def _payer(job: Job) -> Payer:

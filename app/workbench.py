@@ -26,6 +26,7 @@ from app.builds import Builds
 from app.checkpoints import checkpointer, sweep
 from app.config.price import usd_to_micros
 from app.config.schema import Config, ReachConfig
+from app.decisions import Decisions
 from app.embedders import FileEmbedders
 from app.fleet import HEED_S, TAKE_OVER_S, Fleet
 from app.jobs.collections import OptimizeJob, RebuildJob
@@ -234,7 +235,8 @@ async def open_workbench(
             clock=clock,
             run_timeout_s=settings.run_timeout_s,
             reattach_grace_s=settings.reattach_grace_s,
-            approval_ttl_s=settings.approval_ttl_s,
+            decisions=Decisions(store, clock, config.approvals, ttl_s=settings.approval_ttl_s),
+            safe_answer=lambda tenant_id: config.safe_answer,
             max_message_chars=settings.max_message_chars,
             admit=desk.admit,
             barred=watch.barred,

@@ -87,6 +87,12 @@ class Conflict(PilothouseError):
     kind, code = "conflict", "conflict"
 
 
+class GraphChanged(Conflict):
+    """The run waited, and what would go on with it by now is another version of its graph."""
+
+    code = "graph_changed"
+
+
 class DocumentTaken(Conflict):
     """The id is that of a document which its writer does not see, and so may not write over."""
 

@@ -156,6 +156,8 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
             yield ("alerts", field), f"the environment has no {variable}"
     if (secret := config.outbound.webhook_secret_env) is not None and not environment.get(secret):
         yield ("outbound", "webhook_secret_env"), f"the environment has no {secret}"
+    for path, message in config.approvals.faults(environment, signed=secret is not None):
+        yield ("approvals", *path), message
     for path, message in config.answers.faults():
         yield ("answers", *path), message
     for name, model in config.models.items():

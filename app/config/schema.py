@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, IPvAnyNetwork, model_validator
 
 from app.config.answers import AnswersConfig
+from app.config.approvals import ApprovalConfig
 from app.config.part import Count, Environment, Host, Name, Part, Prefix, Seconds, Share, Usd
 from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Task
@@ -266,6 +267,7 @@ class Config(Part):
     breaker: BreakerConfig = BreakerConfig()
     alerts: AlertConfig = AlertConfig()
     outbound: OutboundConfig = OutboundConfig()
+    approvals: ApprovalConfig = ApprovalConfig()
     answers: AnswersConfig = AnswersConfig()
     safe_answer: str = Field(
         default="I cannot answer just now. Please try again in a moment.", min_length=1, max_length=2_000

@@ -21,6 +21,7 @@ from graphs.prompts import RunData
 from graphs.refusal import REFUSAL
 from graphs.steps.complete import answer_tokens, prompt_budget, say, tell
 from graphs.taint import Reading
+from graphs.toolhash import call_hash, definition_hash
 from graphs.types import Message, ModelRequest, Passage, Task, ToolProposal, ToolResult, ToolSpec
 
 ARGUMENT_TOKENS = 256
@@ -169,15 +170,17 @@ async def approve(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdat
             "tool": proposal.name,
             "arguments": dict(proposal.arguments),
             "risk": ruling.risk,
+            "definition": _definition(proposal, runtime.context),
             "needs": 2 if ruling.then == "two_person" else 1,
             "reasons": list(ruling.reasons),
             "origins": [asdict(origin) for origin in ruling.origins],
         }
     )
     if decision["decision"] == "approve":
-        arguments = decision.get("arguments") or dict(proposal.arguments)
-        return {"turns": (*done, rounds.approved(turn, proposal.call_id, arguments))}
-    comment = decision.get("comment", "")
+        changed = decision["arguments"]
+        arguments = proposal.arguments if changed is None else changed
+        return {"turns": (*done, rounds.approved(turn, proposal.call_id, arguments, decision["binding"]))}
+    comment = decision["comment"]
     reason = f"A person denied this call: {comment}" if comment else "A person denied this call."
     result = ToolResult(proposal.call_id, proposal.name, "denied", reason)
     runtime.stream_writer(Ran(result))
@@ -199,7 +202,8 @@ async def act(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
     *done, turn = state["turns"]
     fresh = []
     for proposal in turn.open:
-        result = ctx.toolbox.refusal(proposal) or await ctx.toolbox.run(proposal)
+        result = ctx.toolbox.refusal(proposal) or await _unbound(turn, proposal, ctx)
+        result = result or await ctx.toolbox.run(proposal)
         fresh.append(result)
         runtime.stream_writer(Ran(result))
     turns = (*done, rounds.with_results(turn, fresh))
@@ -210,6 +214,22 @@ async def act(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
     if any(result.passages for result in fresh):
         runtime.stream_writer(Retrieved(passages, ",".join(versions)))
     return {"turns": turns, "passages": passages, "index_version": ",".join(versions)}
+
+
+async def _unbound(turn: Turn, proposal: ToolProposal, ctx: RunContext) -> ToolResult | None:
+    """What becomes of a call that waited for people and is not, to the letter, the one they approved."""
+    if ctx.toolbox.ruling(proposal, Reading()).then == "allow":
+        return None
+    who = {"run_id": ctx.run_id, "tenant_id": ctx.tenant_id, "user_id": ctx.user_id}
+    if call_hash(proposal, _definition(proposal, ctx), **who) in turn.bound:
+        return None
+    await ctx.escalation.raise_("a call was not the approved one", detail=f"{proposal.name} {proposal.call_id}")
+    told = "Its arguments, or the tool itself, are not those that were approved: it did not run."
+    return ToolResult(proposal.call_id, proposal.name, "refused", told)
+
+
+def _definition(proposal: ToolProposal, ctx: RunContext) -> str:
+    return next((definition_hash(spec) for spec in ctx.toolbox.specs() if spec.name == proposal.name), "")
 
 
 async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdate:

@@ -11,12 +11,14 @@ from graphs.types import ToolProposal, ToolResult
 class Turn:
     """One round of the agent: what the model asked for, and what came of each call so far.
 
-    `decided` holds the call ids that a person has approved; a denied call has its result at once.
+    `decided` holds the call ids that people have approved and `bound` the digests of those calls as they approved them;
+    a denied call has its result at once.
     """
 
     proposals: tuple[ToolProposal, ...]
     said: str = ""
     decided: tuple[str, ...] = ()
+    bound: tuple[str, ...] = ()
     results: tuple[ToolResult, ...] = ()
 
     @property

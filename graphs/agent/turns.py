@@ -1,22 +1,23 @@
 """Pure helpers over the rounds of an agent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from graphs.agent.state import Turn
 from graphs.types import Message, Passage, ToolProposal, ToolResult
 
 
 def with_results(turn: Turn, results: Sequence[ToolResult]) -> Turn:
-    return Turn(turn.proposals, turn.said, turn.decided, (*turn.results, *results))
+    return replace(turn, results=(*turn.results, *results))
 
 
-def approved(turn: Turn, call_id: str, arguments: dict[str, object]) -> Turn:
-    """The turn with that call decided, its arguments as the person who approved it left them."""
+def approved(turn: Turn, call_id: str, arguments: Mapping[str, object], bound: str) -> Turn:
+    """The turn with that call decided, its arguments as the people who approved it left them."""
     proposals = tuple(
         ToolProposal(call_id, proposal.name, arguments) if proposal.call_id == call_id else proposal
         for proposal in turn.proposals
     )
-    return Turn(proposals, turn.said, (*turn.decided, call_id), turn.results)
+    return replace(turn, proposals=proposals, decided=(*turn.decided, call_id), bound=(*turn.bound, bound))
 
 
 def results(turns: Sequence[Turn]) -> tuple[ToolResult, ...]:

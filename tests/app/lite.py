@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.checkpoints import PostgresCheckpoints, SqliteCheckpoints, checkpointer
+from app.config.approvals import ApprovalConfig
+from app.decisions import Decisions
 from app.fleet import Fleet
 from app.records import Payer, Principal, RunEvent, RunRequest
 from app.runner import Job, Runner
@@ -20,6 +22,7 @@ from app.services.store.store import Store
 from app.services.tools.calculator import Calculator
 from app.services.tools.create_ticket import CreateTicket
 from app.services.tools.search_documents import SearchDocuments
+from app.services.tools.tool import Tool
 from app.services.tools.toolbox import ScopedToolbox
 from app.telemetry.spans import RunTrace
 from graphs import catalog
@@ -30,6 +33,7 @@ from graphs.types import Passage, Retrieval
 
 ANN = Principal("acme", "ann", frozenset({"chat", "approvals"}), "k1")
 BOB = Principal("acme", "bob", frozenset({"chat"}), "k2")
+SAFE = "That did not work. Somebody was told."
 EVE = Principal("umbrella", "eve", frozenset({"chat", "approvals", "runs"}), "k3")
 
 
@@ -89,6 +93,8 @@ async def lite(
     barred: Callable[[Payer], PilothouseError | None] = lambda _: None,
     fleet: Callable[[Store], Fleet] | None = None,
     database_url: str | None = None,
+    rules: ApprovalConfig = ApprovalConfig(),  # noqa: B008 - frozen
+    more_tools: Sequence[Tool] = (),
 ) -> AsyncIterator[Lite]:
     """Two at once on one `home` are two processes, each with a `fleet`."""
     url = database_url or f"sqlite+aiosqlite:///{home / 'lite.db'}"
@@ -102,7 +108,7 @@ async def lite(
         metered = MeteredGateway(gateway, trace, job.request.model, payer=payer, safe_answer=safe_answer)
         metered.describe()
         retriever = FixedRetriever(passages)
-        tools = (SearchDocuments(retriever), Calculator(), CreateTicket(store.tickets))
+        tools = (*more_tools, SearchDocuments(retriever), Calculator(), CreateTicket(store.tickets))
         return RunContext(
             run_id=job.run_id,
             tenant_id=tenant,
@@ -129,7 +135,8 @@ async def lite(
             clock=clock,
             run_timeout_s=run_timeout_s,
             reattach_grace_s=reattach_grace_s,
-            approval_ttl_s=3600,
+            decisions=Decisions(store, clock, rules, ttl_s=3600),
+            safe_answer=lambda _: SAFE,
             barred=barred,
             fleet=None if fleet is None else fleet(store),
         )

@@ -1,14 +1,26 @@
-"""Runs handed to a person, and why."""
+"""Runs handed to people: why, who has taken each, and who closed it. One person takes it, in the database."""
 
-from sqlalchemy import insert, select
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from sqlalchemy import ColumnElement, insert, select, update
 
 from app.ids import new_id
+from app.records import Actor, EscalationState
+from app.services.audit import PLATFORM, Journal, audited
 from app.services.store.database import Database
+from app.services.store.notices import note
 from app.services.store.page import build, columns, page
 from app.services.store.records import EscalationRecord, Page
 from app.services.store.tables import escalations, runs
-from graphs.errors import Missing
+from graphs.errors import Conflict, Missing
 
+Step = Literal["take", "close"]
+_TOLD: Final[Mapping[EscalationState, Literal["escalation.opened", "escalation.taken", "escalation.closed"]]] = {
+    "open": "escalation.opened",
+    "taken": "escalation.taken",
+    "closed": "escalation.closed",
+}
 _COLUMNS = columns(escalations, EscalationRecord)
 
 
@@ -19,25 +31,90 @@ class Escalations:
         self._db = database
 
     async def create(self, run_id: str, tenant_id: str, reason: str, detail: str = "") -> EscalationRecord:
-        """Raises Missing if the tenant has no such run."""
-        row = {
-            "escalation_id": new_id(),
-            "run_id": run_id,
-            "tenant_id": tenant_id,
-            "reason": reason,
-            "detail": detail,
-            "created_at": self._db.clock(),
-        }
-        async with self._db.write() as connection:
-            run = select(runs.c.run_id).where(runs.c.run_id == run_id, runs.c.tenant_id == tenant_id)
-            if (await connection.execute(run)).first() is None:
-                raise Missing("no such run")
-            written = await connection.execute(insert(escalations).values(row).returning(*_COLUMNS))
-            return build(EscalationRecord, written.one())
+        """The same words on a run again give the escalation that there is, unless it is closed.
 
-    async def list(self, tenant_id: str, limit: int = 50, cursor: str | None = None) -> Page[EscalationRecord]:
+        Raises Missing if the tenant has no such run.
+        """
+        async with audited(self._db) as journal:
+            run = select(runs.c.run_id).where(runs.c.run_id == run_id, runs.c.tenant_id == tenant_id)
+            if (await journal.connection.execute(run)).first() is None:
+                raise Missing("no such run")
+            return await raise_for(self._db, journal, run_id, tenant_id, reason, detail)
+
+    async def get(self, escalation_id: str, tenant_id: str) -> EscalationRecord:
+        """Raises Missing."""
+        async with self._db.read() as connection:
+            row = (await connection.execute(select(*_COLUMNS).where(_the(escalation_id, tenant_id)))).first()
+        if row is None:
+            raise Missing("no such escalation")
+        return build(EscalationRecord, row)
+
+    async def move(
+        self, escalation_id: str, tenant_id: str, by: Actor, step: Step, comment: str = ""
+    ) -> EscalationRecord:
+        """Take an open one, or close one that is not closed yet. Raises Conflict where somebody was first, Missing."""
+        now = self._db.clock()
+        values: dict[str, Any] = {"state": "taken", "taken_by": by.user_id, "taken_at": now}
+        if step == "close":
+            values = {"state": "closed", "closed_by": by.user_id, "closed_at": now, "comment": comment}
+        allowed: tuple[EscalationState, ...] = ("open",) if step == "take" else ("open", "taken")
+        change = update(escalations).where(_the(escalation_id, tenant_id), escalations.c.state.in_(allowed))
+        async with audited(self._db) as journal:
+            row = (await journal.connection.execute(change.values(values).returning(*_COLUMNS))).first()
+            if row is not None:
+                record = build(EscalationRecord, row)
+                await _write_down(self._db, journal, record, by)
+        if row is None:
+            at = await self.get(escalation_id, tenant_id)
+            who = at.closed_by if at.state == "closed" else at.taken_by
+            raise Conflict(f"the escalation is already {at.state} by {who}")
+        return record
+
+    # Last: from here on `list` is this method.
+    async def list(
+        self, tenant_id: str, limit: int = 50, cursor: str | None = None, *, state: EscalationState | None = None
+    ) -> Page[EscalationRecord]:
         """Newest first. Raises Invalid for limit or cursor."""
         query = select(*_COLUMNS).where(escalations.c.tenant_id == tenant_id)
+        if state is not None:
+            query = query.where(escalations.c.state == state)
         position = (escalations.c.created_at, escalations.c.escalation_id)
         async with self._db.read() as connection:
             return await page(connection, query, EscalationRecord, position, limit, cursor)
+
+
+async def raise_for(
+    database: Database, journal: Journal, run_id: str, tenant_id: str, reason: str, detail: str = ""
+) -> EscalationRecord:
+    """To be called in the transaction of what it is raised for; of a run that the caller knows."""
+    same = select(*_COLUMNS).where(
+        escalations.c.run_id == run_id,
+        escalations.c.reason == reason,
+        escalations.c.detail == detail,
+        escalations.c.state != "closed",
+    )
+    if (standing := (await journal.connection.execute(same)).first()) is not None:
+        return build(EscalationRecord, standing)
+    row = {
+        "escalation_id": new_id(),
+        "run_id": run_id,
+        "tenant_id": tenant_id,
+        "reason": reason,
+        "detail": detail,
+        "created_at": database.clock(),
+    }
+    written = await journal.connection.execute(insert(escalations).values(row).returning(*_COLUMNS))
+    record = build(EscalationRecord, written.one())
+    await _write_down(database, journal, record, PLATFORM)
+    return record
+
+
+async def _write_down(database: Database, journal: Journal, record: EscalationRecord, by: Actor) -> None:
+    told = _TOLD[record.state]
+    await journal.note(told, by, record.tenant_id, record.escalation_id, {"run": record.run_id})
+    named = {"subject": record.escalation_id, "run_id": record.run_id, "tenant_id": record.tenant_id}
+    await note(database, journal.connection, told, **named)
+
+
+def _the(escalation_id: str, tenant_id: str) -> ColumnElement[bool]:
+    return (escalations.c.escalation_id == escalation_id) & (escalations.c.tenant_id == tenant_id)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from app.records import AnswerCard, ApprovalState, Mode, RunStatus
+from app.records import AnswerCard, ApprovalState, EscalationState, Mode, RunStatus
 from graphs.types import Decision, Risk, Trust
 
 T = TypeVar("T")
@@ -119,7 +119,12 @@ class RunFilter:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRecord:
-    """A tool call that waits for a person, or did. `decided_arguments` is None unless the person changed them."""
+    """A tool call that waits for a person, or did. `decided_arguments` is None unless the person changed them.
+
+    `binding` is the digest of the call as it would run now, or as it was approved (`graphs.toolhash`); `definition` of
+    the tool as it was asked for. Of a call that needs two persons `first_by` has approved it with `first_arguments`,
+    None where they are the proposed ones. `origins` says which arguments repeat what the run has read.
+    """
 
     approval_id: str
     run_id: str
@@ -136,13 +141,33 @@ class ApprovalRecord:
     decided_at: datetime | None
     decided_arguments: Mapping[str, Any] | None
     comment: str
+    call_id: str = ""
+    definition: str = ""
+    binding: str = ""
+    needs: int = 1
+    reasons: tuple[str, ...] = ()
+    origins: Sequence[Mapping[str, str]] = ()
+    first_by: str | None = None
+    first_at: datetime | None = None
+    first_arguments: Mapping[str, Any] | None = None
 
     @property
     def decision(self) -> Decision | None:
-        """What was decided; None while it is pending. An expired approval counts as denied."""
-        if self.state == "pending":
+        """What was decided; None while it waits. Whatever was not approved counts as denied."""
+        if self.waits:
             return None
         return "approve" if self.state == "approved" else "deny"
+
+    @property
+    def waits(self) -> bool:
+        return self.state in ("pending", "approved_once")
+
+    @property
+    def standing(self) -> Mapping[str, Any]:
+        """The arguments that the next approval is for, or the last one was."""
+        if self.decided_arguments is not None:
+            return self.decided_arguments
+        return self.arguments if self.first_arguments is None else self.first_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +227,34 @@ class CollectionRecord:
 
 @dataclass(frozen=True, slots=True)
 class EscalationRecord:
+    """A run that was handed to people: open until one takes it, and closed by that one or another."""
+
     escalation_id: str
     run_id: str
     tenant_id: str
     reason: str
     detail: str
+    created_at: datetime
+    state: EscalationState = "open"
+    taken_by: str | None = None
+    taken_at: datetime | None = None
+    closed_by: str | None = None
+    closed_at: datetime | None = None
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that people who asked for it are to hear of; `subject` is the id of an approval or escalation.
+
+    `tool` and `risk` say which of them hear it; they are empty for an escalation.
+    """
+
+    notice_id: str
+    run_id: str
+    tenant_id: str
+    kind: str
+    subject: str
+    tool: str
+    risk: str
     created_at: datetime

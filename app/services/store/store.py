@@ -13,6 +13,7 @@ from app.services.store.escalations import Escalations
 from app.services.store.feedback import Feedback
 from app.services.store.keys import Keys
 from app.services.store.leases import Leases
+from app.services.store.notices import Notices
 from app.services.store.runs import Runs
 from app.services.store.tickets import Tickets
 
@@ -31,6 +32,7 @@ class Store:
         self.feedback = Feedback(database)
         self.documents = Documents(database)
         self.escalations = Escalations(database)
+        self.notices = Notices(database)
         self.audit = Trail(database)
 
     @classmethod

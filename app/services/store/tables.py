@@ -256,8 +256,19 @@ approvals = Table(
     Column("decided_at", Utc),
     Column("decided_arguments", JSON_VALUE),
     Column("comment", Clean, nullable=False, default=""),
+    Column("call_id", Clean, nullable=False, server_default=""),
+    Column("definition", Clean, nullable=False, server_default=""),
+    Column("binding", Clean, nullable=False, server_default=""),
+    Column("needs", Integer, nullable=False, server_default="1"),
+    Column("reasons", Strings, nullable=False, server_default="[]"),
+    Column("origins", JSON_VALUE, nullable=False, server_default="[]"),
+    Column("first_by", Clean),
+    Column("first_at", Utc),
+    Column("first_arguments", JSON_VALUE),
+    Column("warned_at", Utc),
     UniqueConstraint("run_id", "interrupt_id"),
     Index(None, "tenant_id", "state", "created_at"),
+    Index(None, "state", "expires_at"),
 )
 
 tickets = Table(
@@ -321,6 +332,27 @@ escalations = Table(
     Column("reason", Clean, nullable=False),
     Column("detail", Clean, nullable=False),
     Column("created_at", Utc, nullable=False),
+    Column("state", Clean, nullable=False, server_default="open"),
+    Column("taken_by", Clean),
+    Column("taken_at", Utc),
+    Column("closed_by", Clean),
+    Column("closed_at", Utc),
+    Column("comment", Clean, nullable=False, server_default=""),
     Index(None, "tenant_id", "created_at"),
+    Index(None, "tenant_id", "state", "created_at"),
     Index(None, "run_id"),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("notice_id", Clean, primary_key=True),
+    _run_id(),
+    Column("tenant_id", Clean, nullable=False),
+    Column("kind", Clean, nullable=False),
+    Column("subject", Clean, nullable=False),
+    Column("tool", Clean, nullable=False),
+    Column("risk", Clean, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Index(None, "created_at"),
 )
