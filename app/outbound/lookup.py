@@ -30,6 +30,8 @@ async def admitted(url: URL, reach: Reach, lookup: Lookup) -> tuple[Address, ...
     """The addresses of a URL's host, if each one may be reached. Raises OutboundRefused; UpstreamError if the name
     cannot be looked up just now."""
     host = url.raw_host or ""
+    if not reach.names_host(host):
+        raise OutboundRefused(REFUSAL)
     try:
         found = _literal(host) or tuple(map(ip_address, await lookup(host, url.port or 0)))
     except socket.gaierror as error:

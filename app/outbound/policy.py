@@ -13,12 +13,15 @@ class Reach:
     """Where requests may go.
 
     `hosts` are names that the operator vouches for: they may have addresses inside, link-local ones excepted. What lies
-    in `networks` may be reached by any name. `public` False leaves only what these two list.
+    in `networks` may be reached by any name. `public` False leaves only what these two list. `names`, where there are
+    any, are all that may be asked for whatever their addresses: `*.example.org` is each name under example.org, and
+    not example.org itself.
     """
 
     hosts: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
     public: bool = True
+    names: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, config: ReachConfig) -> Self:
@@ -30,8 +33,16 @@ class Reach:
         """Only the host of a URL that the operator chose, be it inside. Raises UrlInvalid."""
         return cls(frozenset({(read(url).raw_host or "").rstrip(".")}), public=False)
 
+    def names_host(self, host: str) -> bool:
+        """Whether this host may be asked for at all; it is asked before the host is looked up, which tells others."""
+        host = host.rstrip(".")
+        above = (host[place:] for place, sign in enumerate(host) if sign == ".")
+        return not self.names or host in self.names or any(f"*{each}" in self.names for each in above)
+
     def admits(self, host: str, address: Address) -> bool:
         """Whether a request to this host may go to this address of it."""
+        if not self.names_host(host):
+            return False
         plain = unwrapped(address)
         if any(plain in network for network in self.networks):
             return True
