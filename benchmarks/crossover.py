@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from app.services.retrieval.legs import SELECTED
-from app.services.retrieval.near import ASKED, NEAREST, Near, ensure_near
+from app.services.retrieval.near import ASKED, METRIC, NEAREST, Near, ensure_near
 from app.services.retrieval.table import facet_lines, schema
 
 DIMENSIONS = 384
@@ -86,7 +86,7 @@ async def compared(table: Any, near: Near, questions: Sequence[Vectors], share: 
     whole, by_index, recalls = [], [], []
     for question in questions:
         bare = await Near().query(table, question, line)
-        quick = table.query().nearest_to(question).distance_type("dot").nprobes(probes).refine_factor(near.refine)
+        quick = table.query().nearest_to(question).distance_type(METRIC).nprobes(probes).refine_factor(near.refine)
         if line is not None:
             quick = quick.where(line)
         true, *cost = await asked(bare)

@@ -30,6 +30,7 @@ from app.services.retrieval.embedder import MiniLmEmbedder, Vectors
 from app.services.retrieval.legs import SELECTED, Legs
 from app.services.retrieval.library import Library
 from app.services.retrieval.look import Found
+from app.services.retrieval.near import METRIC
 from app.services.retrieval.place import Place
 from app.services.retrieval.query import Query
 from app.services.retrieval.rank import RERANKED
@@ -123,7 +124,7 @@ async def measure(data: Set, cache: Cache, embedder: MiniLmEmbedder) -> Measured
 async def bare(table: Any, text: str, vector: Vectors) -> None:
     from lancedb.query import MatchQuery
 
-    near = table.query().nearest_to(vector).distance_type("dot").select([*SELECTED, "_distance"]).limit(CANDIDATES)
+    near = table.query().nearest_to(vector).distance_type(METRIC).select([*SELECTED, "_distance"]).limit(CANDIDATES)
     matching = table.query().nearest_to_text(MatchQuery(words(text), "words")).select([*SELECTED, "_score"])
     await asyncio.gather(near.to_arrow(), matching.limit(CANDIDATES).to_arrow())
 

@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from app.services.retrieval.embedder import MiniLmEmbedder, Vectors
 from app.services.retrieval.library import Library
 from app.services.retrieval.maintenance import Maintenance
+from app.services.retrieval.near import METRIC
 from app.services.retrieval.place import Place
 from app.services.retrieval.query import Query
 from app.services.retrieval.table import words
@@ -197,7 +198,7 @@ async def ask_one(given: argparse.Namespace) -> None:
 
 
 def _exact(table: Any, vector: Vectors) -> Any:
-    return table.query().nearest_to(vector).distance_type("dot").bypass_vector_index()
+    return table.query().nearest_to(vector).distance_type(METRIC).bypass_vector_index()
 
 
 async def _ids(query: Any, limit: int) -> set[str]:
@@ -209,7 +210,7 @@ async def _plain(table: Any, text: str, vector: Vectors) -> None:
     from lancedb.query import MatchQuery
     from lancedb.rerankers import RRFReranker
 
-    query = table.query().nearest_to(vector).distance_type("dot").nearest_to_text(MatchQuery(words(text), "words"))
+    query = table.query().nearest_to(vector).distance_type(METRIC).nearest_to_text(MatchQuery(words(text), "words"))
     await query.rerank(RRFReranker()).limit(100).to_arrow()
 
 

@@ -1,17 +1,19 @@
 """The index of large collections: it finds what reading everything finds, or it is not used."""
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from lancedb.index import IvfRq
 
 from app.services.retrieval import near
 from app.services.retrieval.embedder import Vectors
 from app.services.retrieval.library import Library
 from app.services.retrieval.maintenance import Maintenance
-from app.services.retrieval.near import Near, ensure_near
+from app.services.retrieval.near import METRIC, Near, ensure_near
 from app.services.retrieval.place import Place
 from app.services.retrieval.query import Query
 from app.services.retrieval.rebuild import Rebuild
@@ -130,6 +132,20 @@ async def test_rows_that_come_later_are_found_and_growth_trains_the_index_anew(l
     await fill(library, "more", range(ROWS + 500, ROWS + 2_000))
     await upkeep.optimise(NOTES)
     assert (await noted(library)).rows == ROWS + 2_000
+    assert await recall(library) >= 0.98
+
+
+async def test_an_index_by_another_metric_is_asked_by_its_own_until_it_is_made_anew(library: Library):
+    await fill(library, "d", range(ROWS))
+    table = await library.shelf.open(NOTES, "")
+    config = IvfRq(distance_type="dot", target_partition_size=near.PART_ROWS)
+    await table.create_index("vector", config=config, name="vector_idx")
+    written = {"near": json.dumps({"probes": 32, "refine": 10, "rows": ROWS})}
+    await table.update_field_metadata({"path": "vector", "metadata": written})
+    assert (await noted(library)).metric == "dot"
+    assert await recall(library) >= 0.98
+    await Maintenance(library, None).optimise(NOTES)
+    assert (await noted(library)).metric == METRIC
     assert await recall(library) >= 0.98
 
 
