@@ -189,7 +189,7 @@ class Runs:
             runs.c.process_id == "",
             runs.c.ended_at.is_(None),
             asked.exists(),
-            ~asked.where(approvals.c.state == "pending").exists(),
+            ~asked.where(approvals.c.state.in_(("pending", "approved_once"))).exists(),
         )
         return await self._ids(query.order_by(runs.c.created_at))
 
