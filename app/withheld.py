@@ -18,11 +18,11 @@ _BEGUN: Final = re.compile(r"\[(?:[A-Z][A-Z0-9_]{0,60})?\Z")
 class Withheld:
     """The originals of one run by placeholder. The same original has the same placeholder throughout."""
 
-    def __init__(self, run_id: str, originals: Mapping[str, str] | None = None) -> None:
+    def __init__(self, run_id: str) -> None:
         digest = hashlib.sha256(f"withheld:{run_id}".encode()).digest()
         self._tag = "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in digest[:_TAG_CHARS])
-        self.originals: dict[str, str] = dict(originals or {})
-        self._placeholders = {original: placeholder for placeholder, original in self.originals.items()}
+        self.originals: dict[str, str] = {}
+        self._placeholders: dict[str, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self.originals)
@@ -35,6 +35,11 @@ class Withheld:
         placeholder = f"[{kind.upper()}_{number}_{self._tag}]"
         self.originals[placeholder], self._placeholders[original] = original, placeholder
         return placeholder
+
+    def recall(self, originals: Mapping[str, str]) -> None:
+        """Take up again what an earlier leg of the run has kept."""
+        self.originals |= originals
+        self._placeholders |= {original: placeholder for placeholder, original in originals.items()}
 
     def restored(self, value: Any) -> Any:
         """The same value with the originals in all its texts: strings, and those inside lists, tuples and mappings."""

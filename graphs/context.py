@@ -18,11 +18,13 @@ from graphs.taint import Reading
 from graphs.types import (
     Completion,
     Delta,
+    Message,
     ModelInfo,
     ModelRequest,
     Passage,
     Retrieval,
     Ruling,
+    Stage,
     Task,
     ToolProposal,
     ToolResult,
@@ -104,6 +106,33 @@ class Toolbox(Protocol):
 class Guard(Protocol):
     """Looks at texts. It says what it saw; the graph decides the way on."""
 
+    async def take_in(self, question: str, history: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
+        """Both as the model may see them; what is taken out is `withheld`. Before anything is stored or traced."""
+        ...
+
+    @property
+    def withheld(self) -> "Withheld | None":
+        """What this run keeps from its model; None where policy redacts nothing."""
+        ...
+
+    @property
+    def keeps_originals(self) -> bool:
+        """Whether conversations hold what the user wrote, and not its placeholders."""
+        ...
+
+    def traced(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A span's attributes as policy lets them be written down."""
+        ...
+
+    @property
+    def safe_answer(self) -> str:
+        """What the user reads where a question is blocked."""
+        ...
+
+    async def screen_read(self, stage: Stage, texts: Sequence[str]) -> tuple[Verdict, ...]:
+        """What is thought of passages (`retrieved`) or tool results (`tool`); it stops nothing."""
+        ...
+
     async def screen(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
         """The question as it may go on (perhaps redacted) and why."""
         ...
@@ -127,6 +156,21 @@ class Guard(Protocol):
     @property
     def support_threshold(self) -> float:
         """From where a sentence counts as supported; chosen by measurement (see evals/LOG.md)."""
+        ...
+
+
+class Withheld(Protocol):
+    """Originals of one run, by the placeholder that stands for each."""
+
+    @property
+    def originals(self) -> Mapping[str, str]: ...
+
+    def recall(self, originals: Mapping[str, str]) -> None:
+        """Take up again what an earlier leg of the run has kept."""
+        ...
+
+    def restored(self, value: Any) -> Any:
+        """The value with the originals in all its texts."""
         ...
 
 

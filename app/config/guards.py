@@ -99,7 +99,6 @@ class ReadRules(Part):
     by where they come from."""
 
     injection: Literal["allow", "flag"] = "allow"
-    on_failure: Literal["open"] = "open"
     timeout_s: Seconds = 5.0
 
 

@@ -1,6 +1,7 @@
 """What every graph's final state tells the runner; each graph's own state extends it."""
 
-from typing import Literal, TypedDict
+from collections.abc import Mapping
+from typing import Literal, NotRequired, TypedDict
 
 from graphs.types import Citation, Message, Passage, SentenceSupport, Verdict
 
@@ -8,10 +9,14 @@ Validation = Literal["", "unchecked", "supported", "partly_supported", "unsuppor
 
 
 class Question(TypedDict):
-    """The input of every graph. `question` is as the user wrote it until `screen` has seen it."""
+    """The input of every graph, as the guard has taken it in.
+
+    `withheld` has the originals of its placeholders: an agent's checkpoint keeps them while it waits, no trace does.
+    """
 
     question: str
     history: tuple[Message, ...]
+    withheld: NotRequired[Mapping[str, str]]
 
 
 class Outcome(Question, total=False):

@@ -8,8 +8,6 @@ from graphs.context import RunContext
 from graphs.steps.outcome import Outcome, Validation
 from graphs.types import Verdict
 
-BLOCKED_ANSWER = "This request was stopped by the input policy."
-
 
 class ScreenUpdate(TypedDict, total=False):
     question: str
@@ -21,13 +19,13 @@ class ScreenUpdate(TypedDict, total=False):
 
 
 async def screen(state: Outcome, runtime: Runtime[RunContext]) -> ScreenUpdate:
-    """Give the question as it may go on; a block ends the run with a fixed sentence."""
+    """Give the question as it may go on; a block ends the run with the tenant's safe answer."""
     question, verdicts = await runtime.context.guard.screen(state["question"])
     if any(verdict.action == "block" for verdict in verdicts):
         return {
             "input_verdicts": verdicts,
             "blocked": True,
-            "answer": BLOCKED_ANSWER,
+            "answer": runtime.context.guard.safe_answer,
             "answered": False,
             "validation": "blocked",
         }

@@ -14,6 +14,8 @@ U = TypeVar("U", bound=Mapping[str, Any])
 def station(node: Callable[[S, Runtime[RunContext]], Awaitable[U]]) -> Any:
     """The same node inside a span that carries its name, the keys it could read and the update it gave.
 
+    What the run withholds from its model is withheld from its trace.
+
     Typed Any because LangGraph's overloads of `add_node` do not accept a generic coroutine function.
     """
 
@@ -21,7 +23,8 @@ def station(node: Callable[[S, Runtime[RunContext]], Awaitable[U]]) -> Any:
         ctx = runtime.context
         if ctx.tell is not None:
             runtime = runtime.override(stream_writer=ctx.tell)
-        with ctx.trace.span(node.__name__, "station", inputs=dict(state)) as span:
+        shown = {key: value for key, value in state.items() if key != "withheld"}
+        with ctx.trace.span(node.__name__, "station", inputs=shown) as span:
             update = await node(state, runtime)
             span.set(outputs=dict(update))
             return update

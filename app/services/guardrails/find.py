@@ -1,6 +1,6 @@
 """Finds what patterns have the form of in a whole text, for texts that are at hand before anything is decided."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from app.services.guardrails.patterns import Pattern
@@ -23,6 +23,15 @@ def find(patterns: Sequence[Pattern], text: str) -> tuple[Found, ...]:
         if not taken or each.start >= taken[-1].end:
             taken.append(each)
     return tuple(taken)
+
+
+def replaced(text: str, found: Iterable[Found], by: Callable[[str, str], str]) -> str:
+    """The text with what `by` gives for the kind and the text of each find in its place."""
+    out, end = [], 0
+    for each in found:
+        out += [text[end : each.start], by(each.kind, text[each.start : each.end])]
+        end = each.end
+    return "".join([*out, text[end:]])
 
 
 def _all(pattern: Pattern, text: str) -> Iterator[Found]:

@@ -3,8 +3,9 @@
 Patterns and a small model of ours, nothing else: no network, no large model.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
+from typing import Any
 
 from app.config.guards import GuardRules
 from app.services.guardrails.input import Detectors, Intake
@@ -47,8 +48,18 @@ class PatternGuard:
         return await self._intake.screen_read(stage, texts)
 
     @property
-    def withheld(self) -> Withheld:
-        return self._intake.withheld
+    def withheld(self) -> Withheld | None:
+        """None where policy redacts nothing."""
+        return self._intake.withheld if self._intake.redacts else None
+
+    @property
+    def keeps_originals(self) -> bool:
+        """Whether conversations hold what the user wrote, and not its placeholders."""
+        return self._intake.rules.storage == "original"
+
+    def traced(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A span's attributes as policy lets them be written down."""
+        return self._intake.traced(attributes)
 
     @property
     def safe_answer(self) -> str:

@@ -9,15 +9,15 @@ import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from app.config.guards import Detector, GuardRules, PersonalKind, TopicsRule
 from app.reading import Embedder
-from app.services.guardrails.find import Found, find
+from app.services.guardrails.find import Found, find, replaced
 from app.services.guardrails.injection import InjectionModel, windows
 from app.services.guardrails.language import foreign
 from app.services.guardrails.look import Failed, Look, looked
-from app.services.guardrails.patterns import SECRETS, Pattern
+from app.services.guardrails.patterns import SECRETS, Pattern, notice
 from app.services.guardrails.pii import PERSONAL
 from app.services.guardrails.signs import signs
 from app.services.guardrails.topics import Topics
@@ -55,6 +55,19 @@ class Intake:
         model = self.rules.input.injection.model
         self._modelled = model == "on" or (model == "auto" and embeds)
         self._taken: tuple[Verdict, ...] | None = None
+        personal, secrets = self.rules.input.personal, self.rules.input.secrets
+        self._actions: dict[str, GuardAction] = {each.name: secrets.action for each in _KEYS}
+        self._actions |= {each.name: personal.of(cast(PersonalKind, each.name)) for each in _PERSONAL}
+
+    @property
+    def redacts(self) -> bool:
+        return "redact" in self._actions.values()
+
+    def traced(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A span's attributes as policy lets them be written down."""
+        if self.rules.telemetry == "as_sent":
+            return attributes
+        return {key: _noticed(value) for key, value in attributes.items()}
 
     async def take_in(self, question: str, history: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
         """Both as the model may see them; `screen` tells what was found in the question."""
@@ -71,7 +84,7 @@ class Intake:
         for name, rule, action, look in self._looks(text):
             if any(verdict.action == "block" for verdict in verdicts):
                 break
-            verdicts.append(_verdict(name, "input", action, rule, await looked(name, rule.timeout_s, look)))
+            verdicts.append(_verdict(name, "input", action, rule.on_failure, await looked(name, rule.timeout_s, look)))
         return text, tuple(verdicts)
 
     async def screen_read(self, stage: Stage, texts: Sequence[str]) -> tuple[Verdict, ...]:
@@ -80,34 +93,23 @@ class Intake:
         if rule.injection == "allow" or not texts:
             return ()
         found = await looked("injection", rule.timeout_s, partial(self._suspicions, "\n\n".join(texts)))
-        return (_verdict("injection", stage, rule.injection, rule, found),)
+        return (_verdict("injection", stage, rule.injection, "open", found),)
 
     async def _cleaned(self, text: str) -> tuple[str, tuple[Verdict, ...]]:
         """The text with placeholders for what policy redacts."""
-        rules, verdicts = self.rules.input, []
-        personal = {each.name: rules.personal.of(cast(PersonalKind, each.name)) for each in _PERSONAL}
-        secret: dict[str, GuardAction] = {each.name: rules.secrets.action for each in _KEYS}
-        for name, rule, actions, patterns in (
-            ("secrets", rules.secrets, secret, _KEYS),
-            ("personal", rules.personal, personal, _PERSONAL),
-        ):
+        rules, actions, verdicts = self.rules.input, self._actions, []
+        for name, rule, patterns in (("secrets", rules.secrets, _KEYS), ("personal", rules.personal, _PERSONAL)):
             wanted = tuple(each for each in patterns if actions[each.name] != "allow")
             if not wanted:
                 continue
             found = await looked(name, rule.timeout_s, partial(_scan, wanted, text))
             verdicts.append(_removal(name, rule, actions, found))
             if not isinstance(found, Failed):
-                text = self._replaced(text, [each for each in found if actions[each.kind] == "redact"])
+                redacted = [each for each in found if actions[each.kind] == "redact"]
+                text = replaced(text, redacted, self.withheld.placeholder)
             elif rule.on_failure == "closed":
                 return UNREAD, tuple(verdicts)
         return text, tuple(verdicts)
-
-    def _replaced(self, text: str, found: Sequence[Found]) -> str:
-        out, end = [], 0
-        for each in found:
-            out += [text[end : each.start], self.withheld.placeholder(each.kind, text[each.start : each.end])]
-            end = each.end
-        return "".join([*out, text[end:]])
 
     def _looks(self, text: str) -> Iterator[tuple[str, Detector, GuardAction, Look[Collection[str]]]]:
         rules = self.rules.input
@@ -134,6 +136,19 @@ class Intake:
         return () if await topics.near(pieces, rule.allowed, rule.threshold) else ("off_topic",)
 
 
+def _noticed(value: Any) -> Any:
+    """The same value with a notice in the place of each secret and personal datum in its texts."""
+    match value:
+        case str():
+            return replaced(value, find((*_KEYS, *_PERSONAL), value), lambda kind, _: notice(kind))
+        case Mapping():
+            return {key: _noticed(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_noticed(item) for item in value]
+        case _:
+            return value
+
+
 async def _scan(patterns: Sequence[Pattern], text: str) -> tuple[Found, ...]:
     return find(patterns, text) if len(text) < THREAD_CHARS else await asyncio.to_thread(find, patterns, text)
 
@@ -151,12 +166,12 @@ def _removal(
     name: str, rule: Detector, actions: Mapping[str, GuardAction], found: Collection[Found] | Failed
 ) -> Verdict:
     if isinstance(found, Failed):
-        return _verdict(name, "input", "flag", rule, found)
+        return _verdict(name, "input", "flag", rule.on_failure, found)
     kinds = tuple(dict.fromkeys(each.kind for each in found))
     return Verdict(name, "input", max((actions[kind] for kind in kinds), key=_RISING.index, default="allow"), kinds)
 
 
-def _verdict(name: str, stage: Stage, action: GuardAction, rule: Detector, found: Collection[str] | Failed) -> Verdict:
+def _verdict(name: str, stage: Stage, action: GuardAction, on_failure: str, found: Collection[str] | Failed) -> Verdict:
     if isinstance(found, Failed):
-        return Verdict(name, stage, "block" if rule.on_failure == "closed" else "flag", (found.how,))
+        return Verdict(name, stage, "block" if on_failure == "closed" else "flag", (found.how,))
     return Verdict(name, stage, action if found else "allow", tuple(found))

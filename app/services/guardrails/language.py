@@ -15,7 +15,7 @@ SURE: Final = 0.98  # of not being in an allowed one
 
 @cache
 def _identifier() -> Any:
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # Lazy: the model takes a second to unpack
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped] # Lazy: the model takes a second to unpack
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
