@@ -1,4 +1,7 @@
-"""Telling a caller's own URL that a job has ended: one signed try an attempt, with the worker's pauses between them."""
+"""Telling a URL what has happened: a caller's own, that a job has ended, or the operator's, that people are asked for.
+
+One signed try an attempt, with the worker's pauses between them.
+"""
 
 import os
 from collections.abc import Mapping
@@ -23,7 +26,8 @@ PAUSES_S: Final = (5.0, 30.0, 120.0, 300.0)  # the last again and again: 22 minu
 
 
 class WebhookJob:
-    """Payload: `url`, `jobId` of the job that ended, and the event's `type`, `timestamp` and `data`."""
+    """Payload: the event's `type`, `timestamp` and `data`; `url`, and `jobId` of the job that ended, or `urlEnv`, the
+    variable that holds the URL, and `subject`, the id of what it is about."""
 
     name = WEBHOOK
     scope = None
@@ -63,13 +67,22 @@ class WebhookJob:
     async def perform(self, work: JobWork) -> Mapping[str, Any]:
         """Raises WebhookUndelivered, after which it is tried again, and EndpointGone."""
         told = work.state.payload
-        self.vet(told["url"])  # the operator may have changed the file since
+        outbound, url = self._way(told)
         event = Event.of(work.state.job_id, told["type"], told["data"], datetime.fromisoformat(told["timestamp"]))
-        receipt = await tell(self._outbound, Endpoint.of(told["url"], self._secrets), event)
+        receipt = await tell(outbound, Endpoint.of(url, self._secrets), event)
+        subject = told["jobId"] if "jobId" in told else told["subject"]
         if receipt.taken:
-            return {"jobId": told["jobId"], "status": receipt.status}
-        said = f"the end of the job {told['jobId']} was not taken: {receipt.said}"
+            return {"jobId" if "jobId" in told else "subject": subject, "status": receipt.status}
+        said = f"{told['type']} of {subject} was not taken: {receipt.said}"
         if receipt.final:
             raise EndpointGone(said)
         pause_s = PAUSES_S[min(work.state.attempt, len(PAUSES_S) - 1)]
         raise WebhookUndelivered(said, retry_after_s=max(pause_s, receipt.retry_after_s or 0.0))
+
+    def _way(self, told: Mapping[str, Any]) -> tuple[Outbound, str]:
+        """A caller's URL may lead only where callers' may; the operator's own, wherever the operator says by now."""
+        if (variable := told.get("urlEnv")) is None:
+            self.vet(told["url"])  # the operator may have changed the file since
+            return self._outbound, told["url"]
+        url = os.environ.get(variable, "")
+        return Outbound(Reach.to(Endpoint.of(url, self._secrets).url), LIMITS), url

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.records import Principal
 from app.services.database import Database, from_us, to_us
 from app.services.jobs.ports import CallbackStatus, JobRequest, JobStatus
 from app.services.jobs.rows import job_row, owner
@@ -37,9 +38,16 @@ async def note_end(database: Database, connection: AsyncConnection, job_id: str)
     row = (await connection.execute(select(jobs).where(jobs.c.job_id == job_id))).one()
     if row.callback_url is None:
         return
-    asked = JobRequest(owner(row), WEBHOOK, {"url": row.callback_url, **_event(row)}, priority=PRIORITY)
-    delivery = job_row(asked, delivery_id(job_id), to_us(database.clock()))
-    await connection.execute(database.insert(jobs).values(delivery).on_conflict_do_nothing())
+    await deliver(database, connection, delivery_id(job_id), owner(row), {"url": row.callback_url, **_event(row)})
+
+
+async def deliver(
+    database: Database, connection: AsyncConnection, delivery: str, who: Principal, event: Mapping[str, Any]
+) -> None:
+    """Have an event delivered once under that id, on behalf of somebody: in the transaction that it is told of in."""
+    asked = JobRequest(who, WEBHOOK, event, priority=PRIORITY)
+    row = job_row(asked, delivery, to_us(database.clock()))
+    await connection.execute(database.insert(jobs).values(row).on_conflict_do_nothing())
 
 
 async def callbacks(connection: AsyncConnection, rows: Collection[Row[Any]]) -> Mapping[str, CallbackStatus]:
