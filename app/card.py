@@ -9,6 +9,7 @@ from app.records import (
     AnswerCard,
     CardCitation,
     CardError,
+    CardOrigin,
     CardSearch,
     CardSentence,
     CardStation,
@@ -130,9 +131,13 @@ def tools(turns: Sequence[Turn]) -> tuple[CardTool, ...]:
             arguments=dict(proposal.arguments),
             status=results[proposal.call_id].status if proposal.call_id in results else "waiting",
             summary=_summary(results.get(proposal.call_id)),
+            risk=ruling.risk,
+            ruling=ruling.then,
+            reasons=ruling.reasons,
+            origins=tuple(CardOrigin(**asdict(origin)) for origin in ruling.origins),
         )
         for turn in turns
-        for proposal in turn.proposals
+        for proposal, ruling in zip(turn.proposals, turn.rulings, strict=True)
     )
 
 
@@ -149,12 +154,15 @@ def event(happened: Event) -> tuple[str, dict[str, Any]]:
             return "message.continued", {"model": model}
         case Retrieved(passages, version):
             return "retrieval.completed", {"passages": [_passage(item) for item in passages], "indexVersion": version}
-        case Proposed(proposal, risk):
+        case Proposed(proposal, ruling):
             return "tool.proposed", {
                 "callId": proposal.call_id,
                 "name": proposal.name,
                 "arguments": dict(proposal.arguments),
-                "risk": risk,
+                "risk": ruling.risk,
+                "ruling": ruling.then,
+                "reasons": list(ruling.reasons),
+                "origins": [asdict(origin) for origin in ruling.origins],
             }
         case Ran(result):
             return "tool.completed", {

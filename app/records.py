@@ -220,12 +220,29 @@ class CardSentence(Camel):
     citations: tuple[int, ...] = ()
 
 
+class CardOrigin(Camel):
+    """An argument that repeats an untrusted text which the run had read."""
+
+    argument: str
+    kind: str
+    name: str
+    trust: str
+    match: str
+    quote: str
+
+
 class CardTool(Camel):
+    """A call that the model asked for. `risk` is as it counted in this run, `ruling` what policy said, and why."""
+
     call_id: str
     name: str
     arguments: dict[str, Any]
     status: str
     summary: str = ""
+    risk: str = ""
+    ruling: str = ""
+    reasons: tuple[str, ...] = ()
+    origins: tuple[CardOrigin, ...] = ()
 
 
 class CardVerdict(Camel):

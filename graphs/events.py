@@ -5,7 +5,7 @@ The runner numbers these events and adds its own (run.started, approval.required
 
 from dataclasses import dataclass
 
-from graphs.types import Citation, Passage, SentenceSupport, ToolProposal, ToolResult
+from graphs.types import Citation, Passage, Ruling, SentenceSupport, ToolProposal, ToolResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Continued:
 @dataclass(frozen=True, slots=True)
 class Proposed:
     proposal: ToolProposal
-    risk: str
+    ruling: Ruling
 
 
 @dataclass(frozen=True, slots=True)

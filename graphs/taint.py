@@ -22,7 +22,7 @@ _NAMED: Final = 3
 _NAME_CHARS: Final = 80
 
 Basis = Literal["clean", "read", "document", "tool", "earlier"]
-"""What a call rests on: nothing untrusted, the reading of something untrusted, or an argument that repeats such a text."""
+"""What a call rests on: nothing untrusted, something untrusted that was read, or a repeated text of that kind."""
 
 Policy = Callable[[str, Risk, Basis], tuple[Ruled, str]]
 """What becomes of a call of that tool at that risk on that basis, and which rule says so ("" for none)."""
@@ -85,6 +85,10 @@ class Reading:
 def least(trusts: Iterable[Trust]) -> Trust:
     """The lowest of them; of none, the operator's."""
     return min(trusts, key=TRUSTS.index, default="operator")
+
+
+def is_stricter(one: Ruling, other: Ruling) -> bool:
+    return STRICTNESS.index(one.then) > STRICTNESS.index(other.then)
 
 
 def ordinary(tool: str, risk: Risk, basis: Basis) -> tuple[Ruled, str]:

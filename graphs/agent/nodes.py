@@ -13,16 +13,15 @@ from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 
 from graphs.agent import turns as rounds
+from graphs.agent.calls import barred, definition, propose, waiting
 from graphs.agent.state import AgentState, Turn
 from graphs.context import RunContext
 from graphs.errors import UpstreamError
-from graphs.events import Proposed, Ran, Retrieved
+from graphs.events import Ran, Retrieved
 from graphs.prompts import RunData
 from graphs.refusal import REFUSAL
 from graphs.steps.complete import answer_tokens, prompt_budget, say, tell
-from graphs.taint import Reading
-from graphs.toolhash import call_hash, definition_hash
-from graphs.types import Message, ModelRequest, Passage, Task, ToolProposal, ToolResult, ToolSpec
+from graphs.types import Message, ModelRequest, Passage, Task, ToolResult, ToolSpec
 
 ARGUMENT_TOKENS = 256
 
@@ -83,9 +82,10 @@ async def _decide_natively(state: AgentState, runtime: Runtime[RunContext], *, m
         response_schema=None if ctx.shape is None else ctx.shape.schema,
     )
     completion, spoken = await say(ctx, request, runtime.stream_writer)
-    if not completion.tool_calls:
+    if not completion.tool_calls or not may_call:
         return {**spoken.update, "next": "validate", "prompt_version": rendered.version}
-    turn = _propose(runtime, len(done), [(call.name, call.arguments) for call in completion.tool_calls], spoken.text)
+    asked = [(call.name, call.arguments) for call in completion.tool_calls]
+    turn = propose(state, runtime, asked, spoken.text)
     return {"turns": (*done, turn), "next": "act", "prompt_version": rendered.version}
 
 
@@ -97,7 +97,8 @@ async def _choose(state: AgentState, runtime: Runtime[RunContext]) -> DecideUpda
         return {"next": "answer"}
     spec, _ = suggested[0]
     arguments, version = await _fill_in(state["question"], spec, ctx)
-    return {"turns": (_propose(runtime, 0, [(spec.name, arguments)], ""),), "next": "act", "prompt_version": version}
+    turn = propose(state, runtime, [(spec.name, arguments)], "")
+    return {"turns": (turn,), "next": "act", "prompt_version": version}
 
 
 async def _fill_in(question: str, spec: ToolSpec, ctx: RunContext) -> tuple[Mapping[str, Any], str]:
@@ -145,32 +146,19 @@ def _grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {**schema, "properties": properties}
 
 
-def _propose(runtime: Runtime[RunContext], step: int, calls: list[tuple[str, Mapping[str, Any]]], said: str) -> Turn:
-    ctx = runtime.context
-    risks = {spec.name: spec.risk for spec in ctx.toolbox.specs()}
-    # Providers repeat their ids from turn to turn; ours must be unique because tools deduplicate by them.
-    proposals = tuple(
-        ToolProposal(f"call_{ctx.run_id[:12]}_{step}_{number}", name, arguments)
-        for number, (name, arguments) in enumerate(calls)
-    )
-    for proposal in proposals:
-        runtime.stream_writer(Proposed(proposal, risks.get(proposal.name, "unknown")))
-    return Turn(proposals, said)
-
-
 async def approve(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
     """Wait for a person's word on the first open call that needs one."""
     *done, turn = state["turns"]
-    proposal = _waiting(turn, runtime.context)
+    proposal = waiting(turn, runtime.context)
     assert proposal is not None, "the edge leads here only when a call waits"
-    ruling = runtime.context.toolbox.ruling(proposal, Reading())
+    ruling = turn.ruling(proposal.call_id)
     decision = interrupt(
         {
             "call_id": proposal.call_id,
             "tool": proposal.name,
             "arguments": dict(proposal.arguments),
             "risk": ruling.risk,
-            "definition": _definition(proposal, runtime.context),
+            "definition": definition(proposal, runtime.context),
             "needs": 2 if ruling.then == "two_person" else 1,
             "reasons": list(ruling.reasons),
             "origins": [asdict(origin) for origin in ruling.origins],
@@ -187,23 +175,13 @@ async def approve(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdat
     return {"turns": (*done, rounds.with_results(turn, [result]))}
 
 
-def _waiting(turn: Turn, ctx: RunContext) -> ToolProposal | None:
-    for proposal in turn.open:
-        if proposal.call_id in turn.decided or ctx.toolbox.refusal(proposal) is not None:
-            continue
-        if ctx.toolbox.ruling(proposal, Reading()).then in {"ask", "two_person"}:
-            return proposal
-    return None
-
-
 async def act(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
     """Run what is open, in order."""
     ctx = runtime.context
     *done, turn = state["turns"]
     fresh = []
     for proposal in turn.open:
-        result = ctx.toolbox.refusal(proposal) or await _unbound(turn, proposal, ctx)
-        result = result or await ctx.toolbox.run(proposal)
+        result = await barred(state, proposal, ctx) or await ctx.toolbox.run(proposal)
         fresh.append(result)
         runtime.stream_writer(Ran(result))
     turns = (*done, rounds.with_results(turn, fresh))
@@ -214,22 +192,6 @@ async def act(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
     if any(result.passages for result in fresh):
         runtime.stream_writer(Retrieved(passages, ",".join(versions)))
     return {"turns": turns, "passages": passages, "index_version": ",".join(versions)}
-
-
-async def _unbound(turn: Turn, proposal: ToolProposal, ctx: RunContext) -> ToolResult | None:
-    """What becomes of a call that waited for people and is not, to the letter, the one they approved."""
-    if ctx.toolbox.ruling(proposal, Reading()).then == "allow":
-        return None
-    who = {"run_id": ctx.run_id, "tenant_id": ctx.tenant_id, "user_id": ctx.user_id}
-    if call_hash(proposal, _definition(proposal, ctx), **who) in turn.bound:
-        return None
-    await ctx.escalation.raise_("a call was not the approved one", detail=f"{proposal.name} {proposal.call_id}")
-    told = "Its arguments, or the tool itself, are not those that were approved: it did not run."
-    return ToolResult(proposal.call_id, proposal.name, "refused", told)
-
-
-def _definition(proposal: ToolProposal, ctx: RunContext) -> str:
-    return next((definition_hash(spec) for spec in ctx.toolbox.specs() if spec.name == proposal.name), "")
 
 
 async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdate:
@@ -286,4 +248,4 @@ def after_decide(state: AgentState, runtime: Runtime[RunContext]) -> Literal["ap
 
 
 def after_approve(state: AgentState, runtime: Runtime[RunContext]) -> Literal["approve", "act"]:
-    return "approve" if _waiting(state["turns"][-1], runtime.context) else "act"
+    return "approve" if waiting(state["turns"][-1], runtime.context) else "act"

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graphs.steps.outcome import Outcome
-from graphs.types import ToolProposal, ToolResult
+from graphs.types import Ruling, ToolProposal, ToolResult
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One round of the agent: what the model asked for, and what came of each call so far.
+    """One round of the agent: what the model asked for, what policy said of each call, and what came of it so far.
 
     `decided` holds the call ids that people have approved and `bound` the digests of those calls as they approved them;
     a denied call has its result at once.
@@ -20,6 +20,11 @@ class Turn:
     decided: tuple[str, ...] = ()
     bound: tuple[str, ...] = ()
     results: tuple[ToolResult, ...] = ()
+    rulings: tuple[Ruling, ...] = ()
+
+    def ruling(self, call_id: str) -> Ruling:
+        """What policy said of the call when the model proposed it."""
+        return dict(zip((proposal.call_id for proposal in self.proposals), self.rulings, strict=True))[call_id]
 
     @property
     def open(self) -> tuple[ToolProposal, ...]:

@@ -27,6 +27,8 @@ class Calculator:
             "required": ["expression"],
             "additionalProperties": False,
         },
+        trust="operator",
+        own=True,
         examples=(
             ("What is 3 plus 4?", {"expression": "3 + 4"}),
             ("How much is 15% of 80?", {"expression": "80 * 15%"}),

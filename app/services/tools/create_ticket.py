@@ -43,6 +43,8 @@ class CreateTicket:
             "additionalProperties": False,
         },
         risk="write",
+        trust="operator",
+        own=True,
         examples=(
             (
                 "Open a ticket: the coffee machine on floor 2 leaks.",

@@ -26,6 +26,8 @@ class CurrentTime:
             },
             "additionalProperties": False,
         },
+        trust="operator",
+        own=True,
         examples=(
             ("What time is it?", {}),
             ("What time is it in Paris?", {"timezone": "Europe/Paris"}),

@@ -29,6 +29,8 @@ class SearchDocuments:
             "required": ["query"],
             "additionalProperties": False,
         },
+        trust="operator",
+        own=True,
         examples=(
             ("How do I rotate keys?", {"query": "rotate keys"}),
             ("What does the handbook say about a provider outage?", {"query": "provider outage"}),
