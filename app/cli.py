@@ -85,9 +85,11 @@ async def opened(*, ready: bool = True) -> "AsyncIterator[Workbench]":
 @asynccontextmanager
 async def opened_store() -> "AsyncIterator[Store]":
     # No models: a kill switch has to work when they do not, and in a second.
+    from app.sealing import open_vault
     from app.services.store.store import Store
 
-    store = await Store.open(settings().store_url)
+    here = settings()
+    store = await Store.open(here.store_url, vault=open_vault(here))
     try:
         yield store
     finally:

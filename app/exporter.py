@@ -8,10 +8,12 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
 
+from app.sealing import vault_of
 from app.services.store.store import Store
 from app.settings import quiet_libraries
 from app.telemetry.logs import configure_logging
@@ -19,13 +21,13 @@ from app.telemetry.mlflow_sink import MlflowSink
 from app.telemetry.outbox import TraceExporter
 
 
-async def export(store_url: str, tracking_uri: str, artifacts: str) -> None:
+async def export(store_url: str, tracking_uri: str, artifacts: str, vault: Mapping[str, str] | None) -> None:
     """Export until stdin closes or a SIGTERM comes."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     await loop.connect_read_pipe(lambda: _UntilClosed(stop), sys.stdin.buffer)
-    store = await Store.open(store_url)
+    store = await Store.open(store_url, vault=None if vault is None else vault_of(vault))
     try:
         await TraceExporter(store.runs, store.feedback, MlflowSink(tracking_uri, Path(artifacts))).run(stop)
     finally:

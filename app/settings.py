@@ -45,6 +45,12 @@ class Settings(BaseSettings):
     owner_key: SecretStr | None = Field(
         default=None, description="32 characters or more; made at first start if absent."
     )
+    encryption_keys: SecretStr | None = Field(
+        default=None, description="id:base64 of 32 bytes, several by commas; the first seals, all open."
+    )
+    encryption_keys_file: Path | None = Field(
+        default=None, description="The same in a file, one a line; `home`/encryption.keys, made at first start."
+    )
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default is SQLite in `home`.")
 
     storage_url: str | None = Field(

@@ -32,7 +32,6 @@ from app.fleet import HEED_S, TAKE_OVER_S, Fleet
 from app.jobs.collections import OptimizeJob, RebuildJob
 from app.jobs.ingest import IngestJob
 from app.jobs.objects import Objects
-from app.jobs.notices import PASS_S, Courier
 from app.jobs.open import Bounds, open_jobs
 from app.jobs.runs import RunsJob
 from app.jobs.urls import Fetcher
@@ -44,6 +43,7 @@ from app.owner import admit_owner
 from app.policy import policy_of, rerankers
 from app.records import CardUsage, Payer, Principal
 from app.runner import Job, MakeContext, Runner
+from app.sealing import open_vault, vault_orders
 from app.services.access.access import Access
 from app.services.access.issuer import Issuer
 from app.services.access.login import OidcLogin
@@ -95,8 +95,7 @@ from graphs.prompts import PromptBook
 log = logging.getLogger("pilothouse.workbench")
 
 PAGES: Final = Path(__file__).with_name("handbook")
-GO_ON_S: Final = 5.0  # how often runs are looked for whose call was decided elsewhere, or whose time is over
-SWEEP_S: Final = 60.0  # how often checkpoints are looked for that no run needs
+SWEEP_S: Final = 60.0  # how often expired approvals are looked for; they live for days
 INHERITED_S: Final = 60.0  # how long after its process's death a run is written down at the latest
 DAY_S: Final = 24 * 3600.0
 ENOUGH_DISK_BYTES: Final = 1 << 30
@@ -190,7 +189,8 @@ async def open_workbench(
     async with AsyncExitStack() as stack:
         stack.enter_context(at_work(home))
         redis = await stack.enter_async_context(_open_redis(settings))
-        store = await Store.open(settings.store_url, clock)
+        vault = open_vault(settings)
+        store = await Store.open(settings.store_url, clock, vault)
         stack.push_async_callback(store.close)
         watch = await stack.enter_async_context(open_watch(store.database, config.alerts))
         configured = settings.owner_key.get_secret_value() if settings.owner_key else None
@@ -306,18 +306,21 @@ async def open_workbench(
         if settings.export_traces:
             settings.mlruns.mkdir(parents=True, exist_ok=True)
             await stack.enter_async_context(
-                exporter_process(settings.store_url, settings.tracking_uri, settings.mlruns.resolve() / "artifacts")
+                exporter_process(
+                    settings.store_url,
+                    settings.tracking_uri,
+                    settings.mlruns.resolve() / "artifacts",
+                    vault=vault_orders(settings),
+                )
             )
         if serving:
             await runner.recover()
         bench.preparing = asyncio.create_task(_prepare(bench), name="ingest handbook")
         behind = {bench.preparing, asyncio.create_task(_every(HEED_S, runner.heed), name="heed cancels")}
         if serving:
-            courier = Courier(store, config.approvals, jobs)
             behind.add(asyncio.create_task(bench.maintenance.keep(), name="keep the index"))
             behind |= {
-                asyncio.create_task(_every(GO_ON_S, runner.go_on), name="sweep approvals"),
-                asyncio.create_task(_every(PASS_S, courier.pass_on), name="pass notices on"),
+                asyncio.create_task(_every(SWEEP_S, runner.go_on), name="sweep approvals"),
                 asyncio.create_task(_every(SWEEP_S, partial(sweep, saver, store)), name="sweep checkpoints"),
                 asyncio.create_task(_every(TAKE_OVER_S, runner.take_over), name="take over runs"),
             }

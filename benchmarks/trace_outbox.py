@@ -62,7 +62,7 @@ async def fill(store: Store, count: int) -> set[str]:
             usage=CardUsage(input_tokens=900, output_tokens=60, calls=1),
             created_at=now,
         )
-        await store.runs.finish(run_id, card, (), trace.records, ())
+        await store.runs.finish(run_id, "acme", card, (), trace.records, ())
         made.add(run_id)
     return made
 

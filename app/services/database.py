@@ -9,6 +9,8 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.services.seals import Seals
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -17,6 +19,9 @@ class Database(Protocol):
 
     @property
     def clock(self) -> Callable[[], datetime]: ...
+
+    @property
+    def seals(self) -> Seals: ...
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """For statements that each stand alone."""

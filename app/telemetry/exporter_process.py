@@ -8,9 +8,10 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -25,10 +26,19 @@ log = logging.getLogger("pilothouse.traces")
 
 @asynccontextmanager
 async def exporter_process(
-    store_url: str, tracking_uri: str, artifacts: Path, *, command: Sequence[str] = COMMAND
+    store_url: str,
+    tracking_uri: str,
+    artifacts: Path,
+    *,
+    vault: Mapping[str, str] | None = None,
+    command: Sequence[str] = COMMAND,
 ) -> AsyncIterator["ExporterProcess"]:
-    """A running exporter for the length of the block. Inside, what it does is seen in the outbox's backlog alone."""
-    exporter = ExporterProcess(store_url, tracking_uri, artifacts, command)
+    """A running exporter for the length of the block. Inside, what it does is seen in the outbox's backlog alone.
+
+    `vault` says where it finds the keys that the store's contents are sealed with.
+    """
+    orders = {"store_url": store_url, "tracking_uri": tracking_uri, "artifacts": str(artifacts), "vault": vault}
+    exporter = ExporterProcess(orders, command)
     keeping = asyncio.create_task(exporter.keep_running(), name="trace exporter")
     try:
         yield exporter
@@ -41,9 +51,8 @@ async def exporter_process(
 class ExporterProcess:
     """The child and its restarts."""
 
-    def __init__(self, store_url: str, tracking_uri: str, artifacts: Path, command: Sequence[str]) -> None:
-        orders = {"store_url": store_url, "tracking_uri": tracking_uri, "artifacts": str(artifacts)}
-        self._orders = orjson.dumps(orders) + b"\n"  # not argv: a database URL can hold a password
+    def __init__(self, orders: Mapping[str, Any], command: Sequence[str]) -> None:
+        self._orders = orjson.dumps(orders) + b"\n"  # not argv: a database URL can hold a password, and keys are keys
         self._command = command
         self._child: asyncio.subprocess.Process | None = None
 

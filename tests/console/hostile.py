@@ -75,6 +75,7 @@ async def write_hostile_run(store: Store, tenant: str, user: str) -> tuple[str, 
     )
     await store.runs.finish(
         run_id,
+        tenant,
         hostile_card(run_id, conversation),
         events=[RunEvent(1, "retrieval.completed", {"passages": [passage], "indexVersion": SHORT})],
         spans=[span],

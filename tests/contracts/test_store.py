@@ -20,8 +20,11 @@ from app.records import (
     RunStatus,
     SpanRecord,
 )
+from app.sealing import new_key
+from app.services.keyring import Keyring
 from app.services.store.records import ApprovalRecord, ConversationRecord, Page, RunFilter
 from app.services.store.store import Store
+from app.services.vault import Vault
 from graphs.errors import Conflict, Invalid, Missing
 from graphs.types import Decision
 
@@ -50,7 +53,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def store(store_url: str, clock: Clock) -> AsyncIterator[Store]:
-    opened = await Store.open(store_url, clock)
+    opened = await Store.open(store_url, clock, Vault(Keyring([new_key()])))
     yield opened
     await opened.close()
 
@@ -179,7 +182,7 @@ class TestConversations:
         await ask(store, "r1")
         await store.escalations.create("r1", "a", "unsure")
         await store.feedback.put("r1", "a", "u1", "up", "")
-        await store.runs.finish("r1", done, events, [span("r1", "s")], turns)
+        await store.runs.finish("r1", "a", done, events, [span("r1", "s")], turns)
         await store.tickets.create("a", "u1", "r1", "call", "t", "b")
         await begin(store, "other")
         await store.conversations.delete(conversation_id, "a", "u1")
@@ -192,7 +195,7 @@ class TestConversations:
     async def test_a_run_that_ends_after_its_conversation_was_deleted_leaves_nothing(self, store: Store) -> None:
         conversation_id = await begin(store, "r1")
         await store.conversations.delete(conversation_id, "a", "u1")
-        assert not await store.runs.finish("r1", card("r1", conversation_id), [RunEvent(1, "x", {})])
+        assert not await store.runs.finish("r1", "a", card("r1", conversation_id), [RunEvent(1, "x", {})])
         assert await store.runs.next_event_number("r1") == 1
 
     async def test_pages_are_complete_and_without_repeats_while_new_ones_arrive(
@@ -262,7 +265,7 @@ class TestRuns:
             validation="unsupported",
             error=CardError(kind="upstream", code="upstream_timeout", message="late"),
         )
-        assert await store.runs.finish("r1", done)
+        assert await store.runs.finish("r1", "a", done)
         run = await store.runs.get("r1", "a", "u1")
         assert run.card == done
         assert (run.status, run.answer, run.model, run.model_version) == ("failed", "no", "smol", "1")
@@ -280,9 +283,9 @@ class TestRuns:
         # The same words twice in one conversation are two messages.
         turns = [("user", "again"), ("assistant", "again"), ("user", "again")]
         done = card("r1", conversation_id)
-        assert await store.runs.finish("r1", done, events, [span("r1", "s")], turns)
-        assert not await store.runs.finish("r1", done, events, [span("r1", "s")], turns)
-        assert not await store.runs.finish("r1", done.model_copy(update={"answer": "other"}), events)
+        assert await store.runs.finish("r1", "a", done, events, [span("r1", "s")], turns)
+        assert not await store.runs.finish("r1", "a", done, events, [span("r1", "s")], turns)
+        assert not await store.runs.finish("r1", "a", done.model_copy(update={"answer": "other"}), events)
         assert await store.runs.events("r1", "a") == events
         assert await store.runs.spans("r1", "a") == [span("r1", "s")]
         assert len(await store.conversations.messages(conversation_id, "a", "u1")) == 3
@@ -292,12 +295,14 @@ class TestRuns:
         conversation_id = await begin(store, "r1")
         asked = card("r1", conversation_id, "waiting")
         for _ in range(2):
-            assert await store.runs.finish("r1", asked, [RunEvent(1, "approval.required", {})], (), [("user", "hi")])
+            assert await store.runs.finish(
+                "r1", "a", asked, [RunEvent(1, "approval.required", {})], (), [("user", "hi")]
+            )
         assert await store.runs.next_event_number("r1") == 2
         assert await store.runs.backlog() == 0
         assert await store.runs.set_status("r1", "running", "waiting")
         done = card("r1", conversation_id)
-        assert await store.runs.finish("r1", done, [RunEvent(2, "run.completed", {})], (), [("assistant", "ho")])
+        assert await store.runs.finish("r1", "a", done, [RunEvent(2, "run.completed", {})], (), [("assistant", "ho")])
         assert [event.number for event in await store.runs.events("r1", "a")] == [1, 2]
         assert [event.number for event in await store.runs.events("r1", "a", after=1)] == [2]
         turns = await store.conversations.messages(conversation_id, "a", "u1")
@@ -312,7 +317,7 @@ class TestRuns:
     async def test_runs_are_found_by_what_they_are(self, store: Store, clock: Clock) -> None:
         for n in range(4):
             conversation_id = await begin(store, f"r{n}", message=f"Wie 100% sicher_{n}?")
-            await store.runs.finish(f"r{n}", card(f"r{n}", conversation_id, model=f"m{n % 2}", answer="Ja"))
+            await store.runs.finish(f"r{n}", "a", card(f"r{n}", conversation_id, model=f"m{n % 2}", answer="Ja"))
             clock.move(minutes=1)
         await begin(store, "open")
 
@@ -338,7 +343,7 @@ class TestRuns:
 
     async def test_what_a_dead_process_left_is_found(self, store: Store) -> None:
         conversation_id = await begin(store, "done")
-        await store.runs.finish("done", card("done", conversation_id))
+        await store.runs.finish("done", "a", card("done", conversation_id))
         await begin(store, "left")
         assert [lease.run_id for lease in await store.leases.held()] == ["left"]
 
@@ -346,7 +351,7 @@ class TestRuns:
         conversation_id = await begin(store, "r1")
         first, second = await ask(store, "r1", "i1"), await ask(store, "r1", "i2")
         assert await store.runs.resumable() == []
-        await store.runs.finish("r1", card("r1", conversation_id, "waiting"))
+        await store.runs.finish("r1", "a", card("r1", conversation_id, "waiting"))
         await store.approvals.decide(first.approval_id, "a", Actor("a", "u2"), "approve", None, "", clock.now)
         assert await store.runs.resumable() == []
         clock.move(hours=2)
@@ -360,7 +365,9 @@ class TestRuns:
         for n in range(5):
             conversation_id = await begin(store, f"r{n}")
             clock.move(seconds=1)
-            await store.runs.finish(f"r{n}", card(f"r{n}", conversation_id, "cancelled" if n == 3 else "completed"))
+            await store.runs.finish(
+                f"r{n}", "a", card(f"r{n}", conversation_id, "cancelled" if n == 3 else "completed")
+            )
         await begin(store, "open")
         assert await store.runs.backlog() == 5
         assert [run.run_id for run in await store.runs.export_batch(2)] == ["r0", "r1"]
@@ -372,7 +379,7 @@ class TestRuns:
         assert (exported.trace_id, exported.exported_at) == ("t1", clock.now)
 
     async def test_an_opinion_brings_its_run_back_until_it_was_exported(self, store: Store, clock: Clock) -> None:
-        await store.runs.finish("r1", card("r1", await begin(store, "r1")))
+        await store.runs.finish("r1", "a", card("r1", await begin(store, "r1")))
         assert await store.runs.mark_exported(["r1"], ["t1"], {}) == 1
         first = await store.feedback.put("r1", "a", "u1", "up", "")
         assert [run.run_id for run in await store.runs.export_batch(10)] == ["r1"]
@@ -387,7 +394,7 @@ class TestRuns:
         async def run(n: int) -> None:
             conversation_id = await begin(store, f"r{n}")
             events = [RunEvent(i, "message.delta", {"text": "x"}) for i in range(1, 20)]
-            assert await store.runs.finish(f"r{n}", card(f"r{n}", conversation_id), events, (), [("user", "x")])
+            assert await store.runs.finish(f"r{n}", "a", card(f"r{n}", conversation_id), events, (), [("user", "x")])
 
         await asyncio.gather(*(run(n) for n in range(50)))
         assert await store.runs.backlog() == 50
@@ -523,7 +530,7 @@ class TestTheRest:
             tools=(CardTool(call_id="t", name="x", arguments={HOSTILE: [HOSTILE, float("nan")]}, status="ok"),),
         )
         event = RunEvent(1, "message.delta", {"text": HOSTILE})
-        assert await store.runs.finish("r1", done, [event], [span("r1", "s", said=HOSTILE)], [("user", HOSTILE)])
+        assert await store.runs.finish("r1", "a", done, [event], [span("r1", "s", said=HOSTILE)], [("user", HOSTILE)])
         run = await store.runs.get("r1", "a", HOSTILE)
         assert run.card is not None
         assert run.card.tools[0].arguments == {CLEANED: [CLEANED, None]}

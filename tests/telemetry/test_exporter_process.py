@@ -44,7 +44,7 @@ async def ended_run(store: Store, status: RunStatus = "completed") -> str:
     card = AnswerCard(
         request_id=run_id, conversation_id="", mode="rag", status=status, answer="So.", model="smollm2", created_at=now
     )
-    await store.runs.finish(run_id, card, (), trace.records, ())
+    await store.runs.finish(run_id, "acme", card, (), trace.records, ())
     return run_id
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, delete, insert, literal, select
 from app.ids import new_id
 from app.records import Actor
 from app.services.audit import OPERATOR, audited
+from app.services.seals import Reader
 from app.services.store.database import Database
 from app.services.store.page import build, columns, page
 from app.services.store.records import ConversationRecord, MessageRecord, Page
@@ -23,6 +24,7 @@ class Conversations:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._record = database.seals.reader(conversations, ConversationRecord)
 
     async def create(self, tenant_id: str, user_id: str, title: str) -> ConversationRecord:
         row = {
@@ -33,8 +35,9 @@ class Conversations:
             "created_at": self._db.clock(),
         }
         async with self._db.write() as connection:
-            created = await connection.execute(insert(conversations).values(row).returning(*_COLUMNS))
-            return build(ConversationRecord, created.one())
+            sealed = self._db.seals.seal(conversations, row)
+            created = await connection.execute(insert(conversations).values(sealed).returning(*_COLUMNS))
+            return build(self._record, created.one())
 
     async def get(self, conversation_id: str, tenant_id: str, user_id: str | None) -> ConversationRecord:
         """Raises Missing."""
@@ -43,7 +46,7 @@ class Conversations:
             row = (await connection.execute(query)).first()
         if row is None:
             raise Missing("no such conversation")
-        return build(ConversationRecord, row)
+        return build(self._record, row)
 
     async def delete(self, conversation_id: str, tenant_id: str, user_id: str | None) -> Sequence[str]:
         """Remove it with all its contents: messages, runs, their events, spans, feedback, approvals and escalations.
@@ -73,7 +76,8 @@ class Conversations:
             "content": content,
             "created_at": self._db.clock(),
         }
-        source = select(*(literal(value, messages.c[name].type) for name, value in row.items())).where(
+        sealed = self._db.seals.seal(messages, row)
+        source = select(*(literal(value, messages.c[name].type) for name, value in sealed.items())).where(
             select(conversations).where(owned(conversation_id, tenant_id, None)).exists()
         )
         statement = insert(messages).from_select(list(row), source).returning(*_MESSAGE_COLUMNS)
@@ -81,7 +85,7 @@ class Conversations:
             written = (await connection.execute(statement)).first()
             if written is None:
                 raise Missing("no such conversation")
-            return build(MessageRecord, written)
+            return build(self._message(tenant_id), written)
 
     async def messages(
         self, conversation_id: str, tenant_id: str, user_id: str | None, limit: int = 200
@@ -98,7 +102,11 @@ class Conversations:
             if (await connection.execute(select(conversations.c.conversation_id).where(here))).first() is None:
                 raise Missing("no such conversation")
             rows = (await connection.execute(query)).all()
-        return [build(MessageRecord, row) for row in reversed(rows)]
+        message = self._message(tenant_id)
+        return [build(message, row) for row in reversed(rows)]
+
+    def _message(self, tenant_id: str) -> Reader[MessageRecord]:
+        return self._db.seals.reader(messages, MessageRecord, tenant_id=tenant_id)
 
     # Last: from here on `list` is this method.
     async def list(
@@ -110,7 +118,7 @@ class Conversations:
             query = query.where(conversations.c.user_id == user_id)
         position = (conversations.c.created_at, conversations.c.conversation_id)
         async with self._db.read() as connection:
-            return await page(connection, query, ConversationRecord, position, limit, cursor)
+            return await page(connection, query, self._record, position, limit, cursor)
 
 
 def owned(conversation_id: str, tenant_id: str, user_id: str | None) -> ColumnElement[Any]:

@@ -19,10 +19,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.dml import UpdateBase
 
+from app.services.seals import Seals
 from app.services.store.migrate import migrate
 from app.services.store.prepared import Prepared, driver, translated
 from app.services.store.text import json_text
 from app.services.store.together import Together
+from app.services.store.vaults import admit, noted_keys
+from app.services.vault import Vault
 from graphs.errors import UpstreamError
 
 BUSY_TIMEOUT_S: Final = 30.0
@@ -49,24 +52,25 @@ def utc_now() -> datetime:
 class Database:
     """An open, migrated database."""
 
-    def __init__(self, engine: AsyncEngine, clock: Clock) -> None:
+    def __init__(self, engine: AsyncEngine, clock: Clock, vault: Vault | None = None) -> None:
         self.clock = clock
+        self.seals = Seals(vault)
         self._engine = engine
         self._writer = engine.execution_options(**{_WRITES: True})
         self._queue = asyncio.Lock() if engine.dialect.name == "sqlite" else None
         self._together = None if self._queue is None else Together(_one_writer(engine.url), self._queue)
 
     @classmethod
-    async def open(cls, url: str, clock: Clock = utc_now) -> Self:
+    async def open(cls, url: str, clock: Clock = utc_now, vault: Vault | None = None) -> Self:
         """Migrate what `url` names and connect to it. Raises ValueError for another driver or an in-memory SQLite,
-        SchemaTooNew, StoreUnavailable."""
+        SchemaTooNew, StoreUnavailable, VaultError for a vault without a key that the database's contents need."""
         parsed = make_url(url)
         if parsed.drivername not in DRIVERS:
             raise ValueError(f"the database URL must start with one of {', '.join(DRIVERS)}, not {parsed.drivername}")
         if parsed.drivername == DRIVERS[0] and parsed.database in (None, "", ":memory:"):
             raise ValueError("SQLite needs a file: its connections would each see a memory of their own")
         try:
-            await asyncio.to_thread(migrate, parsed, BUSY_TIMEOUT_S)
+            await asyncio.to_thread(migrate, parsed, BUSY_TIMEOUT_S, vault)
         except (OSError, OperationalError, InterfaceError) as error:
             raise StoreUnavailable("the database could not be opened") from error
         except DatabaseError as error:
@@ -85,7 +89,16 @@ class Database:
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
         else:
             event.listen(engine.sync_engine, "connect", _prepare_postgresql)
-        return cls(engine, clock)
+        database = cls(engine, clock, vault)
+        try:
+            if vault is not None:
+                await admit(database, vault)
+            else:
+                database.seals.shut = bool(await noted_keys(database))
+        except BaseException:
+            await database.close()
+            raise
+        return database
 
     async def close(self) -> None:
         if self._together is not None:

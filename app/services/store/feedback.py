@@ -2,6 +2,7 @@
 
 from sqlalchemy import select, update
 
+from app.services.seals import Reader
 from app.services.store.database import Database
 from app.services.store.page import build, columns
 from app.services.store.records import FeedbackRecord, Rating
@@ -30,6 +31,7 @@ class Feedback:
             "comment": comment,
             "created_at": self._db.clock(),
         }
+        row = dict(self._db.seals.seal(feedback, row))
         latest = {name: row[name] for name in ("rating", "comment", "created_at")}
         upsert = (
             self._db.insert(feedback)
@@ -41,11 +43,16 @@ class Feedback:
             if (await connection.execute(run)).first() is None:
                 raise Missing("no such run")
             await connection.execute(update(runs).where(runs.c.run_id == run_id).values(exported_at=None))
-            return build(FeedbackRecord, (await connection.execute(upsert.returning(*_COLUMNS))).one())
+            written = (await connection.execute(upsert.returning(*_COLUMNS))).one()
+            return build(self._record(tenant_id), written)
 
     async def for_run(self, run_id: str, tenant_id: str) -> list[FeedbackRecord]:
         """All opinions of a run, oldest first; empty for another tenant's run."""
         query = select(*_COLUMNS).where(feedback.c.run_id == run_id, feedback.c.tenant_id == tenant_id)
         async with self._db.read() as connection:
             rows = await connection.execute(query.order_by(feedback.c.created_at, feedback.c.user_id))
-            return [build(FeedbackRecord, row) for row in rows]
+            record = self._record(tenant_id)
+            return [build(record, row) for row in rows]
+
+    def _record(self, tenant_id: str) -> Reader[FeedbackRecord]:
+        return self._db.seals.reader(feedback, FeedbackRecord, tenant_id=tenant_id)

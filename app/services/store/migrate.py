@@ -14,9 +14,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy import URL, Connection, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
+from app.services.store.vaults import allow_plain, vault_keys
+from app.services.vault import Vault
 from graphs.errors import PilothouseError
 
 _DATABASE_LOCK: Final = 0x50494C4F54  # "PILOT"; any constant that no other program on the server uses
@@ -29,13 +31,13 @@ class SchemaTooNew(PilothouseError):
     code = "schema_too_new"
 
 
-def migrate(url: URL, busy_timeout_s: float) -> None:
+def migrate(url: URL, busy_timeout_s: float, vault: Vault | None = None) -> None:
     """Blocking. `url` names the async driver; the same database is opened synchronously here. Raises SchemaTooNew."""
     with _ALEMBIC_LOCK:
-        _migrate(url, busy_timeout_s)
+        _migrate(url, busy_timeout_s, vault)
 
 
-def _migrate(url: URL, busy_timeout_s: float) -> None:
+def _migrate(url: URL, busy_timeout_s: float, vault: Vault | None) -> None:
     sqlite = url.get_backend_name() == "sqlite"
     engine = create_engine(url.set(drivername="sqlite") if sqlite else url, poolclass=NullPool)
     if sqlite:
@@ -45,7 +47,7 @@ def _migrate(url: URL, busy_timeout_s: float) -> None:
     with engine.begin() as connection:
         if not sqlite:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _DATABASE_LOCK})
-        _upgrade(connection)
+        _upgrade(connection, vault)
     if sqlite:
         _use_wal(str(url.database), busy_timeout_s)
 
@@ -58,7 +60,7 @@ def script_config() -> Config:
     return config
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, vault: Vault | None) -> None:
     config = script_config()
     known = ScriptDirectory.from_config(config)
     current = MigrationContext.configure(connection).get_current_revision()
@@ -67,7 +69,10 @@ def _upgrade(connection: Connection) -> None:
     if current is not None and current not in {script.revision for script in known.walk_revisions()}:
         raise SchemaTooNew(f"the database has schema {current}, newer than this version's {known.get_current_head()}")
     config.attributes["connection"] = connection
+    holds_plain = current is not None and not inspect(connection).has_table(vault_keys.name)
     command.upgrade(config, "head")
+    if holds_plain and vault is not None:
+        allow_plain(connection, vault)
 
 
 def _prepare(raw: Any, busy_timeout_s: float) -> None:

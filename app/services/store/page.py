@@ -19,6 +19,7 @@ from graphs.errors import Invalid
 
 T = TypeVar("T")
 MAX_LIMIT: Final = 200
+_POSITION: Final = ("_at", "_key")
 
 
 def columns(table: Table, record: type) -> list[Column[Any]]:
@@ -43,19 +44,35 @@ async def page(
 
     Raises Invalid for a limit outside 1..200 and for a cursor that is not one of ours.
     """
-    if not 1 <= limit <= MAX_LIMIT:
-        raise Invalid(f"limit must be between 1 and {MAX_LIMIT}, not {limit}", field="limit")
+    check_limit(limit)
     moment, key = position
-    if cursor is not None:
-        last_at, last_key = _decode(cursor)
-        query = query.where(or_(moment < last_at, and_(moment == last_at, key < last_key)))
+    query = after(query, position, cursor)
     query = query.add_columns(moment.label("_at"), key.label("_key")).order_by(moment.desc(), key.desc())
     rows = (await connection.execute(query.limit(limit + 1))).all()
-    items = [record(*values) for *values, _at, _key in rows[:limit]]
-    return Page(items, _encode(*rows[limit - 1][-2:]) if len(rows) > limit else None)
+    items = [record(**_named(row)) for row in rows[:limit]]
+    return Page(items, cursor_at(*rows[limit - 1][-2:]) if len(rows) > limit else None)
 
 
-def _encode(moment: datetime, key: str) -> str:
+def check_limit(limit: int) -> None:
+    """Raises Invalid."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise Invalid(f"limit must be between 1 and {MAX_LIMIT}, not {limit}", field="limit")
+
+
+def after(query: Select[Any], position: tuple[Column[Any], Column[Any]], cursor: str | None) -> Select[Any]:
+    """`query` behind the cursor. Raises Invalid for one that is not ours."""
+    if cursor is None:
+        return query
+    moment, key = position
+    last_at, last_key = _decode(cursor)
+    return query.where(or_(moment < last_at, and_(moment == last_at, key < last_key)))
+
+
+def _named(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
+    return {name: value for name, value in row._mapping.items() if name not in _POSITION}
+
+
+def cursor_at(moment: datetime, key: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([moment.isoformat(), key]).encode()).decode().rstrip("=")
 
 

@@ -9,15 +9,17 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.records import AnswerCard, Mode, RunEvent, RunStatus, SpanRecord
+from app.services.seals import Seals
 from app.services.store.conversations import owned
 from app.services.store.database import Database
-from app.services.store.page import build, columns, page
+from app.services.store.page import build, check_limit, columns, page
 from app.services.store.records import Page, RunFilter, RunRecord
+from app.services.store.runsearch import POSITION, runs_with
 from app.services.store.tables import approvals, conversations, events, feedback, messages, runs, spans
 from app.services.store.text import clean
 from graphs.errors import Conflict, Missing
@@ -28,8 +30,13 @@ _SPAN_COLUMNS = columns(spans, SpanRecord)
 _SPAN = [column.name for column in _SPAN_COLUMNS]
 _FINISH = (
     update(runs)
-    .where(runs.c.run_id == bindparam("of_run"), runs.c.ended_at.is_(None), runs.c.process_id == bindparam("held_by"))
-    .returning(runs.c.conversation_id, runs.c.tenant_id)
+    .where(
+        runs.c.run_id == bindparam("of_run"),
+        runs.c.tenant_id == bindparam("of_tenant"),
+        runs.c.ended_at.is_(None),
+        runs.c.process_id == bindparam("held_by"),
+    )
+    .returning(runs.c.conversation_id)
 )
 
 
@@ -38,6 +45,7 @@ class Runs:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._record = database.seals.reader(runs, RunRecord)
         insert, prepare = database.insert, database.prepare
         self._open_conversation, self._start = prepare(insert(conversations)), prepare(insert(runs))
         self._finish = prepare(_FINISH)
@@ -81,16 +89,19 @@ class Runs:
             "process_id": process_id,
             "groups": groups,
         }
+        seal = self._db.seals.seal
         opened = {name: row[name] for name in ("conversation_id", "tenant_id", "user_id", "created_at")}
+        opening = None if opens is None else seal(conversations, opened | {"title": opens})
+        sealed = seal(runs, row)
 
         def write(connection: Connection) -> None:
-            if opens is not None:
-                self._open_conversation.one(connection, opened | {"title": opens})
+            if opening is not None:
+                self._open_conversation.one(connection, opening)
             elif conversation_id is not None:
                 mine = select(conversations.c.conversation_id).where(owned(conversation_id, tenant_id, user_id))
                 if connection.execute(mine).first() is None:
                     raise Missing("no such conversation")
-            self._start.one(connection, row)
+            self._start.one(connection, sealed)
 
         try:
             await self._db.commit(write)
@@ -100,6 +111,7 @@ class Runs:
     async def finish(
         self,
         run_id: str,
+        tenant_id: str,
         card: AnswerCard,
         events: Sequence[RunEvent] = (),
         spans: Sequence[SpanRecord] = (),
@@ -113,28 +125,29 @@ class Runs:
         content. False, with nothing written, if the run had already ended, went with its deleted conversation or is
         another process's by now.
         """
-        now = self._db.clock()
-        outcome = _outcome(card) | {
+        now, seals = self._db.clock(), self._db.seals
+        outcome = {
+            **seals.seal(runs, _outcome(card), run_id=run_id, tenant_id=tenant_id),
             "of_run": run_id,
+            "of_tenant": tenant_id,
             "held_by": held_by,
             "process_id": "",
             "ended_at": now if card.status in TERMINAL else None,
         }
-        event_rows = [
-            {"run_id": run_id, "number": item.number, "type": item.type, "data": item.data} for item in events
-        ]
-        span_rows = [{name: getattr(span, name) for name in _SPAN} | {"run_id": run_id} for span in spans]
+        event_rows = _event_rows(seals, run_id, tenant_id, events)
+        span_rows = _span_rows(seals, run_id, tenant_id, spans)
 
         def write(connection: Connection) -> bool:
             run = self._finish.one(connection, outcome)
             if run is None:
                 return False
-            of_conversation, of_tenant = run
+            of_conversation = run[0]
             self._add_events.many(connection, event_rows)
             self._add_spans.many(connection, span_rows)
             if of_conversation is not None:
-                shared = {"conversation_id": of_conversation, "tenant_id": of_tenant, "created_at": now}
-                self._add_messages.many(connection, _message_rows(run_id, message_appends, shared))
+                shared = {"conversation_id": of_conversation, "tenant_id": tenant_id, "created_at": now}
+                rows = [seals.seal(messages, row) for row in _message_rows(run_id, message_appends, shared)]
+                self._add_messages.many(connection, rows)
             return True
 
         return await self._db.commit(write)
@@ -146,7 +159,7 @@ class Runs:
             row = (await connection.execute(query)).first()
         if row is None:
             raise Missing("no such run")
-        return build(RunRecord, row)
+        return build(self._record, row)
 
     async def events(self, run_id: str, tenant_id: str, after: int = 0) -> list[RunEvent]:
         """The stored events with a number above `after`, in order. Raises Missing."""
@@ -157,14 +170,16 @@ class Runs:
         )
         async with self._db.read() as connection:
             await self._known(connection, run_id, tenant_id)
-            return [build(RunEvent, row) for row in await connection.execute(query)]
+            event = self._db.seals.reader(events, RunEvent, tenant_id=tenant_id, run_id=run_id)
+            return [build(event, row) for row in await connection.execute(query)]
 
     async def spans(self, run_id: str, tenant_id: str) -> list[SpanRecord]:
         """The run's finished spans by start. Raises Missing."""
         query = select(*_SPAN_COLUMNS).where(spans.c.run_id == run_id).order_by(spans.c.started_at, spans.c.span_id)
         async with self._db.read() as connection:
             await self._known(connection, run_id, tenant_id)
-            return [build(SpanRecord, row) for row in await connection.execute(query)]
+            span = self._db.seals.reader(spans, SpanRecord, tenant_id=tenant_id)
+            return [build(span, row) for row in await connection.execute(query)]
 
     async def next_event_number(self, run_id: str) -> int:
         """Where a resumed run goes on counting; 1 for one without stored events."""
@@ -205,7 +220,7 @@ class Runs:
         """Ended runs whose trace has not been exported, the longest waiting first."""
         query = select(*_COLUMNS).where(_in_outbox()).order_by(runs.c.ended_at, runs.c.run_id).limit(limit)
         async with self._db.read() as connection:
-            return [build(RunRecord, row) for row in await connection.execute(query)]
+            return [build(self._record, row) for row in await connection.execute(query)]
 
     async def mark_exported(
         self, run_ids: Sequence[str], trace_ids: Sequence[str], heard: Mapping[str, datetime]
@@ -245,7 +260,7 @@ class Runs:
             row = (await connection.execute(select(*_COLUMNS).where(runs.c.run_id == run_id))).first()
         if row is None:
             raise Missing("no such run")
-        return build(RunRecord, row)
+        return build(self._record, row)
 
     async def list(
         self,
@@ -255,10 +270,16 @@ class Runs:
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[RunRecord]:
-        """Newest first. Raises Invalid for limit or cursor."""
-        query = select(*_COLUMNS).where(_of(tenant_id, user_id), *_matching(filters))
+        """Newest first. With a text, a page may hold fewer than `limit` and yet have a next one. Raises Invalid for
+        limit or cursor."""
+        where = [_of(tenant_id, user_id), *_matching(filters)]
         async with self._db.read() as connection:
-            return await page(connection, query, RunRecord, (runs.c.created_at, runs.c.run_id), limit, cursor)
+            if not filters.text:
+                return await page(connection, select(*_COLUMNS).where(*where), self._record, POSITION, limit, cursor)
+            check_limit(limit)
+            ids, onward = await runs_with(connection, self._db.seals, where, filters.text, limit, cursor)
+            query = select(*_COLUMNS).where(runs.c.run_id.in_(ids)).order_by(*(column.desc() for column in POSITION))
+            return Page([build(self._record, row) for row in await connection.execute(query)], onward)
 
 
 def _of(tenant_id: str, user_id: str | None) -> ColumnElement[bool]:
@@ -273,18 +294,21 @@ def _in_outbox() -> ColumnElement[bool]:
 def _matching(filters: RunFilter) -> list[ColumnElement[bool]]:
     same = {name: getattr(filters, name) for name in ("mode", "status", "model", "conversation_id")}
     found = [runs.c[name] == value for name, value in same.items() if value is not None]
-    if filters.text:
-        found.append(
-            or_(
-                runs.c.message.icontains(filters.text, autoescape=True),
-                runs.c.answer.icontains(filters.text, autoescape=True),
-            )
-        )
     if filters.since is not None:
         found.append(runs.c.created_at >= filters.since)
     if filters.until is not None:
         found.append(runs.c.created_at < filters.until)
     return found
+
+
+def _event_rows(seals: Seals, run_id: str, tenant_id: str, told: Sequence[RunEvent]) -> list[Mapping[str, Any]]:
+    rows = [{"run_id": run_id, "number": item.number, "type": item.type, "data": item.data} for item in told]
+    return [seals.seal(events, row, tenant_id=tenant_id) for row in rows]
+
+
+def _span_rows(seals: Seals, run_id: str, tenant_id: str, ended: Sequence[SpanRecord]) -> list[Mapping[str, Any]]:
+    rows = [{name: getattr(span, name) for name in _SPAN} | {"run_id": run_id} for span in ended]
+    return [seals.seal(spans, row, tenant_id=tenant_id) for row in rows]
 
 
 def _message_rows(run_id: str, said: Sequence[tuple[str, str]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:

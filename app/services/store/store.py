@@ -16,6 +16,7 @@ from app.services.store.leases import Leases
 from app.services.store.notices import Notices
 from app.services.store.runs import Runs
 from app.services.store.tickets import Tickets
+from app.services.vault import Vault
 
 
 class Store:
@@ -36,13 +37,14 @@ class Store:
         self.audit = Trail(database)
 
     @classmethod
-    async def open(cls, url: str, clock: Clock = utc_now) -> Self:
+    async def open(cls, url: str, clock: Clock = utc_now, vault: Vault | None = None) -> Self:
         """`sqlite+aiosqlite:///path` or `postgresql+psycopg://...`, brought to this version's schema.
 
-        Any number of processes may open the same one. Raises ValueError for another URL, SchemaTooNew for a database
-        of a newer version, StoreUnavailable.
+        Any number of processes may open the same one. Without a vault contents are neither sealed nor opened: for
+        what touches none. Raises ValueError for another URL, SchemaTooNew for a database of a newer version,
+        VaultError for a vault that lacks a key which the database's contents need, StoreUnavailable.
         """
-        return cls(await Database.open(url, clock))
+        return cls(await Database.open(url, clock, vault))
 
     @property
     def database(self) -> Database:

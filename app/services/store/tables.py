@@ -1,8 +1,10 @@
 """The tables as SQLAlchemy Core sees them. The migrations create them; a test holds the two together.
 
-Every table that tenants share carries `tenant_id`, and every statement of the store names it in its WHERE.
+Every table that tenants share carries `tenant_id`, and every statement of the store names it in its WHERE. What holds
+contents is sealed (`app.services.seals`) and cannot be searched or sorted by.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +30,8 @@ from sqlalchemy import (
 )
 
 from app.records import AnswerCard
-from app.services.store.text import clean
+from app.services.seals import Form, bound_to
+from app.services.store.text import clean, json_text
 
 
 class Utc(TypeDecorator[datetime]):
@@ -80,12 +83,13 @@ class Card(TypeDecorator[AnswerCard]):
     impl = JSON(none_as_null=True)
     cache_ok = True
 
-    def process_bind_param(self, value: AnswerCard | None, dialect: Dialect) -> Any:
+    def process_bind_param(self, value: AnswerCard | str | None, dialect: Dialect) -> Any:
         # Not mode="json": pydantic's writer refuses lone surrogates before they could be cleaned.
-        return None if value is None else _card_dict(value)
+        return _card_dict(value) if isinstance(value, AnswerCard) else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> AnswerCard | None:
-        return None if value is None else AnswerCard.model_validate(value)
+        """A sealed one stays as it is until it is opened with its row."""
+        return AnswerCard.model_validate(value) if isinstance(value, dict) else value
 
 
 def _card_dict(card: AnswerCard) -> dict[str, Any]:
@@ -94,6 +98,12 @@ def _card_dict(card: AnswerCard) -> dict[str, Any]:
 
 # A JSON value; None is SQL NULL. It is cleaned where the engine writes it as text (`text.json_text`).
 JSON_VALUE = JSON(none_as_null=True)
+
+SEALED_TEXT = Form(lambda value: clean(value).encode(), bytes.decode).info
+SEALED_JSON = Form(lambda value: json_text(value).encode(), json.loads).info
+SEALED_CARD = Form(
+    lambda card: json_text(_card_dict(card)).encode(), lambda raw: AnswerCard.model_validate(json.loads(raw))
+).info
 
 metadata = MetaData(
     naming_convention={
@@ -134,9 +144,10 @@ conversations = Table(
     Column("conversation_id", Clean, primary_key=True),
     Column("tenant_id", Clean, nullable=False),
     Column("user_id", Clean, nullable=False),
-    Column("title", Clean, nullable=False),
+    Column("title", Clean, nullable=False, info=SEALED_TEXT),
     Column("created_at", Utc, nullable=False),
     Index(None, "tenant_id", "user_id", "created_at"),
+    info=bound_to("conversation_id"),
 )
 
 messages = Table(
@@ -149,9 +160,10 @@ messages = Table(
     Column("tenant_id", Clean, nullable=False),
     Column("run_id", Clean),
     Column("role", Clean, nullable=False),
-    Column("content", Clean, nullable=False),
+    Column("content", Clean, nullable=False, info=SEALED_TEXT),
     Column("created_at", Utc, nullable=False),
     Index(None, "conversation_id", "sequence"),
+    info=bound_to("conversation_id", "message_id", "role"),
 )
 
 runs = Table(
@@ -165,9 +177,9 @@ runs = Table(
     Column("mode", Clean, nullable=False),
     Column("feature", Clean, nullable=False),
     Column("status", Clean, nullable=False),
-    Column("message", Clean, nullable=False),
-    Column("asked", JSON_VALUE, nullable=False, default=dict),
-    Column("answer", Clean, nullable=False, default=""),
+    Column("message", Clean, nullable=False, info=SEALED_TEXT),
+    Column("asked", JSON_VALUE, nullable=False, default=dict, info=SEALED_JSON),
+    Column("answer", Clean, nullable=False, default="", info=SEALED_TEXT),
     Column("prompt_version", Clean, nullable=False, default=""),
     Column("model", Clean, nullable=False, default=""),
     Column("model_version", Clean, nullable=False, default=""),
@@ -176,7 +188,7 @@ runs = Table(
     Column("index_version", Clean, nullable=False, default=""),
     Column("embedder", Clean, nullable=False, default=""),
     Column("retrieved_chunk_ids", Strings, nullable=False, default=()),
-    Column("tool_calls", JSON_VALUE, nullable=False, default=list),
+    Column("tool_calls", JSON_VALUE, nullable=False, default=list, info=SEALED_JSON),
     Column("stations", JSON_VALUE, nullable=False, default=dict),
     Column("latency_ms", Float, nullable=False, default=0.0),
     Column("input_tokens", BigInteger, nullable=False, default=0),
@@ -186,8 +198,8 @@ runs = Table(
     Column("validation", Clean, nullable=False, default=""),
     Column("error_kind", Clean),
     Column("error_code", Clean),
-    Column("error_message", Clean),
-    Column("card", Card),
+    Column("error_message", Clean, info=SEALED_TEXT),
+    Column("card", Card, info=SEALED_CARD),
     Column("created_at", Utc, nullable=False),
     Column("ended_at", Utc),
     Column("exported_at", Utc),
@@ -208,6 +220,7 @@ runs = Table(
         postgresql_where=text("exported_at IS NULL AND ended_at IS NOT NULL"),
     ),
     Index("ix_runs_open", "status", sqlite_where=text("ended_at IS NULL"), postgresql_where=text("ended_at IS NULL")),
+    info=bound_to("run_id"),
 )
 
 
@@ -221,7 +234,8 @@ events = Table(
     _run_id(primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("type", Clean, nullable=False),
-    Column("data", JSON_VALUE, nullable=False),
+    Column("data", JSON_VALUE, nullable=False, info=SEALED_JSON),
+    info=bound_to("run_id", "number", "type"),
 )
 
 spans = Table(
@@ -235,7 +249,8 @@ spans = Table(
     Column("started_at", Utc, nullable=False),
     Column("ended_at", Utc, nullable=False),
     Column("status", Clean, nullable=False),
-    Column("attributes", JSON_VALUE, nullable=False),
+    Column("attributes", JSON_VALUE, nullable=False, info=SEALED_JSON),
+    info=bound_to("run_id", "span_id"),
 )
 
 approvals = Table(
@@ -280,11 +295,12 @@ tickets = Table(
     # No foreign key: a ticket is an effect in the world and outlives the conversation that asked for it.
     Column("run_id", Clean, nullable=False),
     Column("idempotency_key", Clean, nullable=False),
-    Column("title", Clean, nullable=False),
-    Column("body", Clean, nullable=False),
+    Column("title", Clean, nullable=False, info=SEALED_TEXT),
+    Column("body", Clean, nullable=False, info=SEALED_TEXT),
     Column("created_at", Utc, nullable=False),
     UniqueConstraint("tenant_id", "idempotency_key"),
     Index(None, "tenant_id", "created_at"),
+    info=bound_to("ticket_id"),
 )
 
 feedback = Table(
@@ -294,8 +310,9 @@ feedback = Table(
     Column("user_id", Clean, primary_key=True),
     Column("tenant_id", Clean, nullable=False),
     Column("rating", Clean, nullable=False),
-    Column("comment", Clean, nullable=False),
+    Column("comment", Clean, nullable=False, info=SEALED_TEXT),
     Column("created_at", Utc, nullable=False),
+    info=bound_to("run_id", "user_id"),
 )
 
 documents = Table(

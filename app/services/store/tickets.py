@@ -16,6 +16,7 @@ class Tickets:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._record = database.seals.reader(tickets, TicketRecord)
 
     async def create(
         self, tenant_id: str, user_id: str, run_id: str, idempotency_key: str, title: str, body: str
@@ -32,19 +33,21 @@ class Tickets:
             "created_at": self._db.clock(),
         }
         once = (
-            self._db.insert(tickets).values(row).on_conflict_do_nothing(index_elements=["tenant_id", "idempotency_key"])
+            self._db.insert(tickets)
+            .values(self._db.seals.seal(tickets, row))
+            .on_conflict_do_nothing(index_elements=["tenant_id", "idempotency_key"])
         )
         written = select(*_COLUMNS).where(
             tickets.c.tenant_id == tenant_id, tickets.c.idempotency_key == idempotency_key
         )
         async with self._db.write() as connection:
             await connection.execute(once)
-            return build(TicketRecord, (await connection.execute(written)).one())
+            return build(self._record, (await connection.execute(written)).one())
 
     async def list(self, tenant_id: str, limit: int = 50, cursor: str | None = None) -> Page[TicketRecord]:
         """Newest first. Raises Invalid for limit or cursor."""
         query = select(*_COLUMNS).where(tickets.c.tenant_id == tenant_id)
         async with self._db.read() as connection:
             return await page(
-                connection, query, TicketRecord, (tickets.c.created_at, tickets.c.ticket_id), limit, cursor
+                connection, query, self._record, (tickets.c.created_at, tickets.c.ticket_id), limit, cursor
             )

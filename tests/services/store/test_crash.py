@@ -21,7 +21,7 @@ async def one(store, name):
     )
     events = [RunEvent(n, "message.delta", {"text": "x" * 200}) for n in range(1, 51)]
     spans = [SpanRecord(str(n), name, None, "s", "station", now, now, "ok") for n in range(10)]
-    await store.runs.finish(name, card, events, spans, [("user", "hi"), ("assistant", "x" * 5_000)])
+    await store.runs.finish(name, "a", card, events, spans, [("user", "hi"), ("assistant", "x" * 5_000)])
     print(name, flush=True)
 
 async def main():

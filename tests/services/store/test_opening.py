@@ -19,9 +19,19 @@ from app.services.store.database import StoreUnavailable
 from app.services.store.migrate import SchemaTooNew
 from app.services.store.store import Store
 from app.services.store.tables import metadata
+from app.services.store.vaults import metadata as vault_metadata
 from app.services.switches.tables import metadata as switches_metadata
 
-TABLES = [metadata, ledger_metadata, switches_metadata, alerts_metadata, jobs_metadata, golden_metadata, audit_metadata]
+TABLES = [
+    metadata,
+    ledger_metadata,
+    switches_metadata,
+    alerts_metadata,
+    jobs_metadata,
+    golden_metadata,
+    audit_metadata,
+    vault_metadata,
+]
 
 OPEN_AND_WRITE = """
 import asyncio, sys
