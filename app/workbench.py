@@ -31,6 +31,7 @@ from app.embedders import FileEmbedders
 from app.fleet import HEED_S, TAKE_OVER_S, Fleet
 from app.jobs.collections import OptimizeJob, RebuildJob
 from app.jobs.ingest import IngestJob
+from app.jobs.notices import PASS_S, Courier
 from app.jobs.objects import Objects
 from app.jobs.open import Bounds, open_jobs
 from app.jobs.runs import RunsJob
@@ -95,7 +96,8 @@ from graphs.prompts import PromptBook
 log = logging.getLogger("pilothouse.workbench")
 
 PAGES: Final = Path(__file__).with_name("handbook")
-SWEEP_S: Final = 60.0  # how often expired approvals are looked for; they live for days
+GO_ON_S: Final = 5.0  # how often runs are looked for whose call was decided elsewhere, or whose time is over
+SWEEP_S: Final = 60.0  # how often checkpoints are looked for that no run needs
 INHERITED_S: Final = 60.0  # how long after its process's death a run is written down at the latest
 DAY_S: Final = 24 * 3600.0
 ENOUGH_DISK_BYTES: Final = 1 << 30
@@ -318,9 +320,11 @@ async def open_workbench(
         bench.preparing = asyncio.create_task(_prepare(bench), name="ingest handbook")
         behind = {bench.preparing, asyncio.create_task(_every(HEED_S, runner.heed), name="heed cancels")}
         if serving:
+            courier = Courier(store, config.approvals, jobs)
             behind.add(asyncio.create_task(bench.maintenance.keep(), name="keep the index"))
             behind |= {
-                asyncio.create_task(_every(SWEEP_S, runner.go_on), name="sweep approvals"),
+                asyncio.create_task(_every(GO_ON_S, runner.go_on), name="sweep approvals"),
+                asyncio.create_task(_every(PASS_S, courier.pass_on), name="pass notices on"),
                 asyncio.create_task(_every(SWEEP_S, partial(sweep, saver, store)), name="sweep checkpoints"),
                 asyncio.create_task(_every(TAKE_OVER_S, runner.take_over), name="take over runs"),
             }
