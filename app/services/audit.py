@@ -42,6 +42,8 @@ Action = Literal[
     "conversation.erased",
     "switch.off",
     "switch.on",
+    "tool.accepted",
+    "tool.called",
 ]
 Fact = str | int | bool | None
 GENESIS: Final = "0" * 64

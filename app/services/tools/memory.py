@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from app.services.tools.schema import argument_problems
 from app.services.tools.tool import ToolOutput
-from app.services.tools.toolbox import APPROVED_RISKS, argument_problems
 from graphs.errors import ToolRefused, ToolRetry
-from graphs.taint import Reading
+from graphs.taint import Policy, Reading, ordinary, rule
 from graphs.types import Ruling, ToolProposal, ToolResult, ToolSpec
 
 Answer = Callable[[Mapping[str, Any]], ToolOutput]
@@ -18,10 +18,17 @@ class MemoryToolbox:
     `suggested` names the tools that fit every question, best first.
     """
 
-    def __init__(self, answers: Sequence[tuple[ToolSpec, Answer]], *, suggested: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        answers: Sequence[tuple[ToolSpec, Answer]],
+        *,
+        suggested: Sequence[str] = (),
+        policy: Policy = ordinary,
+    ) -> None:
         self._specs = {spec.name: spec for spec, _ in answers}
         self._answers = {spec.name: answer for spec, answer in answers}
         self._suggested = tuple((self._specs[name], 1.0) for name in suggested)
+        self._policy = policy
         self._results: dict[str, ToolResult] = {}
         self.ran: list[ToolProposal] = []
 
@@ -34,8 +41,7 @@ class MemoryToolbox:
     def ruling(self, proposal: ToolProposal, read: Reading) -> Ruling:
         if proposal.name not in self._specs:
             return Ruling("deny", "destructive", ("there is no such tool here",))
-        risk = self._specs[proposal.name].risk
-        return Ruling("ask" if risk in APPROVED_RISKS else "allow", risk)
+        return rule(self._specs[proposal.name], proposal, read, self._policy)
 
     def refusal(self, proposal: ToolProposal) -> ToolResult | None:
         if proposal.name not in self._specs:

@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.services.escalation.store import StoreEscalation
+from app.services.tools.bounded import BoundedTool, Bounds
 from app.services.tools.calculator import Calculator
 from app.services.tools.create_ticket import CreateTicket
 from app.services.tools.current_time import CurrentTime
@@ -61,8 +62,8 @@ class Book:
         return Row(ticket_id=f"ticket-{list(self.rows).index(key)}", escalation_id="e-1")
 
 
-def toolbox(*tools: Tool, trace: RunTrace | None = None, **bounds: Any) -> ScopedToolbox:
-    return ScopedToolbox(tools, tenant_id="acme", user_id="ada", run_id="r1", trace=trace or RunTrace("r1"), **bounds)
+def toolbox(*tools: Tool, trace: RunTrace | None = None, **others: Any) -> ScopedToolbox:
+    return ScopedToolbox(tools, tenant_id="acme", user_id="ada", run_id="r1", trace=trace or RunTrace("r1"), **others)
 
 
 def proposal(name: str, **arguments: Any) -> ToolProposal:
@@ -162,7 +163,7 @@ class Misbehaved:
     ],
 )
 async def test_a_tools_failure_is_the_models_to_read(outcome: Any, status: str, part: str) -> None:
-    result = await toolbox(Misbehaved(outcome), timeout_s=0.01).run(proposal("odd"))
+    result = await toolbox(BoundedTool(Misbehaved(outcome), Bounds(timeout_s=0.01))).run(proposal("odd"))
     assert result.status == status
     assert part in result.content
 
@@ -175,7 +176,7 @@ async def test_a_defect_in_a_tool_fails_the_run() -> None:
 
 
 async def test_a_long_output_is_cut_with_a_marker() -> None:
-    result = await toolbox(Misbehaved("x" * 120), max_output_chars=100).run(proposal("odd"))
+    result = await toolbox(BoundedTool(Misbehaved("x" * 120), Bounds(max_output_chars=100))).run(proposal("odd"))
     assert result.content == "x" * 100 + "\n[cut: 20 more characters]"
 
 
