@@ -21,6 +21,7 @@ from app.services.store.store import Store
 from app.services.store.tables import metadata
 from app.services.store.vaults import metadata as vault_metadata
 from app.services.switches.tables import metadata as switches_metadata
+from app.services.tools.tables import metadata as tools_metadata
 
 TABLES = [
     metadata,
@@ -31,6 +32,7 @@ TABLES = [
     golden_metadata,
     audit_metadata,
     vault_metadata,
+    tools_metadata,
 ]
 
 OPEN_AND_WRITE = """
