@@ -1,5 +1,5 @@
-"""The command `pilothouse`: serve, worker, ask, ingest, collections, eval, keys, switch, audit, usage, config, doctor,
-mlflow, backup, restore.
+"""The command `pilothouse`: serve, worker, ask, ingest, collections, eval, keys, switch, approvals, audit, usage,
+config, doctor, mlflow, backup, restore.
 
 Commands other than `serve` open the same workbench on the same state; they may run beside a server.
 """
@@ -19,7 +19,9 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from app.commands.approvals import add_approvals
 from app.commands.audit import add_audit
 from app.commands.backup import add_backup
 from app.commands.collections import collections
@@ -28,6 +30,7 @@ from app.settings import Settings, quiet_libraries
 from graphs.errors import Invalid, Missing, PilothouseError
 
 if TYPE_CHECKING:
+    from app.config.approvals import ApprovalConfig
     from app.services.quota.reconcile import Reconciliation
     from app.services.quota.usage import UsageReport
     from app.services.store.store import Store
@@ -96,9 +99,16 @@ async def opened_store() -> "AsyncIterator[Store]":
         await store.close()
 
 
+def approval_rules() -> "ApprovalConfig":
+    from app.models import read_config  # the gateway's libraries take a second
+
+    return read_config(settings()).approvals
+
+
 app.add_typer(collections(opened, run, out), name="collections")
 add_backup(app, settings, run, out, err)
 add_audit(app, opened_store, run, out)
+add_approvals(app, opened_store, approval_rules, run, out)
 
 
 @app.callback(invoke_without_command=True)
@@ -263,6 +273,7 @@ def check_config(
 ) -> None:
     """Check the file, say who may use what, and run the examples that it contains."""
     from app import check  # the models' libraries take a second to import
+    from app.config.approvals import approval_lines
     from app.config.load import load
 
     chosen = path or settings().config or settings().default_config
@@ -275,12 +286,15 @@ def check_config(
         rights = Table("who", "may use", "within", box=None, pad_edge=False)
         for entry in check.entries(read):
             rights.add_row(entry.who, ", ".join(entry.models), "\n".join(entry.limits))
+        deciding = Table("calls", "decided by", "how", box=None, pad_edge=False)
+        for line in approval_lines(read.approvals):
+            deciding.add_row(*(Text(cell) for cell in line))
         examples = Table("", "example", "found", "", box=None, pad_edge=False)
         verdicts = check.run_examples(read)
         for verdict in verdicts:
             mark = "[red]wrong[/]" if verdict.faults else "[green]holds[/]"
             examples.add_row(str(verdict.number), verdict.asked, verdict.found, "; ".join([mark, *verdict.faults]))
-        for table in (prices, rights, examples):
+        for table in (prices, rights, deciding, examples):
             if table.row_count:
                 out.print(table)
                 out.print()

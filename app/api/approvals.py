@@ -1,4 +1,4 @@
-"""Tool calls that wait for a person."""
+"""Tool calls that wait for people."""
 
 from typing import Annotated
 
@@ -19,10 +19,20 @@ async def list_approvals(
     principal: Approver,
     limit: Limit,
     cursor: Cursor = None,
-    state: Annotated[ApprovalState, Query()] = "pending",
+    state: Annotated[
+        ApprovalState, Query(description="pending is all that waits, for a second person too (approved_once).")
+    ] = "pending",
+    mine: Annotated[bool, Query(description="Only what the caller's own runs ask for.")] = False,
+    request_id: Annotated[
+        str | None, Query(alias="requestId", max_length=512, description="Only what this run asks for.")
+    ] = None,
 ) -> ListOut[ApprovalOut]:
-    """The tenant's, newest first; by default what is pending."""
-    return listed(await bench.store.approvals.list(principal.tenant_id, state, limit, cursor), ApprovalOut.of)
+    """The tenant's, newest first; by default what waits."""
+    user_id = principal.user_id if mine else None
+    page = await bench.store.approvals.list(
+        principal.tenant_id, state, limit, cursor, user_id=user_id, run_id=request_id
+    )
+    return listed(page, ApprovalOut.of)
 
 
 @router.get("/{approval_id}", summary="Read an approval", response_model=ApprovalOut)
@@ -34,13 +44,28 @@ async def read_approval(approval_id: str, bench: Bench, principal: Approver) -> 
     "/{approval_id}",
     summary="Decide",
     response_model=ApprovalOut,
-    responses={409: {"model": Problem, "description": "Decided already, expired, or its run has ended."}},
+    responses={
+        403: {"model": Problem, "description": "The rules of this server name others for this call."},
+        409: {
+            "model": Problem,
+            "description": "Decided already, expired, changed since `binding`, approved by the caller already, or its "
+            "run has ended; `graph_changed` where another version of the graph began it.",
+        },
+    },
 )
 async def decide(
     approval_id: str, decision: Annotated[DecisionIn, Body()], bench: Bench, principal: Approver
 ) -> ApprovalOut:
-    """Once. The run goes on in the background; `/api/ai/runs/{requestId}/events` follows it."""
+    """Once; of two persons, once each, and a denial of either ends it. Changed arguments make a first approval void.
+
+    The run goes on in the background; `/api/ai/runs/{requestId}/events` follows it.
+    """
     decided = await bench.runner.decide(
-        principal, approval_id, decision.decision, arguments=decision.arguments, comment=decision.comment
+        principal,
+        approval_id,
+        decision.decision,
+        arguments=decision.arguments,
+        comment=decision.comment,
+        seen=decision.binding,
     )
     return ApprovalOut.of(decided)

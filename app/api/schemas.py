@@ -228,10 +228,19 @@ class UploadIn(Camel):
 
 
 class DecisionIn(Camel):
-    """`arguments` replaces what the model proposed; it has to fit the tool's schema."""
+    """`arguments` replaces what stands and has to fit the tool's schema. With the `binding` that was read, a decision
+    on anything else is refused."""
 
     decision: Decision
     arguments: dict[str, Any] | None = None
+    comment: Comment = ""
+    binding: Annotated[str, StringConstraints(max_length=128)] | None = None
+
+
+class EscalationIn(Camel):
+    """`take` says that the caller sees to it, `close` that it is done."""
+
+    step: Literal["take", "close"]
     comment: Comment = ""
 
 

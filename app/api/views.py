@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field
 
-from app.records import ApprovalState, Camel, Mode, RunStatus, SpanRecord
+from app.records import ApprovalState, Camel, EscalationState, Mode, RunStatus, SpanRecord
 from app.services.store.records import (
     ApprovalRecord,
     CollectionRecord,
@@ -164,7 +164,24 @@ class ResultOut(Camel):
         return cls.model_validate(passage, from_attributes=True)
 
 
+class OriginOut(Camel):
+    """An argument that repeats what the run has read: which, of which text, and how alike; `quote` is as called."""
+
+    argument: str
+    kind: str
+    name: str
+    trust: str
+    match: str
+    quote: str
+
+
 class ApprovalOut(Camel):
+    """A tool call that people decide on. `arguments` are as the model proposed them, `standing` as they would run now,
+    and `binding` is the digest of that: send it back with a decision, so that it is on nothing else.
+
+    Of `needs` 2, `firstBy` has approved. `risk`, `reasons` and `origins` are of our policy, never of the model.
+    """
+
     id: str
     request_id: str
     user_id: str
@@ -179,6 +196,14 @@ class ApprovalOut(Camel):
     decided_at: datetime | None
     decided_arguments: Mapping[str, Any] | None
     comment: str
+    needs: int
+    first_by: str | None
+    first_at: datetime | None
+    standing: Mapping[str, Any]
+    binding: str
+    definition: str
+    reasons: tuple[str, ...]
+    origins: list[OriginOut]
 
     @classmethod
     def of(cls, record: ApprovalRecord) -> Self:
@@ -197,6 +222,14 @@ class ApprovalOut(Camel):
             decided_at=record.decided_at,
             decided_arguments=record.decided_arguments,
             comment=record.comment,
+            needs=record.needs,
+            first_by=record.first_by,
+            first_at=record.first_at,
+            standing=record.standing,
+            binding=record.binding,
+            definition=record.definition,
+            reasons=record.reasons,
+            origins=[OriginOut.model_validate(origin) for origin in record.origins],
         )
 
 
@@ -221,21 +254,24 @@ class TicketOut(Camel):
 
 
 class EscalationOut(Camel):
+    """A run that was handed to people. `reason` is in words, `detail` a code or names of patterns, never contents."""
+
     escalation_id: str
     request_id: str
     reason: str
     detail: str
     created_at: datetime
+    state: EscalationState
+    taken_by: str | None
+    taken_at: datetime | None
+    closed_by: str | None
+    closed_at: datetime | None
+    comment: str
 
     @classmethod
     def of(cls, record: EscalationRecord) -> Self:
-        return cls(
-            escalation_id=record.escalation_id,
-            request_id=record.run_id,
-            reason=record.reason,
-            detail=record.detail,
-            created_at=record.created_at,
-        )
+        names = cls.model_fields.keys() - {"request_id"}
+        return cls(request_id=record.run_id, **{name: getattr(record, name) for name in names})
 
 
 class AuditOut(Camel):

@@ -60,8 +60,10 @@ class ApprovalConfig(ApprovalTerms):
     def of(self, tenant_id: str, tool: str = "", risk: str = "") -> ApprovalTerms:
         """How a call is decided; without a tool, what holds for the tenant whatever is called."""
         rule = next((rule for rule in self.rules if rule.fits(tenant_id, tool, risk)), None)
-        if rule is None:
-            return self
+        return self if rule is None else self.of_rule(rule)
+
+    def of_rule(self, rule: ApprovalRule) -> ApprovalTerms:
+        """What a rule of the section comes to."""
         said = {name: getattr(rule, name) for name in rule.model_fields_set & ApprovalTerms.model_fields.keys()}
         # Who decides is one thing in two fields: naming groups alone must not leave the section's users in.
         if said.keys() & {"users", "groups"}:
@@ -82,3 +84,28 @@ class ApprovalConfig(ApprovalTerms):
                     (*path, "webhook_url_env"),
                     "what is told has to be signed: outbound.webhook_secret_env names none",
                 )
+
+
+def approval_lines(config: ApprovalConfig) -> list[tuple[str, str, str]]:
+    """What `pilothouse config check` says: which calls, who decides, and how; the first line that fits holds."""
+    lines = [(_calls(rule), config.of_rule(rule)) for rule in config.rules]
+    return [(calls, _people(terms), _how(terms)) for calls, terms in [*lines, ("any other", config)]]
+
+
+def _calls(rule: ApprovalRule) -> str:
+    named = {"tenant": rule.tenants, "tool": rule.tools, "risk": rule.risks}
+    return "; ".join(f"{what} {', '.join(names)}" for what, names in named.items() if names) or "any"
+
+
+def _people(terms: ApprovalTerms) -> str:
+    named = [*terms.users, *(f"group {group}" for group in terms.groups)]
+    return f"{'two of' if terms.two_person else 'one of'} {', '.join(named) or 'all with the scope approvals'}"
+
+
+def _how(terms: ApprovalTerms) -> str:
+    days = "as PILOTHOUSE_APPROVAL_TTL_S says" if terms.expires_after_s is None else f"{terms.expires_after_s:g} s"
+    said = [f"waits {days}, then {'denied' if terms.on_expiry == 'deny' else 'denied, and escalated'}"]
+    said.append("own runs too" if terms.own_runs == "allow" else "not of one's own runs")
+    if terms.webhook_url_env is not None:
+        said.append(f"told to {terms.webhook_url_env}")
+    return ", ".join(said)
