@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from app.records import AnswerCard, RunEvent
+from graphs.context import Withheld
 
 # After one of these, a stream ends. A run that waits for an approval goes on in a later stream.
 LAST_EVENTS: Final = frozenset({"run.completed", "run.failed", "approval.required"})
@@ -26,10 +27,13 @@ class LiveRun:
         user_id: str = "",
         first_number: int = 1,
         tell: Callable[[str, RunEvent], None] | None = None,
+        withheld: Withheld | None = None,
     ) -> None:
         self.run_id, self.tenant_id, self.user_id = run_id, tenant_id, user_id
         self.card: AnswerCard | None = None
         """How the run ended, once that is stored."""
+        self.withheld = withheld
+        """What its owner alone reads in the place of placeholders."""
         self.from_the_start = first_number == 1
         self.events: list[RunEvent] = []
         self.readers = 0

@@ -25,6 +25,7 @@ from app.decisions import Decisions
 from app.fleet import Alone, Fleet
 from app.ids import new_id
 from app.live import LAST_EVENTS, LiveRun
+from app.readback import card_back, read_back
 from app.records import AnswerCard, CardUsage, Payer, Principal, RunEvent, RunRequest, RunStatus
 from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.ports import FreeTicket, OpenDesk, Ticket
@@ -34,7 +35,7 @@ from app.services.store.store import Store
 from app.telemetry.logs import log_run
 from app.telemetry.spans import RunTrace
 from graphs.catalog import fingerprint
-from graphs.context import RunContext
+from graphs.context import Guard, RunContext, Withheld
 from graphs.errors import (
     Cancelled,
     Conflict,
@@ -77,6 +78,8 @@ class _Leg:
     trace: RunTrace
     gateway: MeteredGateway
     process_id: str
+    guard: Guard
+    message: str
     state: Mapping[str, Any] = field(default_factory=dict)
     error: PilothouseError | None = None
     stopped: PilothouseError | None = None
@@ -162,6 +165,8 @@ class Runner:
         trace = RunTrace(run_id, clock=self._clock)
         job = Job(run_id, conversation_id or "", principal, request, now)
         context, gateway = self._make_context(job, trace)
+        sent, history = await context.guard.take_in(message, history)
+        kept = message if context.guard.keeps_originals else sent
         await gateway.settle_in()
         ticket: Ticket = FreeTicket()
         if not admitted:
@@ -169,7 +174,8 @@ class Runner:
         if told is not None:
             told(ticket.headers)
         try:
-            return await self._begin(job, message, history, trace, context, gateway, ticket, watched=watched)
+            state = {"question": sent, "history": history}
+            return await self._begin(job, kept, state, trace, context, gateway, ticket, watched=watched)
         except BaseException:
             ticket.release()
             raise
@@ -178,7 +184,7 @@ class Runner:
         self,
         job: Job,
         message: str,
-        history: tuple[Message, ...],
+        state: Mapping[str, Any],
         trace: RunTrace,
         context: RunContext,
         gateway: MeteredGateway,
@@ -186,7 +192,10 @@ class Runner:
         *,
         watched: bool,
     ) -> str:
-        """Write an admitted run down and set it off; its ticket is released when it ends."""
+        """Write an admitted run down and set it off; its ticket is released when it ends.
+
+        `message` is what is kept of the user's; the graph begins with `state`.
+        """
         tenant, user, run_id = job.principal.tenant_id, job.principal.user_id, job.run_id
         request, conversation_id = job.request, job.conversation_id
         title: str | None = None
@@ -220,10 +229,12 @@ class Runner:
         except BaseException:
             self._driving.discard(run_id)
             raise
-        live = self._open(job)
+        live = self._open(job, context)
         live.emit("run.started", {"requestId": run_id, "conversationId": conversation_id, "mode": request.mode})
-        leg = _Leg(job, live, trace, gateway, process_id)
-        await self._spawn(leg, context, {"question": message, "history": history}, watched=watched)
+        leg = _Leg(job, live, trace, gateway, process_id, context.guard, message)
+        if (withheld := context.guard.withheld) is not None:
+            state = {**state, "withheld": withheld.originals}
+        await self._spawn(leg, context, state, watched=watched)
         self._tasks[run_id].add_done_callback(lambda _: ticket.release())
         return run_id
 
@@ -236,15 +247,22 @@ class Runner:
         live = self._live_for(principal, run_id)
         if live is not None:
             await live.attend()
-            return live.card or await self.card(principal, run_id)
+            shown = live.card or await self.card(principal, run_id)
+            return shown if (withheld := _owners(live, principal)) is None else card_back(shown, withheld)
         async with aclosing(self.events(principal, run_id)) as events:
             async for _ in events:
                 pass
         return await self.card(principal, run_id)
 
-    async def events(self, principal: Principal, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
+    def events(self, principal: Principal, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """The run's events numbered above `after`: stored ones, then those of the part in flight as they come, from
-        whatever process drives it."""
+        whatever process drives it. Its owner reads in them what was withheld from the model."""
+        live = self._live_for(principal, run_id)
+        if live is None or (withheld := _owners(live, principal)) is None:
+            return self._events(principal, run_id, after)
+        return read_back(self._events(principal, run_id, 0), withheld, after)
+
+    async def _events(self, principal: Principal, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
         live = self._live_for(principal, run_id)
         if live is not None and live.from_the_start:
             async with aclosing(live.read(after)) as whole:
@@ -397,7 +415,7 @@ class Runner:
             )
         return message
 
-    def _open(self, job: Job, first_number: int = 1) -> LiveRun:
+    def _open(self, job: Job, context: RunContext, first_number: int = 1) -> LiveRun:
         who = job.principal
         relay = self._fleet.relay
         live = LiveRun(
@@ -406,6 +424,7 @@ class Runner:
             user_id=who.user_id,
             first_number=first_number,
             tell=None if relay is None else relay.tell,
+            withheld=context.guard.withheld,
         )
         self._live[job.run_id] = live
         return live
@@ -490,11 +509,11 @@ class Runner:
             if not await self._store.leases.take(run_id, process_id, after=record.process_id):
                 self._driving.discard(run_id)
                 return
-            live = self._open(job, await self._store.runs.next_event_number(run_id))
+            live = self._open(job, context, await self._store.runs.next_event_number(run_id))
         except BaseException:
             self._driving.discard(run_id)
             raise
-        leg = _Leg(job, live, trace, gateway, process_id)
+        leg = _Leg(job, live, trace, gateway, process_id, context.guard, record.message)
         said = {
             "decision": decided.decision,
             "arguments": decided.decided_arguments,
@@ -553,6 +572,8 @@ class Runner:
                 if snapshot.created_at is None:
                     raise Interrupted("what this run had come to is not in the checkpoints")
                 leg.state = snapshot.values
+                if (withheld := leg.guard.withheld) is not None:
+                    withheld.recall(leg.state.get("withheld", {}))
                 if not snapshot.next:
                     return  # the graph had ended, the row had not: a process died in between
                 if not snapshot.interrupts:
@@ -620,14 +641,17 @@ class Runner:
             reasons.append(("no model answered", leg.gateway.failed_over.code))
         for reason, detail in reasons:
             await self._store.escalations.create(job.run_id, job.principal.tenant_id, reason, detail)
-        says = [("assistant", finished.answer)] if status in {"completed", "blocked"} and finished.answer else []
+        answer = finished.answer
+        if leg.guard.withheld is not None and leg.guard.keeps_originals:
+            answer = leg.guard.withheld.restored(answer)
+        says = [("assistant", answer)] if status in {"completed", "blocked"} and answer else []
         stored = await self._store.runs.finish(
             job.run_id,
             job.principal.tenant_id,
             finished,
             events=[*live.events, closing],
-            spans=leg.trace.records,
-            message_appends=[("user", job.request.message.strip()), *says] if job.earlier is None else says,
+            spans=[replace(span, attributes=leg.guard.traced(span.attributes)) for span in leg.trace.records],
+            message_appends=[("user", leg.message), *says] if job.earlier is None else says,
             held_by=leg.process_id,
         )
         if self._fleet.relay is not None:
@@ -765,6 +789,11 @@ def _changed(record: RunRecord) -> GraphChanged | None:
         f"the run began with version {record.graph_fingerprint or 'unknown'} of its graph and {now} is here: "
         "it did not go on, and what it had asked for was not done"
     )
+
+
+def _owners(live: LiveRun, principal: Principal) -> Withheld | None:
+    """What the run withholds from its model, for who asked it."""
+    return live.withheld if (live.tenant_id, live.user_id) == (principal.tenant_id, principal.user_id) else None
 
 
 def _payer(job: Job) -> Payer:

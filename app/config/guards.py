@@ -1,15 +1,15 @@
-"""What is done with the texts that come in, by tenant: `guards:` in the file.
+"""`guards:` in pilothouse.yaml: what is done with the texts that come in, for everybody and by tenant.
 
-A tenant that is not listed has the entry of `"*"`, or else these defaults: suspicious questions are flagged, and
-nothing is changed, blocked or kept from anybody.
+By default suspicious questions are flagged, and nothing is changed, blocked or kept from anybody.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, model_validator
 
 from app.config.part import Part, Seconds, Share
 
+P = TypeVar("P", bound=Part)
 Detection = Literal["allow", "flag", "block"]
 Removal = Literal["allow", "flag", "redact", "block"]
 PersonalKind = Literal["email", "phone", "us_ssn", "ip_address", "card_number", "iban"]
@@ -117,3 +117,20 @@ class GuardRules(Part):
         default="redacted", description="Whether tools get the placeholders or what they stand for."
     )
     safe_answer: str = Field(default="This request was stopped by the input policy.", min_length=1, max_length=2_000)
+
+
+class GuardsConfig(GuardRules):
+    """For everybody, and what is different for the tenants that are listed."""
+
+    tenants: dict[str, GuardRules] = Field(default_factory=dict)
+
+    def of(self, tenant_id: str) -> GuardRules:
+        own = self.tenants.get(tenant_id)
+        return self if own is None else _over(GuardRules.model_validate(self.model_dump(exclude={"tenants"})), own)
+
+
+def _over(common: P, own: P) -> P:
+    """What is written down of its own, in parts too, and the rest as it is for all."""
+    written = {name: getattr(own, name) for name in own.model_fields_set}
+    parts = {name: _over(getattr(common, name), value) for name, value in written.items() if isinstance(value, Part)}
+    return common.model_copy(update=written | parts)

@@ -85,12 +85,13 @@ class GraphCalls:
             return WireEvent(b"", chunk_json(answer_id, created, name, delta, finish) | more, "", True)
 
         role: dict[str, Any] = {"role": "assistant"}
-        async with aclosing(self._runner.events(asked.principal, run_id)) as events:
-            async for event in events:
-                if event.type == "message.delta" and body.stream:
-                    yield chunk(role | {"content": event.data["text"]})
-                    role = {}
-        card = await self._runner.card(asked.principal, run_id)
+        if body.stream:
+            async with aclosing(self._runner.events(asked.principal, run_id)) as events:
+                async for event in events:
+                    if event.type == "message.delta":
+                        yield chunk(role | {"content": event.data["text"]})
+                        role = {}
+        card = await (self._runner.card if body.stream else self._runner.attend)(asked.principal, run_id)
         _check(card)
         usage = Usage(card.usage.input_tokens, card.usage.output_tokens, card.usage.estimated)
         if not body.stream:

@@ -8,13 +8,13 @@ from copy import copy
 from typing import Any
 
 from app.config.guards import GuardRules
+from app.placeholders import Placeholders
 from app.services.guardrails.input import Detectors, Intake
 from app.services.guardrails.markup import markup_patterns
 from app.services.guardrails.output import OutputGuard
 from app.services.guardrails.patterns import SECRETS
 from app.services.guardrails.stream import PatternFilter
 from app.services.guardrails.support import Embedder, SupportModel
-from app.withheld import Withheld
 from graphs.rules import Answered
 from graphs.types import Message, Passage, Stage, Verdict
 
@@ -48,7 +48,7 @@ class PatternGuard:
         return await self._intake.screen_read(stage, texts)
 
     @property
-    def withheld(self) -> Withheld | None:
+    def withheld(self) -> Placeholders | None:
         """None where policy redacts nothing."""
         return self._intake.withheld if self._intake.redacts else None
 

@@ -22,7 +22,7 @@ WEIGHTS_FILE: Final = Path(__file__).with_name("injection_weights.json")
 WINDOW_CHARS: Final = 320  # some 80 tokens: in longer ones a sentence of attack drowns in the mean
 MOST_WINDOWS: Final = 64
 DIMENSIONS: Final = 384
-TRAITS: Final = ("capitals", "marks", "foreign", "lines", "exclaimed", "quoted", "fenced", "asked", "length")
+TRAITS: Final = ("capitals", "marks", "exclaimed", "quoted", "fenced", "asked")
 FEATURES: Final = (*(f"v{place}" for place in range(DIMENSIONS)), *NAMES, *TRAITS)
 
 
@@ -87,17 +87,14 @@ def _signed(pieces: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _traits(text: str) -> tuple[float, ...]:
-    """How it is written; shares in [0, 1] but for the last."""
+    """How it is written; shares in [0, 1]."""
     size = len(text)
     letters = sum(map(str.isalpha, text)) or 1
     return (
         sum(map(str.isupper, text)) / letters,
         sum(not sign.isalnum() and not sign.isspace() for sign in text) / size,
-        sum(not sign.isascii() for sign in text) / size,
-        text.count("\n") / size,
         min(text.count("!"), 5) / 5,
         min(text.count('"') + text.count("'") + text.count("`"), 10) / 10,
         min(sum(map(text.count, "<>[]{}#*|")), 20) / 20,
         float(text.rstrip().endswith(("?", "？"))),
-        float(np.log1p(size)),
     )

@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import Any, Final, cast
 
 from app.config.guards import Detector, GuardRules, PersonalKind, TopicsRule
+from app.placeholders import Placeholders
 from app.reading import Embedder
 from app.services.guardrails.find import Found, find, replaced
 from app.services.guardrails.injection import InjectionModel, windows
@@ -21,7 +22,6 @@ from app.services.guardrails.patterns import SECRETS, Pattern, notice
 from app.services.guardrails.pii import PERSONAL
 from app.services.guardrails.signs import signs
 from app.services.guardrails.topics import Topics
-from app.withheld import Withheld
 from graphs.types import GuardAction, Message, Stage, Verdict
 
 UNREAD: Final = "[a message that could not be looked at]"
@@ -50,7 +50,7 @@ class Intake:
     def __init__(
         self, detectors: Detectors, rules: GuardRules | None = None, run_id: str = "", *, embeds: bool = False
     ) -> None:
-        self.rules, self.withheld = rules or GuardRules(), Withheld(run_id)
+        self.rules, self.withheld = rules or GuardRules(), Placeholders(run_id)
         self._detectors = detectors
         model = self.rules.input.injection.model
         self._modelled = model == "on" or (model == "auto" and embeds)

@@ -9,14 +9,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from graphs.context import Withheld
+
 _ALPHABET: Final = "23456789ABCDEFGHJKMNPQRSTVWXYZ"  # none that could be read as another
 _TAG_CHARS: Final = 5
 _PLACEHOLDER: Final = re.compile(r"\[[A-Z][A-Z0-9_]{0,40}_\d{1,4}_[2-9A-Z]{5}\]")
 _BEGUN: Final = re.compile(r"\[(?:[A-Z][A-Z0-9_]{0,60})?\Z")
 
 
-class Withheld:
-    """The originals of one run by placeholder. The same original has the same placeholder throughout."""
+class Placeholders:
+    """Implements `graphs.context.Withheld`. The same original has the same placeholder throughout."""
 
     def __init__(self, run_id: str) -> None:
         digest = hashlib.sha256(f"withheld:{run_id}".encode()).digest()
