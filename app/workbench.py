@@ -480,7 +480,9 @@ def _context_maker(
             gateway=metered,
             retriever=retriever,
             toolbox=ScopedToolbox(tools, tenant_id=tenant, user_id=user, run_id=job.run_id, trace=trace, picker=picker),
-            guard=guard.answering(answers.guard(tenant)),
+            guard=guard.answering(answers.guard(tenant)).taking_in(
+                config.guards.of(tenant), job.run_id, embeds=request.mode != "chat"
+            ),
             prompts=prompts,
             trace=trace,
             escalation=StoreEscalation(store.escalations, run_id=job.run_id, tenant_id=tenant),

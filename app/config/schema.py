@@ -12,6 +12,7 @@ from pydantic import Field, IPvAnyNetwork, model_validator
 
 from app.config.answers import AnswersConfig
 from app.config.approvals import ApprovalConfig
+from app.config.guards import GuardsConfig
 from app.config.part import Count, Environment, Host, Name, Part, Prefix, Seconds, Share, Usd
 from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Task
@@ -269,6 +270,7 @@ class Config(Part):
     outbound: OutboundConfig = OutboundConfig()
     approvals: ApprovalConfig = ApprovalConfig()
     answers: AnswersConfig = AnswersConfig()
+    guards: GuardsConfig = GuardsConfig()
     safe_answer: str = Field(
         default="I cannot answer just now. Please try again in a moment.", min_length=1, max_length=2_000
     )
