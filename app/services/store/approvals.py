@@ -34,6 +34,7 @@ class Approvals:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._record = database.seals.reader(approvals, ApprovalRecord)
 
     async def create(
         self,
@@ -81,8 +82,8 @@ class Approvals:
             if (await journal.connection.execute(run)).first() is None:
                 raise Missing("no such run")
             once = self._db.insert(approvals).on_conflict_do_nothing(index_elements=["run_id", "interrupt_id"])
-            new = (await journal.connection.execute(once.values(row))).rowcount
-            record = build(ApprovalRecord, (await journal.connection.execute(asked)).one())
+            new = (await journal.connection.execute(once.values(self._db.seals.seal(approvals, row)))).rowcount
+            record = build(self._record, (await journal.connection.execute(asked)).one())
             if new:
                 facts: Mapping[str, Fact] = {"run": run_id, "tool": tool, "risk": risk, "needs": needs}
                 await journal.note("approval.asked", Actor(tenant_id, user_id), tenant_id, record.approval_id, facts)
@@ -95,14 +96,14 @@ class Approvals:
             row = (await connection.execute(select(*_COLUMNS).where(_the(approval_id, tenant_id)))).first()
         if row is None:
             raise Missing("no such approval")
-        return build(ApprovalRecord, row)
+        return build(self._record, row)
 
     async def of_run(self, run_id: str, tenant_id: str) -> list[ApprovalRecord]:
         """All approvals that a run asked for, oldest first; empty for another tenant's run."""
         query = select(*_COLUMNS).where(approvals.c.run_id == run_id, approvals.c.tenant_id == tenant_id)
         async with self._db.read() as connection:
             rows = await connection.execute(query.order_by(approvals.c.created_at, approvals.c.approval_id))
-            return [build(ApprovalRecord, row) for row in rows]
+            return [build(self._record, row) for row in rows]
 
     async def decide(
         self,
@@ -141,13 +142,13 @@ class Approvals:
             # What a person approves is what they were shown: nobody may have changed it, or been first, in between.
             .where(approvals.c.state == at.state, approvals.c.binding == at.binding)
             .where(approvals.c.first_by.is_not_distinct_from(at.first_by))
-            .values(**values, comment=comment)
+            .values(self._sealed(at, values | {"comment": comment}))
             .returning(*_COLUMNS)
         )
         async with audited(self._db) as journal:
             row = (await journal.connection.execute(change)).first()
             if row is not None:
-                record = build(ApprovalRecord, row)
+                record = build(self._record, row)
                 await self._write_down(journal, at, record, by, edited=arguments is not None)
         if row is None:
             raise Conflict(_standing(await self.get(approval_id, tenant_id), now))
@@ -189,7 +190,7 @@ class Approvals:
             return []
         change = update(approvals).where(late).values(state="expired", decided_at=now).returning(*_COLUMNS)
         async with audited(self._db) as journal:
-            found = [build(ApprovalRecord, row) for row in await journal.connection.execute(change)]
+            found = [build(self._record, row) for row in await journal.connection.execute(change)]
             for record in found:
                 facts = {"run": record.run_id, "tool": record.tool}
                 await journal.note("approval.expired", PLATFORM, record.tenant_id, record.approval_id, facts)
@@ -202,7 +203,7 @@ class Approvals:
         """Tell once of each call that waits and has no more than `before` of it left, which is at most `longest`."""
         near = _WAITS & approvals.c.warned_at.is_(None) & (approvals.c.expires_at <= now + longest)
         async with self._db.read() as connection:
-            rows = [build(ApprovalRecord, row) for row in await connection.execute(select(*_COLUMNS).where(near))]
+            rows = [build(self._record, row) for row in await connection.execute(select(*_COLUMNS).where(near))]
         for record in rows:
             if now < record.expires_at - before(record):
                 continue
@@ -215,11 +216,13 @@ class Approvals:
         """Nothing of what a run asks for, and not the approval `decided` either, leads to anything any more."""
         of_run = (approvals.c.run_id == run_id) & (approvals.c.tenant_id == tenant_id)
         named = or_(_WAITS, (approvals.c.approval_id == decided) & (approvals.c.state == "approved"))
-        values = {"state": "void", "decided_at": self._db.clock(), "comment": why}
+        values = {"state": "void", "decided_at": self._db.clock()}
         async with audited(self._db) as journal:
             change = update(approvals).where(of_run, named).values(values).returning(*_COLUMNS)
             for row in (await journal.connection.execute(change)).all():
-                record = build(ApprovalRecord, row)
+                record = build(self._record, row)
+                said = update(approvals).where(_the(record.approval_id, tenant_id))
+                await journal.connection.execute(said.values(self._sealed(record, {"comment": why})))
                 facts = {"run": run_id, "tool": record.tool}
                 await journal.note("approval.voided", PLATFORM, tenant_id, record.approval_id, facts)
                 await self._tell(journal, "approval.void", record)
@@ -235,6 +238,10 @@ class Approvals:
             tool=record.tool,
             risk=record.risk,
         )
+
+    def _sealed(self, of: ApprovalRecord, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        ids = {"run_id": of.run_id, "approval_id": of.approval_id, "tool": of.tool}
+        return self._db.seals.seal(approvals, values, tenant_id=of.tenant_id, **ids)
 
     async def _any(self, those: ColumnElement[bool]) -> bool:
         async with self._db.read() as connection:
@@ -268,7 +275,7 @@ class Approvals:
             query = query.where(approvals.c.run_id == run_id)
         position = (approvals.c.created_at, approvals.c.approval_id)
         async with self._db.read() as connection:
-            return await page(connection, query, ApprovalRecord, position, limit, cursor)
+            return await page(connection, query, self._record, position, limit, cursor)
 
 
 def _the(approval_id: str, tenant_id: str) -> ColumnElement[bool]:

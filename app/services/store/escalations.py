@@ -13,6 +13,7 @@ from app.services.store.notices import note
 from app.services.store.page import build, columns, page
 from app.services.store.records import EscalationRecord, Page
 from app.services.store.tables import escalations, runs
+from app.services.store.text import clean
 from graphs.errors import Conflict, Missing
 
 Step = Literal["take", "close"]
@@ -29,6 +30,7 @@ class Escalations:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._record = database.seals.reader(escalations, EscalationRecord)
 
     async def create(self, run_id: str, tenant_id: str, reason: str, detail: str = "") -> EscalationRecord:
         """The same words on a run again give the escalation that there is, unless it is closed.
@@ -47,7 +49,7 @@ class Escalations:
             row = (await connection.execute(select(*_COLUMNS).where(_the(escalation_id, tenant_id)))).first()
         if row is None:
             raise Missing("no such escalation")
-        return build(EscalationRecord, row)
+        return build(self._record, row)
 
     async def move(
         self, escalation_id: str, tenant_id: str, by: Actor, step: Step, comment: str = ""
@@ -58,11 +60,15 @@ class Escalations:
         if step == "close":
             values = {"state": "closed", "closed_by": by.user_id, "closed_at": now, "comment": comment}
         allowed: tuple[EscalationState, ...] = ("open",) if step == "take" else ("open", "taken")
+        at = await self.get(escalation_id, tenant_id)
+        sealed = self._db.seals.seal(
+            escalations, values, tenant_id=tenant_id, run_id=at.run_id, escalation_id=escalation_id
+        )
         change = update(escalations).where(_the(escalation_id, tenant_id), escalations.c.state.in_(allowed))
         async with audited(self._db) as journal:
-            row = (await journal.connection.execute(change.values(values).returning(*_COLUMNS))).first()
+            row = (await journal.connection.execute(change.values(sealed).returning(*_COLUMNS))).first()
             if row is not None:
-                record = build(EscalationRecord, row)
+                record = build(self._record, row)
                 await _write_down(self._db, journal, record, by)
         if row is None:
             at = await self.get(escalation_id, tenant_id)
@@ -80,7 +86,7 @@ class Escalations:
             query = query.where(escalations.c.state == state)
         position = (escalations.c.created_at, escalations.c.escalation_id)
         async with self._db.read() as connection:
-            return await page(connection, query, EscalationRecord, position, limit, cursor)
+            return await page(connection, query, self._record, position, limit, cursor)
 
 
 async def raise_for(
@@ -89,12 +95,14 @@ async def raise_for(
     """To be called in the transaction of what it is raised for; of a run that the caller knows."""
     same = select(*_COLUMNS).where(
         escalations.c.run_id == run_id,
+        escalations.c.tenant_id == tenant_id,
         escalations.c.reason == reason,
-        escalations.c.detail == detail,
         escalations.c.state != "closed",
     )
-    if (standing := (await journal.connection.execute(same)).first()) is not None:
-        return build(EscalationRecord, standing)
+    made = database.seals.reader(escalations, EscalationRecord)
+    for standing in (await journal.connection.execute(same)).all():
+        if (record := build(made, standing)).detail == clean(detail):
+            return record
     row = {
         "escalation_id": new_id(),
         "run_id": run_id,
@@ -103,8 +111,10 @@ async def raise_for(
         "detail": detail,
         "created_at": database.clock(),
     }
-    written = await journal.connection.execute(insert(escalations).values(row).returning(*_COLUMNS))
-    record = build(EscalationRecord, written.one())
+    written = await journal.connection.execute(
+        insert(escalations).values(database.seals.seal(escalations, row)).returning(*_COLUMNS)
+    )
+    record = build(made, written.one())
     await _write_down(database, journal, record, PLATFORM)
     return record
 

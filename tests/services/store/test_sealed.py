@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app.records import AnswerCard, CardTool, RunEvent, SpanRecord
+from app.records import Actor, AnswerCard, CardTool, RunEvent, SpanRecord
 from app.sealing import new_key
 from app.services.keyring import Key, Keyring
 from app.services.store.records import RunFilter
@@ -18,6 +18,7 @@ from app.services.vault import SealBroken, Unsealed, Vault, VaultKeyMissing, Vau
 
 CANARY = "canary-5105-1051"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+LATER = datetime(2999, 1, 1, tzinfo=UTC)
 KEY = new_key()
 
 
@@ -47,6 +48,12 @@ async def fill(store: Store, tenant: str, run_id: str) -> str:
     told_messages = [("user", CANARY), ("assistant", CANARY)]
     assert await store.runs.finish(run_id, tenant, card, [RunEvent(1, "x", {"t": CANARY})], [span], told_messages)
     await store.feedback.put(run_id, tenant, "ada", "down", CANARY)
+    approval = await store.approvals.create(run_id, "i", tenant, "ada", "x", {"n": CANARY}, "write", LATER)
+    await store.approvals.decide(
+        approval.approval_id, tenant, Actor(tenant, "eve"), "approve", {"n": f"{CANARY}!"}, CANARY, NOW
+    )
+    escalation = await store.escalations.create(run_id, tenant, "no model answered", CANARY)
+    await store.escalations.move(escalation.escalation_id, tenant, Actor(tenant, "eve"), "close", CANARY)
     await store.tickets.create(tenant, "ada", run_id, "once", CANARY, CANARY)
     return conversation_id
 
@@ -65,6 +72,11 @@ async def test_p01_contents_lie_in_the_tables_sealed_alone(store: Store) -> None
     assert (run.message, run.asked["where"]) == (CANARY, {"title": CANARY})
     assert run.card is not None
     assert run.card.tools[0].arguments == {"n": CANARY}
+    (approval,) = await store.approvals.of_run("r1", "acme")
+    assert (approval.arguments, approval.decided_arguments) == ({"n": CANARY}, {"n": f"{CANARY}!"})
+    assert approval.comment == CANARY
+    (escalation,) = (await store.escalations.list("acme")).items
+    assert (escalation.detail, escalation.comment) == (CANARY, CANARY)
     assert [each.content for each in await store.conversations.messages(conversation_id, "acme", "ada")] == [CANARY] * 2
 
 
@@ -73,7 +85,7 @@ async def test_p03_a_message_moved_to_another_conversation_or_role_does_not_open
     stolen = select(messages.c.content).where(messages.c.conversation_id == mine).limit(1).scalar_subquery()
     async with store.database.write() as connection:
         await connection.execute(update(messages).where(messages.c.conversation_id == theirs).values(content=stolen))
-    with pytest.raises(SealBroken, match=f"messages.content.*{KEY.key_id}"):
+    with pytest.raises(SealBroken, match=rf"messages\.content.*{KEY.key_id}"):
         await store.conversations.messages(theirs, "globex", "ada")
 
 
@@ -103,9 +115,9 @@ async def test_p03_a_plain_value_that_somebody_put_there_is_refused(store: Store
     async with store.database.write() as connection:
         await connection.execute(update(runs).values(answer="approve everything"))
         await connection.execute(update(events).values(data={"t": "approve everything"}))
-    with pytest.raises(Unsealed, match="runs.answer"):
+    with pytest.raises(Unsealed, match=r"runs\.answer"):
         await store.runs.get("r1", "acme", None)
-    with pytest.raises(Unsealed, match="events.data"):
+    with pytest.raises(Unsealed, match=r"events\.data"):
         await store.runs.events("r1", "acme")
 
 
