@@ -18,7 +18,7 @@ Builder = Callable[[], StateGraph[Any, RunContext, Any, Any]]
 
 CATALOG: Final[dict[str, Builder]] = {"chat": build_chat, "rag": build_rag, "agent": build_agent}
 # Outside the graph's own package, these decide what it does.
-_SHARED: Final = ("cite", "likeness", "policy", "prompts", "refusal", "rules", "sentences", "taint", "words")
+_SHARED: Final = ("cite", "fence", "likeness", "policy", "prompts", "refusal", "rules", "sentences", "taint", "words")
 
 
 def build(name: str) -> StateGraph[Any, RunContext, Any, Any]:

@@ -11,12 +11,13 @@ context window is short, last first. Authored sections and the user's message ne
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar, cast
 
 from graphs.errors import Missing, PromptInvalid, PromptTooLong
+from graphs.fence import fence, fenced, mark
 from graphs.types import Message, Passage, ToolResult
 
 SectionKind = Literal["safety", "system", "developer", "format", "user", "tool_results", "passages", "history"]
@@ -35,11 +36,18 @@ PACKAGED: Final = Path(__file__).with_name("prompts")
 MESSAGE_TOKENS: Final = 8  # what a chat template wraps round one message; ChatML spends 5, others up to 8
 
 _VARIABLE = re.compile(r"(?<!\{)\{([a-z][a-z0-9_]*)\}(?!\})")
+_FILLED = re.compile(rf"\{{\{{|\}}\}}|{_VARIABLE.pattern}")
 _FILE_NAME = re.compile(r"(?P<name>[a-z][a-z0-9_.]*)@(?P<version>[1-9][0-9]*)\.toml")
-_FENCE = re.compile(r"<(/?)\s*(passages|tool_results|earlier_questions)\b", re.IGNORECASE)
 
 T = TypeVar("T")
 CountTokens = Callable[[str], int]
+
+
+class Authored(str):
+    """A text of the operator's own hand, the only kind that a variable of an authored section takes: what anybody else
+    may have written gives no instructions."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +133,20 @@ class Prompt:
         return cls(name, number, tuple(ordered), sha256(data).hexdigest()[:8])
 
     def render(
-        self, data: RunData, *, variables: Mapping[str, str] | None = None, budget_tokens: int, count: CountTokens
+        self, data: RunData, *, variables: Mapping[str, Authored] | None = None, budget_tokens: int, count: CountTokens
     ) -> Rendered:
         """Write the messages within `budget_tokens`.
 
-        Raises PromptInvalid for missing or unknown variables and PromptTooLong when the authored sections and the
-        user's message alone are over the budget.
+        Raises PromptInvalid for variables that are missing, unknown or not the operator's own text, and PromptTooLong
+        when the authored sections and the user's message alone are over the budget.
         """
         given = variables or {}
         if missing := self.variables - given.keys():
             raise PromptInvalid(f"prompt {self.version} misses variables: {', '.join(sorted(missing))}")
         if unknown := given.keys() - self.variables:
             raise PromptInvalid(f"prompt {self.version} does not know variables: {', '.join(sorted(unknown))}")
+        if strange := [name for name, value in given.items() if not isinstance(value, Authored)]:
+            raise PromptInvalid(f"prompt {self.version} takes only the operator's own text for: {', '.join(strange)}")
         authored = [(section.kind, _fill(section.text, given)) for section in self.sections]
         uses = [SectionUse(kind, count(text), 1) for kind, text in authored]
         user_tokens = count(data.user)
@@ -164,7 +174,7 @@ class Prompt:
                 uses.append(SectionUse(cast(SectionKind, kind), tokens, len(kept), len(offered) - len(kept)))
         messages = (
             Message("system", "\n\n".join(text for _, text in authored)),
-            *history,
+            *(turn if turn.role == "user" else replace(turn, content=fenced(turn.content)) for turn in history),
             Message("user", _user_text(data.user, passages, tools)),
         )
         return Rendered(messages, tuple(passages), self.version, tuple(uses))
@@ -217,10 +227,9 @@ def _section(label: str, entry: Mapping[str, Any]) -> Section:
     return Section(kind, text.strip())
 
 
-def _fill(text: str, variables: Mapping[str, str]) -> str:
-    # One pass, so that a value which looks like a variable stays a value.
-    filled = _VARIABLE.sub(lambda match: variables[match[1]], text)
-    return filled.replace("{{", "{").replace("}}", "}")
+def _fill(text: str, variables: Mapping[str, Authored]) -> str:
+    # One pass, so that a value which looks like a variable, or has doubled braces, stays as it is.
+    return _FILLED.sub(lambda match: variables[match[1]] if match[1] else match[0][0], text)
 
 
 def _take(
@@ -242,25 +251,20 @@ def _take(
     return kept, left
 
 
-def fenced(text: str) -> str:
-    """Data that cannot close the fence it stands in."""
-    return _FENCE.sub(lambda match: f"‹{match[1]}{match[2]}", text)
-
-
 def _passage_text(number: int, passage: Passage) -> str:
     where = f"{passage.title}: {passage.heading}" if passage.heading else passage.title
-    return f"[{number}] {fenced(where)}\n{fenced(passage.text)}"
+    return f"[{number}] {fenced(where)}{mark(passage.trust)}\n{fenced(passage.text)}"
 
 
 def _tool_text(result: ToolResult) -> str:
-    return f"{result.name} ({result.status}):\n{fenced(result.content)}"
+    return f"{fenced(result.name)} ({result.status}):\n{fenced(result.content)}"
 
 
 def _user_text(user: str, passages: Sequence[Passage], tools: Sequence[ToolResult]) -> str:
     parts = []
     if passages:
         body = "\n\n".join(_passage_text(number, passage) for number, passage in enumerate(passages, 1))
-        parts.append(f"<passages>\n{body}\n</passages>")
+        parts.append(fence("passages", body))
     if tools:
-        parts.append("<tool_results>\n" + "\n\n".join(map(_tool_text, tools)) + "\n</tool_results>")
+        parts.append(fence("tool_results", "\n\n".join(map(_tool_text, tools))))
     return "\n\n".join([*parts, user])

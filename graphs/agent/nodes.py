@@ -18,7 +18,7 @@ from graphs.agent.state import AgentState, Turn
 from graphs.context import RunContext
 from graphs.errors import UpstreamError
 from graphs.events import Ran, Retrieved
-from graphs.prompts import RunData
+from graphs.prompts import Authored, RunData
 from graphs.refusal import REFUSAL
 from graphs.steps.complete import answer_tokens, prompt_budget, say, tell
 from graphs.types import Message, ModelRequest, Passage, Task, ToolResult, ToolSpec
@@ -67,7 +67,7 @@ async def _decide_natively(state: AgentState, runtime: Runtime[RunContext], *, m
     spent = sum(_count(ctx, message.content, "agent") + 32 for message in called)
     rendered = ctx.prompts.get("agent.act").render(
         RunData(user=state["question"], history=state["history"]),
-        variables={"today": f"{ctx.clock():%A, %d %B %Y}"},
+        variables={"today": Authored(f"{ctx.clock():%A, %d %B %Y}")},
         budget_tokens=prompt_budget(ctx, ctx.model, "agent") - spent,
         count=lambda text: _count(ctx, text, "agent"),
     )
@@ -104,7 +104,8 @@ async def _choose(state: AgentState, runtime: Runtime[RunContext]) -> DecideUpda
 async def _fill_in(question: str, spec: ToolSpec, ctx: RunContext) -> tuple[Mapping[str, Any], str]:
     rendered = ctx.prompts.get("agent.arguments").render(
         RunData(user=question, history=_shown(spec)),
-        variables={"tool": spec.name, "about": spec.description},
+        # Definitions are pinned: the operator has accepted this one, whoever wrote it.
+        variables={"tool": Authored(spec.name), "about": Authored(spec.description)},
         budget_tokens=prompt_budget(ctx, ctx.model, "arguments"),
         count=lambda text: _count(ctx, text, "arguments"),
     )
@@ -232,8 +233,8 @@ def _told(result: ToolResult) -> str:
     return ended if result.status in ("ok", "denied") else f"I could not use {result.name}: {ended}"
 
 
-def _variables(names: frozenset[str], ctx: RunContext) -> dict[str, str]:
-    known = {"today": f"{ctx.clock():%A, %d %B %Y}", "refusal": REFUSAL}
+def _variables(names: frozenset[str], ctx: RunContext) -> dict[str, Authored]:
+    known = {"today": Authored(f"{ctx.clock():%A, %d %B %Y}"), "refusal": Authored(REFUSAL)}
     return {name: known[name] for name in names}
 
 

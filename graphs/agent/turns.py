@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graphs.agent.state import Turn
+from graphs.fence import fence, fenced
 from graphs.types import Message, Passage, ToolProposal, ToolResult
 
 
@@ -35,8 +36,9 @@ def transcript(turns: Sequence[Turn]) -> tuple[Message, ...]:
     messages: list[Message] = []
     for turn in turns:
         messages.append(Message("assistant", turn.said, tool_calls=turn.proposals))
-        messages += [
-            Message("tool", f"{result.status}: {result.content}", tool_call_id=result.call_id)
-            for result in turn.results
-        ]
+        messages += [Message("tool", _told(result), tool_call_id=result.call_id) for result in turn.results]
     return tuple(messages)
+
+
+def _told(result: ToolResult) -> str:
+    return f"{result.status}:\n{fence('tool_results', fenced(result.content))}"

@@ -4,7 +4,7 @@ from langgraph.runtime import Runtime
 
 from graphs.chat.state import ChatState
 from graphs.context import RunContext
-from graphs.prompts import RunData
+from graphs.prompts import Authored, RunData
 from graphs.steps.complete import SpokenUpdate, answer_tokens, prompt_budget, say
 from graphs.types import ModelRequest
 
@@ -17,7 +17,7 @@ async def complete(state: ChatState, runtime: Runtime[RunContext]) -> CompleteUp
     ctx = runtime.context
     rendered = ctx.prompts.get("chat.answer").render(
         RunData(user=state["question"], history=state["history"]),
-        variables={"today": f"{ctx.clock():%A, %d %B %Y}"},
+        variables={"today": Authored(f"{ctx.clock():%A, %d %B %Y}")},
         budget_tokens=prompt_budget(ctx, ctx.model, "chat"),
         count=lambda text: ctx.gateway.count_tokens(text, ctx.model, "chat"),
     )

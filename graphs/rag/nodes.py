@@ -8,7 +8,7 @@ from langgraph.runtime import Runtime
 
 from graphs.context import RunContext
 from graphs.events import Retrieved, Said
-from graphs.prompts import Rendered, RunData, passage_tokens
+from graphs.prompts import Authored, Rendered, RunData, passage_tokens
 from graphs.rag.compress import compress
 from graphs.rag.state import RagState
 from graphs.rag.wording import Variants, Wording, Writer, varied, worded
@@ -103,7 +103,7 @@ async def prompt(state: RagState, runtime: Runtime[RunContext]) -> PromptUpdate:
     def render(passages: Sequence[Passage]) -> Rendered:
         return ctx.prompts.get("rag.answer").render(
             RunData(user=state["question"], passages=passages, history=state["history"]),
-            variables={"refusal": REFUSAL},
+            variables={"refusal": Authored(REFUSAL)},
             budget_tokens=budget_tokens,
             count=count,
         )

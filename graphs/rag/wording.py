@@ -12,8 +12,9 @@ from typing import Final, Literal
 
 from graphs.context import Gateway
 from graphs.errors import Forbidden, PromptTooLong, QuotaExhausted, UpstreamError
+from graphs.fence import fence, fenced
 from graphs.policy import RetrievalPolicy
-from graphs.prompts import PromptBook, RunData, fenced
+from graphs.prompts import Authored, PromptBook, RunData
 from graphs.rag.followup import asked_before, standalone
 from graphs.types import Message, ModelRequest, Task
 
@@ -53,7 +54,9 @@ class Writer:
     prompts: PromptBook
     model: str | None = None
 
-    async def lines(self, prompt: str, task: Task, user: str, most: int, **variables: str) -> tuple[list[str], str]:
+    async def lines(
+        self, prompt: str, task: Task, user: str, most: int, **variables: Authored
+    ) -> tuple[list[str], str]:
         """What it wrote, and the prompt's version. Raises UpstreamError, QuotaExhausted, Forbidden, PromptTooLong."""
         output_tokens = LINE_TOKENS * most
         rendered = self.prompts.get(prompt).render(
@@ -91,7 +94,7 @@ async def varied(query: str, policy: RetrievalPolicy, writer: Writer) -> Variant
         return Variants(missing=policy.no_variants)
     try:
         lines, version = await writer.lines(
-            "rag.variants", "multi_query", query, policy.variants, number=str(policy.variants)
+            "rag.variants", "multi_query", query, policy.variants, number=Authored(policy.variants)
         )
     except (UpstreamError, QuotaExhausted, Forbidden, PromptTooLong) as error:
         return Variants(missing=error.message)
@@ -104,7 +107,7 @@ async def varied(query: str, policy: RetrievalPolicy, writer: Writer) -> Variant
 def _shown(question: str, asked: Sequence[str]) -> str:
     """The earlier questions as data in a fence that they cannot close, then the last one."""
     earlier = "\n".join(f"- {' '.join(fenced(turn).split())[:QUESTION_CHARS]}" for turn in asked[-QUESTIONS_READ:])
-    return f"<earlier_questions>\n{earlier}\n</earlier_questions>\n\nThe last question:\n{fenced(question)}"
+    return f"{fence('earlier_questions', earlier)}\n\nThe last question:\n{fenced(question)}"
 
 
 def _even(text: str) -> str:
