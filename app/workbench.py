@@ -39,6 +39,7 @@ from app.jobs.urls import Fetcher
 from app.jobs.webhook import WebhookJob
 from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
+from app.originals import with_originals
 from app.outbound.policy import Reach
 from app.owner import admit_owner
 from app.policy import policy_of, rerankers
@@ -495,7 +496,7 @@ def _context_maker(
             answers=answers.policy(tenant),
             shape=None if request.response_schema is None else JsonShape(request.response_schema),
         )
-        return context, metered
+        return with_originals(context, config.guards.of(tenant)), metered
 
     return make
 

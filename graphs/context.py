@@ -173,6 +173,10 @@ class Withheld(Protocol):
         """The value with the originals in all its texts."""
         ...
 
+    def hidden(self, text: str) -> str:
+        """The text with placeholders for the originals that are known."""
+        ...
+
 
 class StreamFilter(Protocol):
     """Applies the output patterns to a stream. What it has returned is final; it holds back what may yet match."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from app.checkpoints import PostgresCheckpoints, SqliteCheckpoints, checkpointer
 from app.config.approvals import ApprovalConfig
+from app.config.guards import GuardRules
 from app.decisions import Decisions
 from app.fleet import Fleet
+from app.originals import with_originals
 from app.records import Payer, Principal, RunEvent, RunRequest
 from app.runner import Job, Runner
 from app.services.escalation.store import StoreEscalation
@@ -94,6 +96,7 @@ async def lite(
     fleet: Callable[[Store], Fleet] | None = None,
     database_url: str | None = None,
     rules: ApprovalConfig = ApprovalConfig(),  # noqa: B008 - frozen
+    guards: GuardRules = GuardRules(),  # noqa: B008 - frozen
     more_tools: Sequence[Tool] = (),
 ) -> AsyncIterator[Lite]:
     """Two at once on one `home` are two processes, each with a `fleet`."""
@@ -109,20 +112,21 @@ async def lite(
         metered.describe()
         retriever = FixedRetriever(passages)
         tools = (*more_tools, SearchDocuments(retriever), Calculator(), CreateTicket(store.tickets))
-        return RunContext(
+        context = RunContext(
             run_id=job.run_id,
             tenant_id=tenant,
             user_id=user,
             gateway=metered,
             retriever=retriever,
             toolbox=ScopedToolbox(tools, tenant_id=tenant, user_id=user, run_id=job.run_id, trace=trace),
-            guard=guard,
+            guard=guard.taking_in(guards, job.run_id, embeds=False),
             prompts=prompts,
             trace=trace,
             escalation=StoreEscalation(store.escalations, run_id=job.run_id, tenant_id=tenant),
             clock=clock,
             model=job.request.model,
-        ), metered
+        )
+        return with_originals(context, guards), metered
 
     async with checkpointer(url, home / "checkpoints.db") as saver:
         runner = Runner(
