@@ -160,6 +160,8 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
         yield ("approvals", *path), message
     for path, message in config.answers.faults():
         yield ("answers", *path), message
+    for path, message in config.tool_policy.faults():
+        yield ("tool_policy", *path), message
     for name, model in config.models.items():
         if model.provider not in config.providers:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"

@@ -14,6 +14,7 @@ from app.config.answers import AnswersConfig
 from app.config.approvals import ApprovalConfig
 from app.config.guards import GuardsConfig
 from app.config.part import Count, Environment, Host, Name, Part, Prefix, Seconds, Share, Usd
+from app.config.policy import ToolPolicy
 from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Task
 
@@ -271,6 +272,7 @@ class Config(Part):
     approvals: ApprovalConfig = ApprovalConfig()
     answers: AnswersConfig = AnswersConfig()
     guards: GuardsConfig = GuardsConfig()
+    tool_policy: ToolPolicy = ToolPolicy()
     safe_answer: str = Field(
         default="I cannot answer just now. Please try again in a moment.", min_length=1, max_length=2_000
     )
