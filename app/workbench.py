@@ -226,7 +226,7 @@ async def open_workbench(
         prompts = PromptBook.packaged()
         picker = ToolPicker(embedder, fallback=SearchDocuments.spec.name)
         guard, answers = PatternGuard(embedder), Answers(config.answers, settings.image_hosts)
-        saver = await stack.enter_async_context(checkpointer(settings.store_url, home / "checkpoints.db"))
+        saver = await stack.enter_async_context(checkpointer(settings.store_url, home / "checkpoints.db", vault))
         relay = None if redis is None else EventRelay(redis)
         if relay is not None:
             stack.push_async_callback(relay.close)
@@ -480,7 +480,15 @@ def _context_maker(
             user_id=user,
             gateway=metered,
             retriever=retriever,
-            toolbox=ScopedToolbox(tools, tenant_id=tenant, user_id=user, run_id=job.run_id, trace=trace, picker=picker),
+            toolbox=ScopedToolbox(
+                tools,
+                tenant_id=tenant,
+                user_id=user,
+                run_id=job.run_id,
+                trace=trace,
+                picker=picker,
+                policy=partial(config.tool_policy.ruled, tenant),
+            ),
             guard=guard.answering(answers.guard(tenant)).taking_in(
                 config.guards.of(tenant), job.run_id, embeds=request.mode != "chat"
             ),
