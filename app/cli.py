@@ -215,7 +215,7 @@ def ingest(
     out.print(shown.table())
     for name, reason in shown.failed.items():
         err.print(f"[red]{escape(name)}[/]: {escape(reason)}")
-    out.print(f"{shown.total - len(shown.failed)} of {shown.total} documents are in {collection}.")
+    out.print(f"{shown.held} of {shown.total} documents are in {collection}.")
     if shown.failed:
         raise typer.Exit(1)
 

@@ -51,6 +51,11 @@ class Shown:
             self.failed[whole] = passed.reason
         self._bar.update(self._task, advance=1, description=f"{name} [dim]{passed.happened}[/]")
 
+    @property
+    def held(self) -> int:
+        """Documents that are in by now."""
+        return self._happened.total() - self._happened["failed"]
+
     def table(self) -> Table:
         table = Table(box=None, pad_edge=False, show_header=False)
         for happened in ("added", "replaced", "unchanged", "failed"):
@@ -110,10 +115,16 @@ async def ingest_found(
             group = [replace(each, allow_groups=allow_groups) for each in found]
             await bench.ingest.add_batch(tenant, collection, group, shown, sight=EVERYTHING)
 
-        async for group in _read(files, bench.settings.max_upload_bytes, shown):
-            await take_in(group)
-        async for group in _fetched(found, fetch, shown):
-            await take_in(group)
+        try:
+            async for group in _read(files, bench.settings.max_upload_bytes, shown):
+                await take_in(group)
+            async for group in _fetched(found, fetch, shown):
+                await take_in(group)
+        except asyncio.CancelledError:  # Ctrl-C
+            console.print(
+                f"Stopped: {shown.held} of {shown.total} documents are in; the same command takes in the rest."
+            )
+            raise
     return shown
 
 
