@@ -4,14 +4,20 @@ that they never wait for the store's writer.
 Each run is a thread of its own and is dropped when it ends; `sweep` drops what a crash or an erasure left.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+)
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -20,9 +26,10 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from sqlalchemy import make_url
 
+from app.envelopes import Envelopes, Sealer, bare, bare_config
 from app.services.store.database import StoreUnavailable
 from app.services.store.store import Store
-from app.services.store.text import clean
+from app.services.vault import Vault
 from graphs import types as graph_types
 from graphs.agent import state as agent_state
 
@@ -31,6 +38,7 @@ WAIT_S: Final = 30.0
 # An index that is made concurrently waits for every transaction of the database, a dump of hours too. Ours are made
 # with their empty tables.
 _MIGRATIONS: Final = [step.replace("INDEX CONCURRENTLY", "INDEX") for step in AsyncPostgresSaver.MIGRATIONS]
+_SHORT: Final = (str, int, float, bool)
 _SETUP_LOCK: Final = 0x50494C4F54 + 1  # beside the migrations' own
 
 _Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -49,8 +57,44 @@ def thread_id(tenant_id: str, run_id: str) -> str:
     return f"{tenant_id}/{run_id}"
 
 
-class SqliteCheckpoints(AsyncSqliteSaver):
+class _Sealing(BaseCheckpointSaver[Any]):
+    """What both savers do alike. Their other methods work on envelopes, which they pass on unopened."""
+
+    sealer: Sealer
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        await super().aput_writes(config, self.sealer.writes(config, writes, task_id), task_id, task_path)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        found = await super().aget_tuple(config)
+        return None if found is None else self.sealer.opened(found)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        async for found in super().alist(config, filter=filter, before=before, limit=limit):
+            yield self.sealer.opened(found)
+
+
+class SqliteCheckpoints(_Sealing, AsyncSqliteSaver):
     """In a file, over one connection."""
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        whole = self.sealer.whole(config, checkpoint)
+        return await super().aput(bare_config(config), whole, bare(metadata), new_versions)
 
     async def threads(self) -> frozenset[str]:
         query = "SELECT thread_id FROM checkpoints UNION SELECT thread_id FROM writes"
@@ -58,13 +102,13 @@ class SqliteCheckpoints(AsyncSqliteSaver):
             return frozenset([row[0] async for row in rows])
 
 
-class PostgresCheckpoints(AsyncPostgresSaver):
+class PostgresCheckpoints(_Sealing, AsyncPostgresSaver):
     """In tables beside the store's, over a pool that replaces connections which have broken. A database that does not
     answer raises StoreUnavailable."""
 
-    def __init__(self, pool: _Pool, serde: JsonPlusSerializer) -> None:
-        super().__init__(pool, serde=serde)
-        self._pool = pool
+    def __init__(self, pool: _Pool, sealer: Sealer) -> None:
+        super().__init__(pool, serde=Envelopes())
+        self._pool, self.sealer = pool, sealer
 
     async def setup(self) -> None:
         """Make or upgrade the tables, once, however many processes start at the same time."""
@@ -90,12 +134,12 @@ class PostgresCheckpoints(AsyncPostgresSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Texts that stand alone in the state go into a JSON column, which takes no NUL and no lone surrogate."""
-        values = {
-            name: clean(value) if isinstance(value, str) else value
-            for name, value in checkpoint["channel_values"].items()
-        }
-        return await super().aput(config, {**checkpoint, "channel_values": values}, metadata, new_versions)
+        """All values go into envelopes; upstream keeps short ones beside the checkpoint, in the clear."""
+        values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]
+        # A short value of a checkpoint from before has no envelope yet, new or not.
+        short = {name: versions[name] for name, value in values.items() if value is None or isinstance(value, _SHORT)}
+        sealed = cast(Checkpoint, {**checkpoint, "channel_values": self.sealer.values(config, checkpoint)})
+        return await super().aput(bare_config(config), sealed, bare(metadata), {**short, **new_versions})
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
@@ -112,22 +156,26 @@ class PostgresCheckpoints(AsyncPostgresSaver):
                 yield cursor
 
 
-def checkpointer(store_url: str, file: Path) -> "AbstractAsyncContextManager[PostgresCheckpoints | SqliteCheckpoints]":
+def checkpointer(
+    store_url: str, file: Path, vault: Vault | None = None
+) -> "AbstractAsyncContextManager[PostgresCheckpoints | SqliteCheckpoints]":
     """An open saver: in the PostgreSQL of `store_url`, else in `file`. Raises StoreUnavailable.
+
+    Without a vault contents lie there in the clear.
 
     Only the types that the agent's state is made of are read back; the rest stays data.
     """
     url = make_url(store_url)
     if url.get_backend_name() == "postgresql":
-        return _postgres(url.get_dialect()().create_connect_args(url)[1])
-    return _sqlite(file)
+        return _postgres(url.get_dialect()().create_connect_args(url)[1], Sealer(_serializer(), vault))
+    return _sqlite(file, Sealer(_serializer(), vault))
 
 
 @asynccontextmanager
-async def _sqlite(file: Path) -> AsyncIterator[SqliteCheckpoints]:
+async def _sqlite(file: Path, sealer: Sealer) -> AsyncIterator[SqliteCheckpoints]:
     async with SqliteCheckpoints.from_conn_string(str(file)) as saver:
         assert isinstance(saver, SqliteCheckpoints)
-        saver.serde = _serializer()
+        saver.serde, saver.sealer = Envelopes(), sealer
         await saver.conn.execute("PRAGMA journal_mode=WAL")
         await saver.conn.execute("PRAGMA secure_delete=ON")
         await saver.setup()
@@ -135,7 +183,7 @@ async def _sqlite(file: Path) -> AsyncIterator[SqliteCheckpoints]:
 
 
 @asynccontextmanager
-async def _postgres(connect: Mapping[str, Any]) -> AsyncIterator[PostgresCheckpoints]:
+async def _postgres(connect: Mapping[str, Any], sealer: Sealer) -> AsyncIterator[PostgresCheckpoints]:
     pool: _Pool = AsyncConnectionPool(
         kwargs={**connect, "autocommit": True, "row_factory": dict_row},
         min_size=0,
@@ -145,7 +193,7 @@ async def _postgres(connect: Mapping[str, Any]) -> AsyncIterator[PostgresCheckpo
         open=False,
     )
     async with pool:
-        saver = PostgresCheckpoints(pool, _serializer())
+        saver = PostgresCheckpoints(pool, sealer)
         await saver.setup()
         yield saver
 

@@ -26,6 +26,7 @@ from app.services.tools.create_ticket import CreateTicket
 from app.services.tools.search_documents import SearchDocuments
 from app.services.tools.tool import Tool
 from app.services.tools.toolbox import ScopedToolbox
+from app.services.vault import Vault
 from app.telemetry.spans import RunTrace
 from graphs import catalog
 from graphs.context import RunContext
@@ -98,10 +99,11 @@ async def lite(
     rules: ApprovalConfig = ApprovalConfig(),  # noqa: B008 - frozen
     guards: GuardRules = GuardRules(),  # noqa: B008 - frozen
     more_tools: Sequence[Tool] = (),
+    vault: Vault | None = None,
 ) -> AsyncIterator[Lite]:
     """Two at once on one `home` are two processes, each with a `fleet`."""
     url = database_url or f"sqlite+aiosqlite:///{home / 'lite.db'}"
-    store = await Store.open(url, clock)
+    store = await Store.open(url, clock, vault)
     gateway = script if isinstance(script, ModelGateway) else ScriptedGateway(script)
     guard, prompts = PatternGuard(embedder), PromptBook.packaged()
 
@@ -128,7 +130,7 @@ async def lite(
         )
         return with_originals(context, guards), metered
 
-    async with checkpointer(url, home / "checkpoints.db") as saver:
+    async with checkpointer(url, home / "checkpoints.db", vault) as saver:
         runner = Runner(
             store=store,
             graphs={

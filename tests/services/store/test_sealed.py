@@ -33,8 +33,7 @@ async def fill(store: Store, tenant: str, run_id: str) -> str:
     """A run with the canary wherever contents go; its conversation's id."""
     conversation_id = f"c-{run_id}"
     asked = {"where": {"title": CANARY}}
-    told = ("chat", CANARY, "api", "k", NOW, asked, CANARY)
-    await store.runs.start(run_id, tenant, "ada", conversation_id, *told)
+    await store.runs.start(run_id, tenant, "ada", conversation_id, "chat", CANARY, "api", "k", NOW, asked, CANARY)
     card = AnswerCard(
         request_id=run_id,
         conversation_id=conversation_id,
