@@ -7,7 +7,7 @@ at once.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from app.config.price import UNPRICED, known
 from app.config.schema import Allowance, Config
+from app.config.tools import server_faults
 from app.config.words import worded
 from graphs.errors import Invalid
 
@@ -55,7 +56,11 @@ class ConfigInvalid(Invalid):
         super().__init__(f"{source} cannot be used:\n" + "\n".join(f"  {fault}" for fault in self.faults))
 
 
-def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
+Check = Callable[[Config], Iterable[tuple[Path_, str]]]
+"""Finds what only a service can know to be wrong: where in the file, and what."""
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ, *, checks: Sequence[Check] = ()) -> Config:
     """The configuration in `path`. Raises ConfigInvalid."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -63,10 +68,16 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid(str(path), [Fault("", 0, f"the file cannot be read ({type(error).__name__})")]) from error
-    return parse(text, environment, source=str(path))
+    return parse(text, environment, source=str(path), checks=checks)
 
 
-def parse(text: str, environment: Mapping[str, str] = os.environ, *, source: str = "the configuration") -> Config:
+def parse(
+    text: str,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    source: str = "the configuration",
+    checks: Sequence[Check] = (),
+) -> Config:
     """The same for text at hand. Raises ConfigInvalid."""
     lines: dict[Path_, int] = {}
     faults: list[Fault] = []
@@ -97,6 +108,7 @@ def parse(text: str, environment: Mapping[str, str] = os.environ, *, source: str
         ]
         raise ConfigInvalid(source, faults) from None
     faults += [_fault(path, message, lines) for path, message in _cross_checks(config, environment)]
+    faults += [_fault(path, message, lines) for check in checks for path, message in check(config)]
     if not faults:
         faults += [_fault(path, message, lines) for path, message in _check_reach(config)]
     if faults:
@@ -160,6 +172,7 @@ def _cross_checks(config: Config, environment: Mapping[str, str]) -> Iterator[tu
         yield ("approvals", *path), message
     for path, message in config.answers.faults():
         yield ("answers", *path), message
+    yield from server_faults(config.mcp_servers, environment)
     for path, message in config.tool_policy.faults():
         yield ("tool_policy", *path), message
     for name, model in config.models.items():

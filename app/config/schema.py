@@ -15,6 +15,7 @@ from app.config.approvals import ApprovalConfig
 from app.config.guards import GuardsConfig
 from app.config.part import Count, Environment, Host, Name, Part, Prefix, Seconds, Share, Usd
 from app.config.policy import ToolPolicy
+from app.config.tools import McpServerConfig, ServerName, ToolConfig, ToolName
 from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Task
 
@@ -272,6 +273,8 @@ class Config(Part):
     approvals: ApprovalConfig = ApprovalConfig()
     answers: AnswersConfig = AnswersConfig()
     guards: GuardsConfig = GuardsConfig()
+    tools: dict[ToolName, ToolConfig] = Field(default_factory=dict)
+    mcp_servers: dict[ServerName, McpServerConfig] = Field(default_factory=dict)
     tool_policy: ToolPolicy = ToolPolicy()
     safe_answer: str = Field(
         default="I cannot answer just now. Please try again in a moment.", min_length=1, max_length=2_000
