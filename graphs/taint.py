@@ -1,8 +1,8 @@
 """What a run has read, whom each text is from, and what that makes of a call that a model proposes.
 
-A model that has read what anybody may have written does perhaps what stands there, so its calls count as one step
-riskier than their tools are: always where an argument repeats such a text, and in any case where the tool changes or
-sends something. What reads the tenant's own data and sends nothing anywhere is exempt.
+A model that has read what anybody may have written does perhaps what stands there, so from then on its calls count as
+one step riskier than their tools are. What reads the tenant's own data and sends nothing anywhere is exempt; any other
+reading sends its arguments to somebody, and what they are made of cannot always be told from how they look.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -102,7 +102,7 @@ def rule(spec: ToolSpec, proposal: ToolProposal, read: Reading, policy: Policy =
     origins = read.origins(proposal.arguments)
     reasons = [f"{origin.argument} repeats {_called(origin.kind, origin.name)}" for origin in origins]
     risk = spec.risk
-    if read.untrusted and not (risk == "read" and (spec.own or (read.is_whole and not origins))):
+    if read.untrusted and not (risk == "read" and spec.own):
         reasons.append(f"the run has read untrusted text: {_listed(read.untrusted)}")
         risk = RISKS[min(RISKS.index(risk) + 1, len(RISKS) - 1)]
     if risk != spec.risk:
@@ -113,7 +113,8 @@ def rule(spec: ToolSpec, proposal: ToolProposal, read: Reading, policy: Policy =
 
 
 def _bases(origins: Sequence[Origin], read: Reading) -> list[Basis]:
-    kinds = {origin.kind for origin in origins}
+    # Of more than can be compared, everything may be repeated.
+    kinds = {each.kind for each in (origins if read.is_whole else read.untrusted)}
     repeated: tuple[Basis, ...] = ("document", "tool", "earlier")
     return [kind for kind in repeated if kind in kinds] or ["read" if read.untrusted else "clean"]
 

@@ -109,7 +109,7 @@ OWN = {"text": "a harmless remark"}
     ("spec", "arguments", "risk"),
     [
         (SEARCH, TAINTED, "read"),
-        (LOOK_UP, OWN, "read"),
+        (LOOK_UP, OWN, "write"),
         (LOOK_UP, TAINTED, "write"),
         (TICKET, OWN, "outbound"),
         (TICKET, TAINTED, "outbound"),
@@ -157,9 +157,16 @@ def test_reasons_name_the_argument_the_text_and_what_it_comes_to() -> None:
 
 
 def test_more_than_can_be_compared_counts_as_repeated() -> None:
+    asked: list[Basis] = []
+
+    def policy(tool: str, risk: Risk, basis: Basis) -> tuple[Ruled, str]:
+        asked.append(basis)
+        return "allow", ""
+
     read = reading(document("word " * 500_000))
     assert not read.is_whole
-    assert rule(LOOK_UP, ToolProposal("c", "look_up", OWN), read).risk == "write"
+    rule(LOOK_UP, ToolProposal("c", "look_up", OWN), read, policy)
+    assert asked == ["document"]
 
 
 def test_an_answer_is_trusted_as_little_as_the_least_trusted_text_it_was_made_of() -> None:
