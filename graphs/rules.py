@@ -35,5 +35,5 @@ class Rule:
 
 
 def rule(name: str) -> Callable[[Predicate], Rule]:
-    """Make a rule of a predicate; verdicts show its name, escalations its reason too."""
+    """Make a rule of a predicate; verdicts and escalations show its name, the log its reason too."""
     return lambda fails: Rule(name, fails)

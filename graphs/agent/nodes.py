@@ -20,7 +20,7 @@ from graphs.errors import UpstreamError
 from graphs.events import Ran, Retrieved
 from graphs.prompts import Authored, RunData
 from graphs.refusal import REFUSAL
-from graphs.steps.complete import answer_tokens, prompt_budget, say, tell
+from graphs.steps.complete import SpokenUpdate, answer_tokens, prompt_budget, say, tell
 from graphs.types import Message, ModelRequest, Passage, Task, ToolResult, ToolSpec
 
 ARGUMENT_TOKENS = 256
@@ -83,7 +83,7 @@ async def _decide_natively(state: AgentState, runtime: Runtime[RunContext], *, m
     )
     completion, spoken = await say(ctx, request, runtime.stream_writer)
     if not completion.tool_calls or not may_call:
-        return {**spoken.update, "next": "validate", "prompt_version": rendered.version}
+        return {**spoken.update, "turns": done, "next": "validate", "prompt_version": rendered.version}
     asked = [(call.name, call.arguments) for call in completion.tool_calls]
     turn = propose(state, runtime, asked, spoken.text)
     return {"turns": (*done, turn), "next": "act", "prompt_version": rendered.version}
@@ -195,7 +195,7 @@ async def act(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
     return {"turns": turns, "passages": passages, "index_version": ",".join(versions)}
 
 
-async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdate:
+async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdate | SpokenUpdate:
     """Close the run on a model without tool calls: from passages as RAG does, else in the tools' own words.
 
     A model that small retells a number wrongly about as often as rightly; what the tool said needs no retelling.
@@ -205,7 +205,7 @@ async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdat
     passages = rounds.passages(done)
     if done and not passages:
         told = " ".join(_told(result) for result in rounds.results(done))
-        return {**tell(ctx, told, runtime.stream_writer).update}
+        return tell(ctx, told, runtime.stream_writer).update
     task: Task = "rag" if passages else "chat"
     prompt = ctx.prompts.get("rag.answer" if passages else "chat.answer")
     rendered = prompt.render(

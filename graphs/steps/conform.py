@@ -13,7 +13,7 @@ from graphs.types import ModelRequest
 SHOWN_FAULTS: Final = 5
 
 _FENCED: Final = re.compile(r"\s*```(?:json)?[ \t]*\n(.*?)\n\s*```\s*", re.DOTALL | re.IGNORECASE)
-_STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"(?!\s*:)')
+_STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*+)"(\s*:)?')
 _SEVERAL_WORDS: Final = re.compile(r"\w\s+\w+\s+\w")
 
 
@@ -40,7 +40,8 @@ def unfenced(answer: str) -> str:
 
 def statements(answer: str) -> list[Span]:
     """The texts of a JSON answer that say something: string values of three words and more, without their quotes."""
-    return [found.span(1) for found in _STRING.finditer(answer) if _SEVERAL_WORDS.search(found[1])]
+    values = (found for found in _STRING.finditer(answer) if found[2] is None)
+    return [found.span(1) for found in values if _SEVERAL_WORDS.search(found[1])]
 
 
 async def _mended(ctx: RunContext, shape: Shape, question: str, answer: str, faults: tuple[str, ...]) -> str:

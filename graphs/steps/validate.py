@@ -131,16 +131,14 @@ def _overall(sentences: Sequence[SentenceSupport]) -> Validation:
 
 
 async def _ruled(ctx: RunContext, checked: _Checked, state: Outcome) -> _Checked:
-    """A rule that refuses an answer puts a fixed sentence in its place, and tells a person."""
+    """An answer that a rule refuses ends the run as blocked, with a fixed sentence in its place."""
     if not checked.answered:
         return checked
     answered = Answered(checked.answer, state["question"], tuple(state.get("passages", ())))
     judged = await ctx.guard.judge(answered)
     verdicts = (*checked.verdicts, *judged)
-    refusing = [reason for verdict in judged if verdict.action == "block" for reason in verdict.reasons]
-    if not refusing:
+    if all(verdict.action != "block" for verdict in judged):
         return replace(checked, verdicts=verdicts)
-    await ctx.escalation.raise_("an answer was refused by a rule", detail=", ".join(refusing))
     return _Checked(
         ctx.answers.refused,
         verdicts,

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.answers import Answers
 from app.checkpoints import PostgresCheckpoints, SqliteCheckpoints, checkpointer
+from app.config.answers import AnswersConfig
 from app.config.approvals import ApprovalConfig
 from app.config.guards import GuardRules
 from app.decisions import Decisions
@@ -19,6 +21,7 @@ from app.services.gateway.gateway import ModelGateway
 from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.scripted import Script, ScriptedGateway
 from app.services.guardrails.guard import PatternGuard
+from app.services.guardrails.shape import JsonShape
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.store.store import Store
 from app.services.tools.calculator import Calculator
@@ -98,6 +101,7 @@ async def lite(
     database_url: str | None = None,
     rules: ApprovalConfig = ApprovalConfig(),  # noqa: B008 - frozen
     guards: GuardRules = GuardRules(),  # noqa: B008 - frozen
+    answers: AnswersConfig = AnswersConfig(),  # noqa: B008 - frozen
     more_tools: Sequence[Tool] = (),
     vault: Vault | None = None,
 ) -> AsyncIterator[Lite]:
@@ -105,7 +109,7 @@ async def lite(
     url = database_url or f"sqlite+aiosqlite:///{home / 'lite.db'}"
     store = await Store.open(url, clock, vault)
     gateway = script if isinstance(script, ModelGateway) else ScriptedGateway(script)
-    guard, prompts = PatternGuard(embedder), PromptBook.packaged()
+    guard, prompts, checked = PatternGuard(embedder), PromptBook.packaged(), Answers(answers)
 
     def make_context(job: Job, trace: RunTrace) -> tuple[RunContext, MeteredGateway]:
         tenant, user = job.principal.tenant_id, job.principal.user_id
@@ -121,12 +125,14 @@ async def lite(
             gateway=metered,
             retriever=retriever,
             toolbox=ScopedToolbox(tools, tenant_id=tenant, user_id=user, run_id=job.run_id, trace=trace),
-            guard=guard.taking_in(guards, job.run_id, embeds=False),
+            guard=guard.answering(checked.guard(tenant)).taking_in(guards, job.run_id, embeds=False),
             prompts=prompts,
             trace=trace,
             escalation=StoreEscalation(store.escalations, run_id=job.run_id, tenant_id=tenant),
             clock=clock,
             model=job.request.model,
+            answers=checked.policy(tenant),
+            shape=None if job.request.response_schema is None else JsonShape(job.request.response_schema),
         )
         return with_originals(context, guards), metered
 

@@ -48,6 +48,7 @@ class RuleBook:
                 broken.append(f"{rule.name} (broken)")
             else:
                 if reason is not None:
+                    log.info("a rule failed an answer", extra={"rule": rule.name, "cause": reason})
                     failed.append(rule.name)
         counted = failed + broken if self._on_error == "closed" else failed
         if counted:
