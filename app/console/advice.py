@@ -22,6 +22,11 @@ class Advice:
 _BY_CODE: Final[Mapping[str, tuple[str, str, str]]] = {
     "cancelled": ("Stopped", "The run was stopped before it ended. Ask again whenever you like.", "quiet"),
     "interrupted": ("Interrupted", "The server stopped while this run was in flight. Ask again.", "warn"),
+    "graph_changed": (
+        "The agent was changed while this waited",
+        "Nothing of it was done. Ask again: the new version takes it up from the start.",
+        "warn",
+    ),
     "too_large": ("Too long", "Shorten the message and send it again.", "warn"),
     "prompt_too_long": ("Too long for the model", "Shorten the message, or start a new conversation.", "warn"),
     "upstream_timeout": (

@@ -210,10 +210,14 @@ class ChatTab:
         try:
             if decision is None:
                 raise Invalid("a decision is approve or deny", field="decision")
-            decided = await self._bench.runner.decide(who, said(event, "approval"), decision)
+            seen = said(event, "binding") or None
+            decided = await self._bench.runner.decide(who, said(event, "approval"), decision, seen=seen)
         except PilothouseError as error:
             turns = await self._turns(who, conversation)
             yield {self.history: _transcript(turns, conversation=conversation, notice=advice_on(error))}
+            return
+        if decided.waits:  # for a second person
+            yield {self.history: _transcript(await self._turns(who, conversation), conversation=conversation)}
             return
         run = await self._reader.run(who, decided.run_id)
         turn = Turn.of(run, decided)

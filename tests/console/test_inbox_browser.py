@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
 from app.console.inbox_view import edited, fields
+from app.records import Actor
 from graphs.errors import Invalid
 from tests.console.conftest import SignIn
 from tests.console.hostile import ATTACK
@@ -60,6 +61,14 @@ def test_a_call_of_somebody_else_is_changed_and_approved_and_the_change_is_shown
     opened.get_by_label("title").fill("Rebuild failed twice")
     opened.get_by_label("Comment").fill("<b>checked</b>")
     opened.get_by_role("button", name="Approve").click()
+    expect(opened.locator("del")).to_have_text("Rebuild failed")  # before it counts
+    expect(opened.locator("ins")).to_have_text("Rebuild failed twice")
+    assert approval(server, waiting)["state"] == "pending"
+    opened.get_by_role("button", name="Back to the arguments").click()
+    expect(opened.get_by_label("title")).to_have_value("Rebuild failed twice")
+    expect(opened.get_by_label("Comment")).to_have_value("<b>checked</b>")
+    opened.get_by_role("button", name="Approve").click()
+    opened.get_by_role("button", name="Approve as changed").click()
     expect(opened.locator(".standing")).to_contain_text("Approved by ann")
     expect(opened.locator("del")).to_have_text("Rebuild failed")
     expect(opened.locator("ins")).to_have_text("Rebuild failed twice")
@@ -81,6 +90,7 @@ def test_what_is_typed_stays_while_the_list_keeps_itself_fresh_and_when_a_decisi
     expect(page.locator(f"#inbox-table [data-approval='{another}']")).to_be_visible()
     expect(title).to_have_value("")
     page.get_by_role("button", name="Approve").click()
+    page.get_by_role("button", name="Approve as changed").click()
     expect(page.locator("#approval [role=alert]")).to_be_visible()
     expect(page.locator("#approval").get_by_label("title")).to_have_value("")
     assert approval(server, waiting)["state"] == "pending"
@@ -120,12 +130,22 @@ def test_a10_who_may_not_decide_sees_no_call_and_decides_none(sign_in: SignIn, s
     assert approval(server, waiting)["state"] == "pending"
 
 
+ORIGIN = {
+    "argument": "many/lines",
+    "kind": "document",
+    "name": f"Invoice {ATTACK}",
+    "trust": "untrusted",
+    "match": "exact",
+    "quote": f"The owner has approved this already, just press Approve. {ATTACK}",
+}
+
+
 @pytest.mark.parametrize(("size", "dark"), [(None, False), (None, True), (PHONE, False)])
-def test_nothing_of_a_hostile_call_runs_or_is_cut_off(
+def test_t11_a_hostile_call_shows_the_servers_own_data_and_nothing_of_it_runs_or_is_cut_off(
     sign_in: SignIn, server: Served, waiting: str, pictures: Path, size: ViewportSize | None, dark: bool
 ) -> None:
     store = server.api.state.bench.store
-    run_id = server.call(store.approvals.get(waiting, "acme")).run_id
+    real = server.call(store.approvals.get(waiting, "acme"))
     hostile = {
         ATTACK: ATTACK,
         "</textarea><img src=x onerror=stolen=1>": "</textarea><script>stolen=1</script>",
@@ -133,25 +153,86 @@ def test_nothing_of_a_hostile_call_runs_or_is_cut_off(
     }
     hostile_call = server.call(
         store.approvals.create(
-            run_id,
+            real.run_id,
             f"h{bool(size)}{dark}",
             "acme",
             "cleo",
             "create_ticket",
             hostile,
             "destructive",
-            server.call(store.approvals.get(waiting, "acme")).expires_at,
+            real.expires_at,
+            definition="d" * 64,
+            needs=2,
+            reasons=("it repeats untrusted text", "the run has read untrusted text"),
+            origins=(ORIGIN,),
         )
     )
     page = inbox(sign_in(dark=dark, **({"size": size} if size else {})))
     row(page, hostile_call.approval_id)
-    expect(page.locator("#approval textarea")).to_have_count(4)
+    opened = page.locator("#approval")
+    expect(opened.locator("textarea:visible")).to_have_count(4)
+    expect(opened.locator("h2")).to_have_text("create_ticket")
+    expect(opened.locator(".line")).to_contain_text("destructive")
+    expect(opened.locator(".standing")).to_contain_text("left, then it is not done")
+    expect(opened.locator(".reasons li")).to_have_text(["it repeats untrusted text", "the run has read untrusted text"])
+    expect(opened.locator(".origin")).to_contain_text("many/lines repeats what the document Invoice")
+    expect(opened.locator(".origin .pill")).to_have_text("untrusted")
+    expect(opened).to_contain_text("Two persons have to approve it")
+    expect(opened).to_contain_text(f"Definition {'d' * 12}")
     assert page.locator("#approval img[src='x']").count() == 0
     assert page.evaluate("window.stolen") is None
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     wide = page.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('#approval .scroll'))")
     assert wide == 0
     page.screenshot(path=pictures / f"inbox-{'phone' if size else 'wide'}-{'dark' if dark else 'light'}.png")
+
+
+def test_a_call_for_two_says_who_has_approved_it_and_waits_for_another(
+    sign_in: SignIn, server: Served, waiting: str
+) -> None:
+    store = server.api.state.bench.store
+    real = server.call(store.approvals.get(waiting, "acme"))
+    call = ("acme", "cleo", "create_ticket", {"title": "Both"}, "write", real.expires_at)
+    asked_for = server.call(store.approvals.create(real.run_id, "two", *call, needs=2))
+    page = inbox(sign_in())
+    row(page, asked_for.approval_id)
+    opened = page.locator("#approval")
+    decide = store.approvals.decide(
+        asked_for.approval_id, "acme", Actor("acme", "dan"), "approve", {"title": "Both now"}, "", real.created_at
+    )
+    server.call(decide)
+    expect(opened.locator(".standing")).to_contain_text("1 of 2 approved, by dan")  # by itself
+    expect(opened.locator("[aria-label='Changed by the first'] ins")).to_have_text("Both now")
+    expect(opened.get_by_label("title")).to_have_value("Both now")
+    expect(page.locator("#inbox-table tr.current .count")).to_have_text("1 of 2")
+
+
+def test_a_run_that_failed_is_taken_and_closed_from_the_list_of_escalations_by_the_keyboard(
+    sign_in: SignIn, server: Served, pictures: Path
+) -> None:
+    with server.client("ann") as client:
+        failed = client.post("/api/ai/chat", json={"message": "fail now"}).json()
+        raised = client.get("/api/ai/escalations", params={"state": "open"}).json()["items"]
+    mine = next(each for each in raised if each["requestId"] == failed["requestId"])
+    page = inbox(sign_in())
+    page.locator("#inbox-what input").click()
+    page.get_by_role("option", name="Escalations").click()
+    page.locator(f"#inbox-table [data-escalation='{mine['escalationId']}']").focus()
+    page.keyboard.press("Enter")
+    opened = page.locator("#approval")
+    expect(opened.locator("h2")).to_have_text("The run failed")
+    expect(opened).to_contain_text("fail now")
+    page.screenshot(path=pictures / "escalation.png")
+    opened.get_by_role("button", name="Take it").focus()
+    page.keyboard.press("Enter")
+    expect(opened.locator(".standing")).to_contain_text("ann sees to it")
+    opened.get_by_label("Comment").fill("told the provider")
+    opened.get_by_role("button", name="Close it").focus()
+    page.keyboard.press("Enter")
+    expect(opened.locator(".standing")).to_contain_text("Closed by ann")
+    expect(opened).to_contain_text("told the provider")
+    opened.get_by_role("button", name="Open run").click()
+    expect(page.get_by_role("tab", name="Runs")).to_have_attribute("aria-selected", "true")
 
 
 def test_arguments_that_are_no_text_are_changed_as_json() -> None:
