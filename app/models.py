@@ -41,6 +41,7 @@ from app.services.gateway.scripted import ScriptedProvider
 from app.services.gateway.semantic import SemanticAnswers
 from app.services.gateway.server import ModelServer
 from app.services.retrieval.embedder import MiniLmEmbedder
+from app.services.tools.builtins import builtin_faults
 from app.settings import Settings
 from graphs.errors import Invalid
 from graphs.types import ModelInfo, Task
@@ -53,9 +54,9 @@ PLAIN: Final = RouteConfig(candidates=("x",), timeout_s=600, between_tokens_time
 def read_config(settings: Settings) -> Config:
     """The configuration file's content; an empty one where there is no file. Raises ConfigInvalid."""
     if settings.config is not None:
-        return load(settings.config)
+        return load(settings.config, checks=(builtin_faults,))
     path = settings.default_config
-    return load(path) if path.is_file() else Config()
+    return load(path, checks=(builtin_faults,)) if path.is_file() else Config()
 
 
 async def open_gateway(

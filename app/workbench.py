@@ -34,17 +34,20 @@ from app.jobs.ingest import IngestJob
 from app.jobs.notices import PASS_S, Courier
 from app.jobs.objects import Objects
 from app.jobs.open import Bounds, open_jobs
+from app.jobs.reseal import RESEAL, ResealJob
 from app.jobs.runs import RunsJob
 from app.jobs.urls import Fetcher
 from app.jobs.webhook import WebhookJob
 from app.models import open_gateway, read_config
 from app.names import HANDBOOK, SHARED_TENANT
+from app.optional_tools import OptionalTools
 from app.originals import with_originals
 from app.outbound.policy import Reach
 from app.owner import admit_owner
 from app.policy import policy_of, rerankers
 from app.records import CardUsage, Payer, Principal
 from app.runner import Job, MakeContext, Runner
+from app.resealing import Resealing
 from app.sealing import open_vault, vault_orders
 from app.services.access.access import Access
 from app.services.access.issuer import Issuer
@@ -58,9 +61,12 @@ from app.services.gateway.provider import Provider
 from app.services.gateway.scorecard import Scorecard
 from app.services.gateway.shared_health import SharedHealth
 from app.services.guardrails.guard import PatternGuard
+from app.services.guardrails.instructions import mark_of
 from app.services.guardrails.shape import JsonShape
 from app.services.ingest.ingest import Ingest, Source
 from app.services.jobs.desk import JobDesk
+from app.services.jobs.ports import JobRequest
+from app.services.jobs.schedule import SYSTEM
 from app.services.jobs.worker import Check
 from app.services.quota.allowances import Allowances
 from app.services.quota.committer import Committer
@@ -78,11 +84,14 @@ from app.services.retrieval.maintenance import Maintenance
 from app.services.retrieval.rebuild import Rebuild
 from app.services.retrieval.retriever import TenantRetriever
 from app.services.store.store import Store
+from app.services.tables.shelf import TableShelf
 from app.services.tools.calculator import Calculator
 from app.services.tools.create_ticket import CreateTicket
 from app.services.tools.current_time import CurrentTime
 from app.services.tools.pick import ToolPicker
+from app.services.tools.registry import Registry, open_registry
 from app.services.tools.search_documents import SearchDocuments
+from app.services.tools.tool import Tool
 from app.services.tools.toolbox import ScopedToolbox
 from app.settings import Settings, quiet_libraries
 from app.sight import OPEN, Sight
@@ -123,6 +132,7 @@ class Workbench:
     golden: GoldenQuestions
     maintenance: Maintenance
     ingest: Ingest
+    tables: TableShelf
     objects: Objects
     config: Config
     desk: QuotaDesk
@@ -131,6 +141,7 @@ class Workbench:
     guard: PatternGuard
     answers: Answers
     prompts: PromptBook
+    tools: Registry
     runner: Runner
     jobs: JobDesk
     clock: Callable[[], datetime]
@@ -170,6 +181,7 @@ class Workbench:
             ("models", bool(models), models),
             ("handbook", self.ready.is_set(), handbook),
             ("trace backlog", True, f"{backlog} runs"),
+            *_tools_found(self.tools),
         ]
 
 
@@ -220,12 +232,26 @@ async def open_workbench(
         library = await Library.open(_index(settings), embedder, FileEmbedders(config, gateway))
         stack.push_async_callback(library.close)
         ingest = Ingest(library, store.documents)
+        tables = TableShelf(home / "tables")
+        optional = OptionalTools(config.tools, store.database, tables)
         objects = Objects(
             lambda tenant_id: config.tenant(tenant_id).sources, settings.storage_endpoint_url, settings.max_upload_bytes
         )
-        prompts = PromptBook.packaged()
+        packaged, mark = PromptBook.packaged(), mark_of(secret)
+        prompts = packaged.marked(mark)
+        tools = await stack.enter_async_context(
+            open_registry(
+                config,
+                store.database,
+                observe=watch.metrics.tool_called,
+                turned_away=watch.metrics.tool_turned_away,
+            )
+        )
+        watch.metrics.know_tools(tools.names)
         picker = ToolPicker(embedder, fallback=SearchDocuments.spec.name)
-        guard, answers = PatternGuard(embedder), Answers(config.answers, settings.image_hosts)
+        guard, answers = PatternGuard(embedder), Answers(
+            config.answers, settings.image_hosts, prompts=packaged, mark=mark
+        )
         saver = await stack.enter_async_context(checkpointer(settings.store_url, home / "checkpoints.db", vault))
         relay = None if redis is None else EventRelay(redis)
         if relay is not None:
@@ -236,7 +262,9 @@ async def open_workbench(
                 name: catalog.build(name).compile(checkpointer=saver if name == "agent" else None, name=name)
                 for name in catalog.CATALOG
             },
-            make_context=_context_maker(store, library, gateway, guard, answers, prompts, picker, clock, config),
+            make_context=_context_maker(
+                store, library, gateway, guard, answers, prompts, tools, optional, picker, clock, config
+            ),
             clock=clock,
             run_timeout_s=settings.run_timeout_s,
             reattach_grace_s=settings.reattach_grace_s,
@@ -267,6 +295,7 @@ async def open_workbench(
                     RunsJob(runner, check),
                     RebuildJob(builds),
                     OptimizeJob(maintenance, library),
+                    ResealJob(Resealing(store.database, saver, vault)),
                 ),
                 WebhookJob.of(config.outbound),
                 check,
@@ -294,6 +323,7 @@ async def open_workbench(
             golden=golden,
             maintenance=maintenance,
             ingest=ingest,
+            tables=tables,
             objects=objects,
             config=config,
             desk=desk,
@@ -302,6 +332,7 @@ async def open_workbench(
             guard=guard,
             answers=answers,
             prompts=prompts,
+            tools=tools,
             runner=runner,
             jobs=jobs,
             clock=clock,
@@ -318,6 +349,8 @@ async def open_workbench(
             )
         if serving:
             await runner.recover()
+        if serving and vault.accepts_plain:
+            await jobs.submit(JobRequest(SYSTEM, RESEAL, idempotency_key="what lay in the clear"))
         bench.preparing = asyncio.create_task(_prepare(bench), name="ingest handbook")
         behind = {bench.preparing, asyncio.create_task(_every(HEED_S, runner.heed), name="heed cancels")}
         if serving:
@@ -335,6 +368,16 @@ async def open_workbench(
             for task in behind:
                 task.cancel()
             await asyncio.wait(behind)
+
+
+def _tools_found(tools: Registry) -> list[tuple[str, bool, str]]:
+    """What the file names and no run is offered, and why."""
+    waiting = {"new": "waits to be accepted", "changed": "has changed and waits to be accepted"}
+    return [
+        (f"tool {entry.name}", False, waiting.get(entry.state) or entry.why)
+        for entry in tools.entries()
+        if entry.state not in {"on", "off"}
+    ]
 
 
 def _index(settings: Settings) -> Path | Bucket:
@@ -406,6 +449,7 @@ async def _prepare(bench: Workbench) -> None:
     for outcome in await bench.ingest.add_batch(SHARED_TENANT, HANDBOOK, sources):
         if outcome.error is not None:
             raise outcome.error
+    await bench.tools.looked()
     bench.ready.set()
     log.info("ready", extra={"handbook_pages": len(pages)})
 
@@ -444,6 +488,8 @@ def _context_maker(
     guard: PatternGuard,
     answers: Answers,
     prompts: PromptBook,
+    tools: Registry,
+    optional: OptionalTools,
     picker: ToolPicker,
     clock: Callable[[], datetime],
     config: Config,
@@ -462,7 +508,7 @@ def _context_maker(
         metered.describe()  # an unknown model is refused before there is a run
         policy = policy_of(config.retrieval, request.collection, metered, request.retrieval)
         retriever = TenantRetriever(library, tenant, trace, job.principal.sight, rerankers(metered))
-        tools = (
+        own: tuple[Tool, ...] = (
             SearchDocuments(
                 retriever,
                 collection=request.collection,
@@ -473,6 +519,7 @@ def _context_maker(
             Calculator(),
             CurrentTime(clock),
             CreateTicket(store.tickets),
+            *optional.of(job.principal),
         )
         context = RunContext(
             run_id=job.run_id,
@@ -481,13 +528,14 @@ def _context_maker(
             gateway=metered,
             retriever=retriever,
             toolbox=ScopedToolbox(
-                tools,
+                tools.offered(job.principal, own),
                 tenant_id=tenant,
                 user_id=user,
                 run_id=job.run_id,
                 trace=trace,
                 picker=picker,
                 policy=partial(config.tool_policy.ruled, tenant),
+                turned_away=tools.turned_away,
             ),
             guard=guard.answering(answers.guard(tenant)).taking_in(
                 config.guards.of(tenant), job.run_id, embeds=request.mode != "chat"

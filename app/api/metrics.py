@@ -1,5 +1,6 @@
 """`/metrics` for Prometheus: to a scraper on this machine without a key, to others with the scope `runs`."""
 
+import time
 from math import nan
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ async def metrics(request: Request, bench: Bench) -> Response:
         raise Forbidden("this credential lacks the scope runs")
     counted = bench.watch.metrics
     _show(await health(bench), counted.gauges)
+    for tool, state in bench.tools.breakers(time.monotonic()).items():
+        counted.gauges.tool_breaker_is(tool, state)
     body, content_type = counted.text(request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})
 

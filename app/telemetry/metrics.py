@@ -1,8 +1,8 @@
 """The server's metrics for Prometheus: counted as things end, measured when somebody asks.
 
-Labels come from closed sets: routes of the application, models of the configuration, kinds and codes of our errors.
-Anything else is counted as `other`; no tenant, user, key or text is ever a label. One observation costs about a
-microsecond, so the children that labels give are looked up once and kept.
+Labels come from closed sets: routes of the application, models and tools of the configuration, kinds and codes of our
+errors. Anything else is counted as `other`; no tenant, user, key or text is ever a label. One observation costs about
+a microsecond, so the children that labels give are looked up once and kept.
 """
 
 from collections.abc import Iterable, Mapping
@@ -73,7 +73,7 @@ class Metrics:
         self._models: dict[str, _Model] = {}
         self._requests = self._counter("requests", "HTTP requests.", "route", "status")
         self._request_s = self._histogram("request_seconds", "Request to last byte.", REQUEST_S, "route")
-        self._errors = self._counter("errors", "Refused requests, and runs and model calls that failed.", "at", "kind")
+        self._errors = self._counter("errors", "Refused requests, and runs and calls that failed.", "at", "kind")
         self._runs = self._counter("runs", "Runs of graphs that ended or wait.", "mode", "status")
         self._calls = self._counter("model_calls", "Attempts at model calls.", "model", "outcome")
         self._again = self._counter("model_retries", "Attempts after a call's first, by the model tried.", "model")
@@ -84,6 +84,9 @@ class Metrics:
         self._cost = self._counter("cost_usd", "What attempts cost, in US dollars.", "model")
         self._hits = self._counter("cache_hits", "Answers given from a cache.", "kind")
         self._misses = self._counter("cache_misses", "Calls of routes with a cache that found nothing there.")
+        self._tools: frozenset[str] = frozenset()
+        self._tool_calls = self._counter("tool_calls", "Calls of tools; rejected ones reached none.", "tool", "outcome")
+        self._tool_s = self._histogram("tool_call_seconds", "Calls that reached a tool, whole.", MODEL_S, "tool")
         self._late = self._histogram("event_loop_lag_seconds", "How late the loop woke its watch.", LATE_S)
         self.gauges = Gauges(self.registry)
         for kind in CACHES:
@@ -145,6 +148,22 @@ class Metrics:
         else:
             self._misses.inc()
 
+    def know_tools(self, names: Iterable[str]) -> None:
+        """The tools that have series of their own."""
+        self._tools = frozenset(names)
+
+    def tool_called(self, name: str, outcome: str, took_s: float) -> None:
+        """A call has reached a tool and ended: ok, retry, refused, failed, cancelled."""
+        known = name if name in self._tools else OTHER
+        self._tool_calls.labels(known, outcome).inc()
+        self._tool_s.labels(known).observe(took_s)
+        if outcome == "failed":
+            self._errors.labels("tool", "upstream").inc()
+
+    def tool_turned_away(self, name: str | None) -> None:
+        """A call was unknown, not granted or ill-formed; None where there is no tool of its name."""
+        self._tool_calls.labels(name if name in self._tools else OTHER, "rejected").inc()
+
     def late(self, late_s: float) -> None:
         """The event loop woke somebody so much too late."""
         self._late.observe(late_s)
@@ -192,6 +211,7 @@ class Gauges:
             return Gauge(name, told, labels, namespace="pilothouse", registry=registry)
 
         self.breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open.", "model")
+        self.tool_breaker = gauge("tool_breaker_state", "0 closed, 1 half open, 2 open.", "tool")
         self.running = gauge("requests_running", "Requests that hold a place.")
         self.waiting = gauge("requests_waiting", "Requests in the queue.")
         self.commits = gauge("ledger_commits_waiting", "Pieces of the ledger's work not taken up yet.")
@@ -201,6 +221,9 @@ class Gauges:
 
     def breaker_is(self, model: str, state: str) -> None:
         self.breaker.labels(model).set(BREAKER[state])
+
+    def tool_breaker_is(self, tool: str, state: str) -> None:
+        self.tool_breaker.labels(tool).set(BREAKER[state])
 
 
 def _codes() -> frozenset[str]:

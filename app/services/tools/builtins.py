@@ -13,6 +13,8 @@ from app.config.words import worded
 from app.services.tools.calculator import Calculator
 from app.services.tools.create_ticket import CreateTicket
 from app.services.tools.current_time import CurrentTime
+from app.services.tools.run_python import RunPython, RunPythonOptions
+from app.services.tools.run_sql import RunSql, RunSqlOptions
 from app.services.tools.search_documents import SearchDocuments
 from app.services.tools.web_fetch import WebFetch, WebFetchOptions
 from graphs.taint import RISKS
@@ -39,6 +41,8 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
         Builtin(CurrentTime.spec),
         Builtin(CreateTicket.spec),
         Builtin(WebFetch.spec, WebFetchOptions, is_on=False),
+        Builtin(RunSql.spec, RunSqlOptions, is_on=False),
+        Builtin(RunPython.spec, RunPythonOptions, is_on=False),
     )
 }
 

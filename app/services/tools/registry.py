@@ -8,7 +8,7 @@ with the product came with its release.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -69,7 +69,7 @@ class _Found:
 
 
 class Registry:
-    """Made by `open_registry`."""
+    """Made by `open_registry`. `turned_away` is for the toolboxes of runs: it hears of calls that reached no tool."""
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class Registry:
         *,
         environment: Mapping[str, str],
         observe: Observe,
+        turned_away: Callable[[str | None], None],
     ) -> None:
         """Raises Invalid for a tool of langchain-core that cannot be made."""
         self._config, self._acceptances, self._book, self._observe = config, acceptances, book, observe
@@ -88,6 +89,7 @@ class Registry:
             if tool.kind == "langchain" and tool.enabled
         }
         self.servers = _servers(config, environment)
+        self.turned_away = turned_away
         self._lanes: dict[str, Lane] = {}
         self._told: set[tuple[str, str]] = set()
 
@@ -234,6 +236,7 @@ async def open_registry(
     *,
     environment: Mapping[str, str] = os.environ,
     observe: Observe = lambda _name, _outcome, _took_s: None,
+    turned_away: Callable[[str | None], None] = lambda _name: None,
 ) -> AsyncIterator[Registry]:
     """Connect to the servers, in the background, and leave none of their processes behind.
 
@@ -242,7 +245,7 @@ async def open_registry(
     acceptances = Acceptances(database)
     await acceptances.refresh()
     book = CallBook(database)
-    registry = Registry(config, acceptances, book, environment=environment, observe=observe)
+    registry = Registry(config, acceptances, book, environment=environment, observe=observe, turned_away=turned_away)
     connecting = [
         asyncio.create_task(server.keep(), name=f"MCP server {name}") for name, server in registry.servers.items()
     ]
