@@ -7,6 +7,7 @@ gateway's file, kept answers.
 """
 
 import asyncio
+import json
 import os
 import platform
 import resource
@@ -100,6 +101,7 @@ async def _copy(settings: Settings, part: Path, with_secrets: bool) -> Manifest:
             files[name] = await asyncio.to_thread(_database, source, part / name)
     # After the store: a run that it calls exported is then in MLflow's copy, and one that it does not is sent again.
     files |= await asyncio.to_thread(_traces, settings, part)
+    files |= await asyncio.to_thread(_tables, home / "tables", part)
     for name in ("scorecard.json", *(SECRETS if with_secrets else ())):
         if (home / name).is_file():
             files[f"home/{name}"] = copied(home / name, part / "home" / name)
@@ -165,6 +167,19 @@ def _traces(settings: Settings, part: Path) -> dict[str, Held]:
         with closing(sqlite3.connect(path, timeout=BUSY_S)) as source:
             files[TRACES] = _database(source, part / TRACES)
     return files | _tree(settings.mlruns / "artifacts", part, "mlruns/artifacts")
+
+
+def _tables(source: Path, part: Path) -> dict[str, Held]:
+    """Uploaded tables: first what tells of them, then their rows. Raises OSError for one that is replaced meanwhile."""
+    files, rows = dict[str, Held](), set[Path]()
+    for path in sorted(source.glob("*/*.json")):
+        place = f"home/tables/{path.relative_to(source).as_posix()}"
+        files[place] = copied(path, part / place)
+        rows.add(path.with_name(json.loads((part / place).read_text(encoding="utf-8"))["file"]))
+    for path in sorted(rows):
+        place = f"home/tables/{path.relative_to(source).as_posix()}"
+        files[place] = copied(path, part / place)
+    return files
 
 
 def _tree(source: Path, part: Path, name: str) -> dict[str, Held]:

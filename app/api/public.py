@@ -25,7 +25,7 @@ _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 CONSOLE: Final = "/console"
 V1: Final = "/v1/"
-_LARGE: Final = frozenset({"/api/ai/documents", "/api/ai/jobs", "/api/ai/usage/reconcile"})
+_LARGE: Final = frozenset({"/api/ai/documents", "/api/ai/tables", "/api/ai/jobs", "/api/ai/usage/reconcile"})
 _MULTIPART_FRAME_BYTES: Final = 64 * 1024
 # JSON may spell one character as an escaped surrogate pair, twelve bytes.
 _BYTES_A_CHARACTER: Final = 12

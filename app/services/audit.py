@@ -44,6 +44,7 @@ Action = Literal[
     "switch.on",
     "tool.accepted",
     "tool.called",
+    "web.fetched",
 ]
 Fact = str | int | bool | None
 GENESIS: Final = "0" * 64

@@ -122,11 +122,11 @@ async def test_t15_a_program_reaches_no_network() -> None:
             "tried('unix', lambda: socket.socket(socket.AF_UNIX).connect('\\0pilothouse-canary'))\n"
             "tried('raw', lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))\n"
             "libc = ctypes.CDLL(None, use_errno=True)\n"
-            "calls = libc.syscall(41, 2, 1, 0), libc.syscall(425, 8, None), libc.unshare(0x10000000), libc.syscall(99999)\n"
-            "print(*calls)\n"
+            "print(libc.syscall(41, 2, 1, 0), libc.syscall(425, 8, None))\n"
+            "print(libc.unshare(0x10000000), libc.syscall(99999))\n"
         )
         assert "GOT" not in said
-        assert said.endswith("-1 -1 -1 -1")
+        assert said.endswith("-1 -1\n-1 -1")
 
 
 @pytest.mark.parametrize(
