@@ -5,13 +5,17 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from app.fleet import Fleet
 from app.services.gateway.scripted import Say
 from app.services.retrieval.embedder import MiniLmEmbedder
+from app.services.store.store import Store
 from graphs.errors import Conflict, Forbidden, Invalid, Missing
 from graphs.types import ToolProposal
 from tests.app.lite import ANN, BOB, EVE, Lite, lite, now
@@ -185,17 +189,23 @@ async def test_an_unknown_or_ill_formed_call_is_told_to_the_model_and_asks_nobod
 KILLED = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
+from app.runner import Runner
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.tools.create_ticket import CreateTicket
 from tests.app.lite import ANN, lite
 from tests.app.test_approvals import TICKET
 
-async def main(home):
+async def main(home, place):
     created = CreateTicket.run
     async def run_and_die(self, call):
         await created(self, call)
         os.kill(os.getpid(), signal.SIGKILL)  # the ticket is written, its result is not
-    CreateTicket.run = run_and_die
+    async def die(self, record, decided):
+        os.kill(os.getpid(), signal.SIGKILL)  # the decision is written, nothing has come of it
+    if place == "tool":
+        CreateTicket.run = run_and_die
+    else:
+        Runner._resume = die
     async with lite(home, [TICKET], MiniLmEmbedder()) as bench:
         answer = await bench.ask("open a ticket", mode="agent")
         print(json.dumps(answer.run_id), flush=True)
@@ -203,16 +213,85 @@ async def main(home):
         await bench.runner.decide(ANN, waiting.approval_id, "approve")
         await asyncio.sleep(30)
 
-asyncio.run(main(Path(sys.argv[1])))
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
 """
 
 
-async def test_a_process_killed_inside_the_tool_finishes_the_run_once_after_its_restart(
-    tmp_path: Path, embedder: MiniLmEmbedder
+@pytest.mark.parametrize("place", ["decision", "tool"])
+async def test_a_process_killed_at_its_decision_or_inside_the_tool_finishes_the_run_once_after_its_restart(
+    tmp_path: Path, embedder: MiniLmEmbedder, place: str
 ) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, timeout=110)
+    command = (sys.executable, "-c", KILLED, str(tmp_path), place)
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=110)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     run_id = json.loads(killed.stdout.splitlines()[0])
     async with lite(tmp_path, ["Done."], embedder) as bench:
         assert await finished(bench, run_id) == "completed"
         assert len((await bench.store.tickets.list("acme")).items) == 1
+
+
+ELSEWHERE = """
+import asyncio, sys
+from pathlib import Path
+from app.services.retrieval.embedder import MiniLmEmbedder
+from tests.app.lite import lite
+from tests.app.test_approvals import Named, ten_at_once
+from app.fleet import Fleet
+
+async def main(home, url, approval_id):
+    def fleet(store):
+        return Fleet(store, Named("b"), bound_s=60, grace_s=60)
+    async with lite(home, ["Done."], MiniLmEmbedder(), fleet=fleet, database_url=url) as bench:
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+        print(await ten_at_once(bench, approval_id), flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+"""
+
+
+@dataclass
+class Named:
+    """One of two processes that both live."""
+
+    process_id: str
+
+    async def living(self) -> Collection[str]:
+        return {"a", "b"}
+
+
+async def ten_at_once(bench: Lite, approval_id: str) -> int:
+    """How many of ten decisions, of either kind, were the one that won. None may fail otherwise."""
+    tries = [bench.runner.decide(ANN, approval_id, "approve" if number % 2 else "deny") for number in range(10)]
+    results = await asyncio.gather(*tries, return_exceptions=True)
+    assert all(isinstance(result, Conflict) for result in results if isinstance(result, BaseException))
+    return sum(not isinstance(result, BaseException) for result in results)
+
+
+@pytest.mark.timeout(200)  # another process is started
+async def test_t07_of_twenty_decisions_at_two_processes_one_wins_and_the_tool_runs_at_most_once(
+    tmp_path: Path, store_url: str, embedder: MiniLmEmbedder
+) -> None:
+    def fleet(store: Store) -> Fleet:
+        return Fleet(store, Named("a"), bound_s=60, grace_s=60)
+
+    async with lite(tmp_path, [TICKET, "Done."], embedder, fleet=fleet, database_url=store_url) as bench:
+        answer = await bench.ask("open a ticket", mode="agent")
+        (waiting,) = (await bench.store.approvals.list("acme")).items
+        command = (sys.executable, "-c", ELSEWHERE, str(tmp_path), store_url, waiting.approval_id)
+        pipe = asyncio.subprocess.PIPE
+        other = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert await asyncio.wait_for(other.stdout.readline(), 110) == b"ready\n"
+        other.stdin.write(b"go\n")
+        here, there = await asyncio.gather(ten_at_once(bench, waiting.approval_id), other.stdout.readline())
+        assert here + int(there) == 1
+        assert await finished(bench, answer.run_id) == "completed"
+        decided = await bench.store.approvals.get(waiting.approval_id, "acme")
+        assert len((await bench.store.tickets.list("acme")).items) == (decided.state == "approved")
+        card = await bench.runner.card(ANN, answer.run_id)
+        assert [tool.status for tool in card.tools] == ["ok" if decided.state == "approved" else "denied"]
+        other.stdin.write(b"stop\n")
+        assert await asyncio.wait_for(other.wait(), 60) == 0
