@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from app.console.advice import Advice, advice_on
 from app.console.chat import DECISIONS
-from app.console.inbox_view import edited, fields
+from app.console.inbox_view import edited, fields, left
 from app.console.panel import said
 from app.console.reader import Reader
-from app.console.view import draw, duration
+from app.console.view import draw
 from app.records import ApprovalState, Principal
 from app.services.store.records import ApprovalRecord
 from app.workbench import Workbench
@@ -72,7 +72,6 @@ async def opened(
     except Missing:  # of another user, whose runs are not for everyone that decides
         seen = False
     decisions = bench.runner.decisions
-    left_s = (asked.expires_at - bench.clock()).total_seconds()
     standing = None if asked.standing == asked.arguments else asked.standing
     shown = draw(
         "approval",
@@ -86,7 +85,7 @@ async def opened(
         max_comment_chars=MAX_COMMENT_CHARS,
         notice=draft.notice,
         mine=asked.user_id == who.user_id,
-        left=duration(left_s * 1_000) if left_s > 0 else "",
+        left=left((asked.expires_at - bench.clock()).total_seconds()),
         refusals={name: decisions.refusal(who, asked, name) for name in DECISIONS.values()},
         approved_before=asked.first_by == who.user_id,
     )

@@ -43,6 +43,14 @@ def edited(asked: Mapping[str, Any], typed: Mapping[str, str]) -> dict[str, Any]
     return None if told == dict(asked) else told
 
 
+def left(seconds: float) -> str:
+    """How much time there is, in one unit rounded down; empty where there is none."""
+    for unit, size_s in (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)):
+        if (whole := int(seconds // size_s)) > 0:
+            return f"{whole} {unit}{'' if whole == 1 else 's'}"
+    return ""
+
+
 def _value(name: str, asked: Any, typed: str) -> Any:
     # A browser ends the lines of a form with CR and LF.
     text = typed.replace("\r\n", "\n")

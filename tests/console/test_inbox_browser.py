@@ -6,7 +6,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
-from app.console.inbox_view import edited, fields
+from app.console.inbox_view import edited, fields, left
 from app.records import Actor
 from graphs.errors import Invalid
 from tests.console.conftest import SignIn
@@ -173,7 +173,7 @@ def test_t11_a_hostile_call_shows_the_servers_own_data_and_nothing_of_it_runs_or
     expect(opened.locator("textarea:visible")).to_have_count(4)
     expect(opened.locator("h2")).to_have_text("create_ticket")
     expect(opened.locator(".line")).to_contain_text("destructive")
-    expect(opened.locator(".standing")).to_contain_text("left, then it is not done")
+    expect(opened.locator(".standing")).to_contain_text("6 days left, then it is not done")
     expect(opened.locator(".reasons li")).to_have_text(["it repeats untrusted text", "the run has read untrusted text"])
     expect(opened.locator(".origin")).to_contain_text("many/lines repeats what the document Invoice")
     expect(opened.locator(".origin .pill")).to_have_text("untrusted")
@@ -260,3 +260,14 @@ def test_an_api_client_and_the_console_decide_the_same_call_once(server: Served,
             for choice in ("deny", "approve")
         ]
     assert outcomes == [httpx.codes.OK, httpx.codes.CONFLICT]
+
+
+def test_the_time_that_is_left_is_told_in_one_unit() -> None:
+    assert [left(seconds) for seconds in (0, 59.9, 60, 7_199, 86_400, 172_800)] == [
+        "",
+        "59 seconds",
+        "1 minute",
+        "1 hour",
+        "1 day",
+        "2 days",
+    ]
