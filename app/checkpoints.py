@@ -26,7 +26,8 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from sqlalchemy import make_url
 
-from app.envelopes import Envelopes, Sealer, bare, bare_config
+from app.envelopes import Envelope, Envelopes, Sealer, bare, bare_config, of_channel
+from app.kept_checkpoints import POSTGRES_KEPT, SQLITE_KEPT, Kept
 from app.services.store.database import StoreUnavailable
 from app.services.store.store import Store
 from app.services.vault import Vault
@@ -39,6 +40,15 @@ WAIT_S: Final = 30.0
 # with their empty tables.
 _MIGRATIONS: Final = [step.replace("INDEX CONCURRENTLY", "INDEX") for step in AsyncPostgresSaver.MIGRATIONS]
 _SHORT: Final = (str, int, float, bool)
+_SHORT_HELD: Final = (
+    "SELECT thread_id, checkpoint_ns, checkpoint_id, checkpoint -> 'channel_values' AS short, "
+    "checkpoint -> 'channel_versions' AS versions FROM checkpoints "
+    "WHERE jsonb_typeof(checkpoint -> 'channel_values') = 'object' AND checkpoint -> 'channel_values' <> '{}'"
+)
+_SHORT_GONE: Final = (
+    "UPDATE checkpoints SET checkpoint = jsonb_set(checkpoint, '{channel_values}', '{}') "
+    "WHERE thread_id = %s AND checkpoint_ns = %s AND checkpoint_id = %s"
+)
 _SETUP_LOCK: Final = 0x50494C4F54 + 1  # beside the migrations' own
 
 _Pool = AsyncConnectionPool[AsyncConnection[DictRow]]
@@ -48,6 +58,14 @@ class Checkpoints(Protocol):
     """A saver that also tells which threads it holds."""
 
     async def threads(self) -> frozenset[str]: ...
+
+    async def reseal(self) -> int:
+        """Bring all that it holds under the current key; how many values that were. Raises VaultError."""
+        ...
+
+    async def stale(self) -> int:
+        """How many values are not sealed with the current key."""
+        ...
 
     async def adelete_thread(self, thread_id: str) -> None: ...
 
@@ -101,6 +119,29 @@ class SqliteCheckpoints(_Sealing, AsyncSqliteSaver):
         async with self.lock, self.conn.execute(query) as rows:
             return frozenset([row[0] async for row in rows])
 
+    async def reseal(self) -> int:
+        return sum([await self._reseal(kept) for kept in SQLITE_KEPT])
+
+    async def stale(self) -> int:
+        mark, count = self.sealer.mark, 0
+        for kept in SQLITE_KEPT:
+            async with self.lock, self.conn.execute(kept.count, (len(mark), mark.encode())) as rows:
+                count += sum([row[0] async for row in rows])
+        return count
+
+    async def _reseal(self, kept: Kept) -> int:
+        """Row by row, each written back only where it is still what was read."""
+        mark, done = self.sealer.mark, 0
+        async with self.lock, self.conn.execute(kept.select, (len(mark), mark.encode())) as found:
+            rows = [tuple(row) async for row in found]
+        for *ids, kind, data in rows:
+            anew = self.sealer.anew(Envelope(kind, data), ids[0], kept.place(ids))
+            async with self.lock:
+                await self.conn.execute(kept.update, (anew.type, anew.data, *ids, data))
+                await self.conn.commit()
+            done += 1
+        return done
+
 
 class PostgresCheckpoints(_Sealing, AsyncPostgresSaver):
     """In tables beside the store's, over a pool that replaces connections which have broken. A database that does not
@@ -126,6 +167,43 @@ class PostgresCheckpoints(_Sealing, AsyncPostgresSaver):
         async with self._cursor() as cursor:
             await cursor.execute(query)
             return frozenset([row["thread_id"] async for row in cursor])
+
+    async def reseal(self) -> int:
+        return await self._reseal_short() + sum([await self._reseal(kept) for kept in POSTGRES_KEPT])
+
+    async def stale(self) -> int:
+        mark, count = self.sealer.mark, 0
+        async with self._cursor() as cursor:
+            for kept in POSTGRES_KEPT:
+                await cursor.execute(kept.count.encode(), (len(mark), mark.encode()))
+                count += sum([row["count"] async for row in cursor])
+            await cursor.execute(_SHORT_HELD)
+            return count + len(await cursor.fetchall())
+
+    async def _reseal(self, kept: Kept) -> int:
+        """Row by row, each written back only where it is still what was read."""
+        mark = self.sealer.mark
+        async with self._cursor() as cursor:
+            await cursor.execute(kept.select.encode(), (len(mark), mark.encode()))
+            rows = [tuple(row.values()) for row in await cursor.fetchall()]
+            for *ids, kind, data in rows:
+                anew = self.sealer.anew(Envelope(kind, data), ids[0], kept.place(ids))
+                await cursor.execute(kept.update.encode(), (anew.type, anew.data, *ids, data))
+        return len(rows)
+
+    async def _reseal_short(self) -> int:
+        """Give short values from before, which lie beside their checkpoints, an envelope each."""
+        async with self._cursor() as cursor:
+            await cursor.execute(_SHORT_HELD)
+            for row in await cursor.fetchall():
+                thread, ns, versions = row["thread_id"], row["checkpoint_ns"], row["versions"]
+                for channel, value in row["short"].items():
+                    version = str(versions[channel])
+                    sealed = self.sealer.put(value, thread, of_channel(ns, channel, version))
+                    blob = (thread, ns, channel, version, sealed.type, sealed.data)
+                    await cursor.execute(self.UPSERT_CHECKPOINT_BLOBS_SQL, blob)
+                await cursor.execute(_SHORT_GONE, (thread, ns, row["checkpoint_id"]))
+        return 0
 
     async def aput(
         self,

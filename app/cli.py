@@ -1,5 +1,5 @@
 """The command `pilothouse`: serve, worker, ask, ingest, collections, eval, keys, switch, approvals, audit, usage,
-config, doctor, mlflow, backup, restore.
+config, doctor, mlflow, backup, restore, encryption, tools.
 
 Commands other than `serve` open the same workbench on the same state; they may run beside a server.
 """
@@ -25,6 +25,8 @@ from app.commands.approvals import add_approvals
 from app.commands.audit import add_audit
 from app.commands.backup import add_backup
 from app.commands.collections import collections
+from app.commands.encryption import add_encryption
+from app.commands.tools import add_tools
 from app.records import SCOPES, AnswerCard, Mode, Principal, RunRequest, Scope
 from app.settings import Settings, quiet_libraries
 from graphs.errors import Invalid, Missing, PilothouseError
@@ -108,6 +110,8 @@ def approval_rules() -> "ApprovalConfig":
 app.add_typer(collections(opened, run, out), name="collections")
 add_backup(app, settings, run, out, err)
 add_audit(app, opened_store, run, out)
+add_tools(app, settings, opened_store, OPERATOR.actor, run, out)
+add_encryption(app, settings, run, out)
 add_approvals(app, opened_store, approval_rules, run, out)
 
 
@@ -273,13 +277,15 @@ def check_config(
 ) -> None:
     """Check the file, say who may use what, and run the examples that it contains."""
     from app import check  # the models' libraries take a second to import
+    from app.config.answers import answer_lines
     from app.config.approvals import approval_lines
     from app.config.load import load
+    from app.services.tools.builtins import builtin_faults
 
     chosen = path or settings().config or settings().default_config
 
     async def work() -> bool:
-        read = load(chosen)
+        read = load(chosen, checks=(builtin_faults,))
         prices = Table("model", "USD per million tokens, in / out", "price from", box=None, pad_edge=False)
         for row in check.models(read):
             prices.add_row(*row)
@@ -289,12 +295,18 @@ def check_config(
         deciding = Table("calls", "decided by", "how", box=None, pad_edge=False)
         for line in approval_lines(read.approvals):
             deciding.add_row(*(Text(cell) for cell in line))
+        answering = Table("answers of", "policy", box=None, pad_edge=False)
+        for who, policy in answer_lines(read.answers):
+            answering.add_row(Text(who), Text(policy))
+        tools = Table("tool", "risk", "for", "within", box=None, pad_edge=False)
+        for tool in check.tools(read):
+            tools.add_row(*tool)
         examples = Table("", "example", "found", "", box=None, pad_edge=False)
         verdicts = check.run_examples(read)
         for verdict in verdicts:
             mark = "[red]wrong[/]" if verdict.faults else "[green]holds[/]"
             examples.add_row(str(verdict.number), verdict.asked, verdict.found, "; ".join([mark, *verdict.faults]))
-        for table in (prices, rights, deciding, examples):
+        for table in (prices, rights, deciding, answering, examples):
             if table.row_count:
                 out.print(table)
                 out.print()

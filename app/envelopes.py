@@ -67,6 +67,24 @@ class Sealer:
             return self._inner.loads_typed((kind, envelope.data))
         return self._inner.loads_typed((kind, self.vault.open(envelope.data, tenant_of(thread_id), where)))
 
+    @property
+    def mark(self) -> str:
+        """What values begin with that are sealed with the current key; nothing where none are."""
+        return "" if self.vault is None else self.vault.mark
+
+    def anew(self, envelope: Envelope, thread_id: str, place: Sequence[str]) -> Envelope:
+        """The same value under the current key. Raises VaultError."""
+        if self.vault is None:
+            return envelope
+        kind = envelope.type.removeprefix(SEALED)
+        where = bound(kind, thread_id, place)
+        if kind == envelope.type:
+            self.vault.refuse_plain(where)
+            data = envelope.data
+        else:
+            data = self.vault.open(envelope.data, tenant_of(thread_id), where)
+        return Envelope(SEALED + kind, self.vault.seal(data, tenant_of(thread_id), where))
+
     def writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str
     ) -> list[tuple[str, Envelope]]:

@@ -53,8 +53,3 @@ def new_key() -> Key:
 def put_first(file: Path, key: Key) -> None:
     """Have the file's readers seal with this key from now on, and open with the others too."""
     replace(file, "\n".join([key.written(), *(each.written() for each in parse_keys(file.read_text()))]))
-
-
-def keep_only(file: Path, key_ids: set[str]) -> None:
-    """Take all other keys out of the file."""
-    replace(file, "\n".join(key.written() for key in parse_keys(file.read_text()) if key.key_id in key_ids))
