@@ -60,7 +60,8 @@ def card(
 ) -> AnswerCard:
     """The card of a run in that status; a state that a failure cut short gives the part that is there."""
     passages: Sequence[Passage] = state.get("passages", ())
-    verdicts = (*state.get("input_verdicts", ()), *state.get("output_verdicts", ()))
+    stages = ("input_verdicts", "read_verdicts", "output_verdicts")
+    verdicts = [verdict for stage in stages for verdict in state.get(stage, ())]
     return AnswerCard(
         request_id=facts.request_id,
         conversation_id=facts.conversation_id,

@@ -21,7 +21,7 @@ from graphs.events import Ran, Retrieved
 from graphs.prompts import Authored, RunData
 from graphs.refusal import REFUSAL
 from graphs.steps.complete import SpokenUpdate, answer_tokens, prompt_budget, say, tell
-from graphs.types import Message, ModelRequest, Passage, Task, ToolResult, ToolSpec
+from graphs.types import Message, ModelRequest, Passage, Task, ToolResult, ToolSpec, Verdict
 
 ARGUMENT_TOKENS = 256
 
@@ -39,6 +39,7 @@ class TurnsUpdate(TypedDict, total=False):
     turns: tuple[Turn, ...]
     passages: tuple[Passage, ...]
     index_version: str
+    read_verdicts: tuple[Verdict, ...]
 
 
 class AnswerUpdate(TypedDict, total=False):
@@ -186,13 +187,15 @@ async def act(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
         fresh.append(result)
         runtime.stream_writer(Ran(result))
     turns = (*done, rounds.with_results(turn, fresh))
+    thought = await ctx.guard.screen_read("tool", [result.content for result in fresh])
+    update: TurnsUpdate = {"turns": turns, "read_verdicts": (*state.get("read_verdicts", ()), *thought)}
     passages = rounds.passages(turns)
     if not passages:
-        return {"turns": turns}
+        return update
     versions = sorted({result.index_version for result in rounds.results(turns) if result.index_version})
     if any(result.passages for result in fresh):
         runtime.stream_writer(Retrieved(passages, ",".join(versions)))
-    return {"turns": turns, "passages": passages, "index_version": ",".join(versions)}
+    return {**update, "passages": passages, "index_version": ",".join(versions)}
 
 
 async def answer(state: AgentState, runtime: Runtime[RunContext]) -> AnswerUpdate | SpokenUpdate:

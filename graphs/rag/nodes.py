@@ -14,7 +14,7 @@ from graphs.rag.state import RagState
 from graphs.rag.wording import Variants, Wording, Writer, varied, worded
 from graphs.refusal import REFUSAL
 from graphs.steps.complete import SpokenUpdate, answer_tokens, prompt_budget, say
-from graphs.types import ModelRequest, Passage
+from graphs.types import ModelRequest, Passage, Verdict
 
 
 class RewordUpdate(TypedDict):
@@ -31,6 +31,7 @@ class RetrieveUpdate(TypedDict):
     embedder: str
     reranked_by: str
     not_reranked: str
+    read_verdicts: tuple[Verdict, ...]
 
 
 class PromptUpdate(TypedDict):
@@ -76,6 +77,7 @@ async def retrieve(state: RagState, runtime: Runtime[RunContext]) -> RetrieveUpd
         "embedder": found.embedder,
         "reranked_by": found.reranked_by,
         "not_reranked": found.not_reranked,
+        "read_verdicts": await ctx.guard.screen_read("retrieved", [passage.text for passage in found.passages]),
     }
 
 

@@ -27,6 +27,7 @@ class Outcome(Question, total=False):
 
     blocked: bool
     input_verdicts: tuple[Verdict, ...]
+    read_verdicts: tuple[Verdict, ...]
     output_verdicts: tuple[Verdict, ...]
     passages: tuple[Passage, ...]
     index_version: str
