@@ -1,22 +1,36 @@
 """The output side of the guard for each tenant, by the configuration's `answers:`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from app.config.answers import AnswersConfig, TenantAnswers, load_rule
+from app.services.guardrails.instructions import Instructions, mark_pattern
 from app.services.guardrails.links import link_patterns
 from app.services.guardrails.markup import markup_patterns
 from app.services.guardrails.output import OutputGuard
 from app.services.guardrails.patterns import SECRETS, Pattern
 from app.services.guardrails.rulebook import RuleBook
 from graphs.policy import AnswerPolicy
+from graphs.prompts import Prompt
 
 
 class Answers:
     """Tenants with nothing of their own share one guard."""
 
-    def __init__(self, config: AnswersConfig, image_hosts: Collection[str] = ()) -> None:
-        """`image_hosts` are host names, without port, whose images may appear in answers. Raises Invalid."""
+    def __init__(
+        self,
+        config: AnswersConfig,
+        image_hosts: Collection[str] = (),
+        *,
+        prompts: Iterable[Prompt] = (),
+        mark: str = "",
+    ) -> None:
+        """`image_hosts` are host names, without port, whose images may appear in answers; `mark` is that of `prompts`.
+
+        Raises Invalid.
+        """
         self._config, self._image_hosts = config, frozenset(host.lower() for host in image_hosts)
+        self._marks: tuple[Pattern, ...] = (mark_pattern(mark),) if mark else ()
+        self._instructions = Instructions(section.text for prompt in prompts for section in prompt.sections)
         self._everybody = self._guard(config)
         self._own = {name: self._guard(config.of(name)) for name in config.tenants}
 
@@ -27,7 +41,7 @@ class Answers:
         return self._own.get(tenant_id, self._everybody)
 
     def _guard(self, answers: TenantAnswers) -> OutputGuard:
-        patterns: tuple[Pattern, ...] = (*SECRETS, *markup_patterns(self._image_hosts))
+        patterns = (*SECRETS, *markup_patterns(self._image_hosts), *self._marks)
         if answers.links != "keep":
             named = answers.link_hosts if answers.links == "listed" else ()
             patterns += link_patterns({host.lower() for host in named} | self._image_hosts)
@@ -37,4 +51,4 @@ class Answers:
             on_error=answers.rules_on_error,
             timeout_s=answers.rules_timeout_s,
         )
-        return OutputGuard(patterns, rules)
+        return OutputGuard(patterns, rules, self._instructions)

@@ -32,6 +32,8 @@ PRECEDENCE: Final[tuple[SectionKind, ...]] = (
     "history",
 )
 AUTHORED: Final = frozenset({"safety", "system", "developer", "format"})
+ANSWERING: Final = frozenset({"chat.answer", "rag.answer", "agent.act"})
+"""Prompts whose answers people read as the model wrote them."""
 PACKAGED: Final = Path(__file__).with_name("prompts")
 MESSAGE_TOKENS: Final = 8  # what a chat template wraps round one message; ChatML spends 5, others up to 8
 
@@ -201,6 +203,18 @@ class PromptBook:
                 raise PromptInvalid(f"prompt file {path.name} is not named <name>@<version>.toml")
             prompts.append(Prompt.parse(path.read_bytes(), name=match["name"], number=int(match["version"])))
         return cls(prompts, pins=pins)
+
+    def marked(self, mark: str) -> Self:
+        """The same prompts, the mark in those whose answers people read.
+
+        An answer that holds it shows that the model has repeated its instructions.
+        """
+        section = Section("format", f"Never write this mark: {mark}")
+        prompts = [
+            replace(prompt, sections=(*prompt.sections, section)) if prompt.name in ANSWERING else prompt
+            for prompt in self._prompts.values()
+        ]
+        return type(self)(prompts, pins=self._current)
 
     def get(self, name: str) -> Prompt:
         if name not in self._current:

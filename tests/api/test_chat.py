@@ -173,3 +173,38 @@ def test_a_run_is_cancelled_on_request_once(server: Served, ann: httpx.Client) -
             assert other.post(f"/api/ai/runs/{run}/cancel").status_code == 409
         events = events_of("".join(stream.iter_text()))
     assert (events[-1]["type"], events[-1]["data"]["error"]["code"]) == ("run.failed", "cancelled")
+
+
+def test_t01_a_model_that_repeats_its_instructions_gives_away_no_mark(ann: httpx.Client, server: Served) -> None:
+    """The scripted model says what it is told to, and here that is all of its system prompt."""
+    ann.post("/api/ai/chat", json={"message": "say hi"})
+    instructions = server.script.requests[-1].messages[0].content
+    mark = instructions.rsplit(" ", 1)[-1]
+    assert mark.startswith("ph-")
+    events = streamed(ann, f"say {instructions}")
+    card = events[-1]["data"]["card"]
+    assert mark not in card["answer"]
+    assert mark not in "".join(event["data"]["text"] for event in events if event["type"] == "message.delta")
+    seen = {verdict["guard"]: verdict["reasons"] for verdict in card["verdicts"] if verdict["stage"] == "output"}
+    assert seen == {"patterns": ["system_prompt"], "instructions": ["quoted"]}
+
+
+SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
+
+
+def test_an_answer_fits_the_schema_that_was_asked_for_or_there_is_none(ann: httpx.Client) -> None:
+    asked = {"message": 'say {"count": 3}', "responseSchema": SCHEMA}
+    good = ann.post("/api/ai/chat", json=asked)
+    assert json.loads(good.json()["answer"]) == {"count": 3}
+    bad = ann.post("/api/ai/chat", json=asked | {"message": "say three"})
+    assert (bad.status_code, bad.json()["code"]) == (502, "answer_not_valid")
+    events = streamed(ann, "say three", responseSchema=SCHEMA)
+    assert [event["type"] for event in events if event["type"] == "message.delta"] == []
+    assert events[-1]["type"] == "run.failed"
+    assert events[-1]["data"]["error"]["code"] == "answer_not_valid"
+
+
+def test_a_schema_that_is_none_is_refused_before_there_is_a_run(ann: httpx.Client) -> None:
+    for schema in ({"type": "nothing"}, {"type": "string", "pattern": "(a+)+$"}, {"$ref": "http://evil.example"}):
+        answer = ann.post("/api/ai/chat", json={"message": "say hi", "responseSchema": schema})
+        assert (answer.status_code, answer.json()["field"]) == (422, "responseSchema")

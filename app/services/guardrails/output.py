@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from app.services.guardrails.instructions import Instructions
 from app.services.guardrails.patterns import Pattern
 from app.services.guardrails.rulebook import RuleBook
 from app.services.guardrails.stream import PatternFilter, any_opening
@@ -14,16 +15,24 @@ NAME = "patterns"
 class OutputGuard:
     """Holds nothing of any answer, so that one serves all runs and calls of the policy."""
 
-    def __init__(self, patterns: Sequence[Pattern], rules: RuleBook | None = None) -> None:
+    def __init__(
+        self, patterns: Sequence[Pattern], rules: RuleBook | None = None, instructions: Instructions | None = None
+    ) -> None:
         self._patterns, self._opening = tuple(patterns), any_opening(patterns)
-        self._rules = rules or RuleBook(())
+        self._rules, self._instructions = rules or RuleBook(()), instructions or Instructions(())
 
     def check(self, text: str, redacted: Sequence[str] = ()) -> tuple[str, tuple[Verdict, ...]]:
-        """The text without what the patterns replace; `redact` with the names of these and of `redacted`."""
+        """The text without what the patterns replace; `redact` with the names of these and of `redacted`.
+
+        Long quotes from our own instructions are flagged: they hold no secret, and documents may quote them too.
+        """
         applied = self.stream_filter()
         clean = applied.feed(text) + applied.close()
         reasons = tuple(dict.fromkeys((*redacted, *applied.reasons)))
-        return clean, (Verdict(NAME, "output", "redact" if reasons else "allow", reasons),)
+        verdict = Verdict(NAME, "output", "redact" if reasons else "allow", reasons)
+        if not self._instructions.quoted(clean):
+            return clean, (verdict,)
+        return clean, (verdict, Verdict(Instructions.name, "output", "flag", ("quoted",)))
 
     def stream_filter(self) -> PatternFilter:
         """A filter for one answer; what it lets out, joined, is what `check` would give."""
