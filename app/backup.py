@@ -3,7 +3,8 @@
 The index stands still while it is copied; at the end of that the databases are held at one moment and copied from
 there. So every document that the copy's store lists is in the copy's index, but for what was half written at that
 moment, which `app.restore` mends. Not covered: databases on servers, an index in a bucket, the environment, the
-gateway's file, kept answers.
+gateway's file, kept answers. Contents stay sealed: without the keys, which are copied only where that is asked for, a
+backup is of no use.
 """
 
 import asyncio
@@ -24,11 +25,12 @@ from typing import Final
 from sqlalchemy import make_url
 
 from app.manifest import FORMAT, Held, Manifest, copied, measured
+from app.sealing import KEY_FILE
 from app.services.retrieval.standstill import Standstill
 from app.settings import Settings
 from graphs.errors import Conflict, Missing, PilothouseError
 
-SECRETS: Final = ("owner.key", "session.secret")
+SECRETS: Final = ("owner.key", "session.secret", KEY_FILE)
 STORE: Final = "home/pilothouse.db"
 TRACES: Final = "mlruns/mlflow.db"
 BUSY_S: Final = 30.0

@@ -21,8 +21,11 @@ from app.at_work import is_at_rest
 from app.backup import STORE
 from app.buckets import Bucket
 from app.manifest import BackupDamaged, Manifest, copied
+from app.sealing import KEY_FILE, open_vault, vault_of
 from app.services.retrieval.strays import Name, compared
 from app.services.store.migrate import SchemaTooNew, script_config
+from app.services.store.vaults import check_proofs, proofs_in
+from app.services.vault import VaultKeyMissing
 from app.settings import Settings
 from graphs.errors import Conflict, Invalid, PilothouseError
 
@@ -50,8 +53,8 @@ class Restored:
 async def restore(settings: Settings, folder: Path, *, force: bool = False, erase_unlisted: bool = False) -> Restored:
     """An index in a bucket may be newer than the backup: what it holds since is erased only by `erase_unlisted`.
 
-    Raises Missing, Invalid, BackupDamaged, SchemaTooNew, Conflict for what is in the way, RestoreFailed, and for a
-    bucket what `Bucket.check` does.
+    Raises Missing, Invalid, BackupDamaged, SchemaTooNew, VaultKeyMissing, VaultKeyWrong, Conflict for what is in the
+    way, RestoreFailed, and for a bucket what `Bucket.check` does.
     """
     manifest = Manifest.read(folder)
     _check_schema(manifest)
@@ -60,6 +63,8 @@ async def restore(settings: Settings, folder: Path, *, force: bool = False, eras
         stage = Path(tempfile.mkdtemp(prefix=f".{home.name}.restoring-", dir=home.parent))
         try:
             await to_thread(_checked_copies, manifest, folder, stage)
+            if STORE in manifest.files:
+                _bring_keys(settings, stage, home)
             index: Path | Bucket = stage / "home" / "lance"
             if settings.storage_url is not None:
                 index = Bucket.at(settings.storage_url, settings.storage_endpoint_url)
@@ -118,6 +123,25 @@ def _checked_copies(manifest: Manifest, folder: Path, stage: Path) -> None:
             raise BackupDamaged(f"{name} is not in the backup")
         if copied(path, stage / name) != held:
             raise BackupDamaged(f"{name} is not the file that was backed up")
+
+
+def _bring_keys(settings: Settings, stage: Path, home: Path) -> None:
+    """See to it that what comes back can be read: by the keys of the settings, the backup's own, or those in the home
+    that it replaces. Raises VaultKeyMissing, VaultKeyWrong, before anything was moved."""
+    if not (proofs := proofs_in(stage / STORE)):
+        return
+    staged, here = stage / "home" / KEY_FILE, home / KEY_FILE
+    if settings.encryption_keys is not None or settings.encryption_keys_file is not None:
+        check_proofs(open_vault(settings), proofs)
+        return
+    if not staged.is_file() and here.is_file():
+        copied(here, staged)
+    if not staged.is_file():
+        raise VaultKeyMissing(
+            f"the backup's contents are sealed with {', '.join(map(repr, proofs))} and it was made without its keys; "
+            f"name the {KEY_FILE} that you kept by PILOTHOUSE_ENCRYPTION_KEYS_FILE, or set PILOTHOUSE_ENCRYPTION_KEYS"
+        )
+    check_proofs(vault_of({"keys_file": str(staged)}), proofs)
 
 
 def _listed(stage: Path) -> list[Name]:

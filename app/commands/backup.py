@@ -22,9 +22,9 @@ def add_backup(
     @app.command()
     def backup(
         folder: Annotated[Path, typer.Argument(help="Made by the backup; it must not be there yet.")],
-        with_secrets: Annotated[bool, typer.Option("--with-secrets", help="The owner key and session secret too.")] = (
-            False
-        ),
+        with_secrets: Annotated[
+            bool, typer.Option("--with-secrets", help="The keys of contents, owner key and session secret too.")
+        ] = (False),
         files_only: Annotated[bool, typer.Option("--files-only", help="Do not miss databases on servers.")] = False,
     ) -> None:
         """Copy the whole installation into a folder, while it is in use."""
@@ -33,6 +33,12 @@ def add_backup(
         with err.status("Copying; documents that arrive wait for it"):
             made = run(back_up(settings(), folder, with_secrets=with_secrets))
         out.print(f"{folder}: {len(made.files):,} files, {made.size_bytes:,} bytes", markup=False, soft_wrap=True)
+        if not with_secrets:
+            err.print(
+                "The keys that contents are sealed with are not in it. Keep encryption.keys elsewhere: without it "
+                "nothing of this backup can be read.",
+                soft_wrap=True,
+            )
         for left_out in made.not_covered:
             err.print(f"[red]not covered[/]: {left_out}", soft_wrap=True)
         if made.not_covered and not files_only:

@@ -5,7 +5,10 @@ A proof is sealed itself, so a process that lacks a key which is needed, or has 
 before it reads or writes anything. Who can write to the database cannot make a proof, but can put an old one back.
 """
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Column, Connection, MetaData, Table, Text, delete, insert, select, text
@@ -34,8 +37,7 @@ async def admit(database: Database, vault: Vault) -> None:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": _TURN})
         proofs = {row.key_id: row.proof for row in await connection.execute(select(vault_keys))}
         plain = proofs.pop(_PLAIN, None)
-        for key_id, proof in proofs.items():
-            _check(vault, key_id, proof)
+        check_proofs(vault, proofs)
         current = vault.keyring.current
         if current.key_id not in proofs:
             await connection.execute(insert(vault_keys).values(key_id=current.key_id, proof=_proof(current)))
@@ -71,6 +73,21 @@ def allow_plain(connection: Connection, vault: Vault) -> None:
     """Contents of an earlier version lie here in the clear and are read until they have been sealed."""
     proof = vault.seal_text(b"", _NOBODY, (vault_keys.name, _PLAIN))
     connection.execute(insert(vault_keys).values(key_id=_PLAIN, proof=proof))
+
+
+def check_proofs(vault: Vault, proofs: Mapping[str, str]) -> None:
+    """Whether all keys of a database are at hand, by its proofs. Raises VaultKeyMissing, VaultKeyWrong."""
+    for key_id, proof in proofs.items():
+        _check(vault, key_id, proof)
+
+
+def proofs_in(file: Path) -> Mapping[str, str]:
+    """Of a SQLite database that nobody has open; none where its contents are not sealed."""
+    with closing(sqlite3.connect(file)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (vault_keys.name,)).fetchone():
+            return {}
+        rows = connection.execute("SELECT key_id, proof FROM vault_keys WHERE key_id <> ?", (_PLAIN,))
+        return dict(rows.fetchall())
 
 
 def _proof(key: Key) -> str:
