@@ -11,6 +11,7 @@ from typing import Final
 from app.config.load import EMBEDDED
 from app.config.price import FREE, PICOS_PER_MICRO, Price, usd_to_micros
 from app.config.schema import EVERYONE, Allowance, Config, Degrade, Example
+from app.config.tools import ToolGrant, spaced
 from app.models import PLAIN, price_of
 from app.records import Payer
 from app.services.breaker import Breaker, BreakerPolicy
@@ -18,8 +19,10 @@ from app.services.gateway.meter import EXTRACTIVE, told
 from app.services.gateway.routes import Need, Router, Target
 from app.services.gateway.scripted import ScriptedProvider
 from app.services.quota.allowances import Allowances, Caller, highest
+from app.services.tools.bounded import raised
+from app.services.tools.builtins import BUILTINS, grants
 from graphs.errors import PilothouseError, QuotaExhausted
-from graphs.types import ModelInfo
+from graphs.types import ModelInfo, Risk
 
 EMBEDDED_WINDOW: Final = 4_096
 EMBEDDED_ANSWER: Final = 1_024
@@ -82,6 +85,33 @@ def _entry(config: Config, who: str, item: Allowance, everything: list[str]) -> 
         *(told(step) for step in item.degrade),
     ]
     return Entry(who, tuple(named), tuple(filter(None, limits)) or ("no limits",))
+
+
+def tools(config: Config) -> list[tuple[str, str, str, str]]:
+    """Each tool that somebody may be offered: its name, its least risk, for whom it is, and within what.
+
+    Whether its definition is accepted says `pilothouse tools list`, which asks the servers.
+    """
+    builtins, named = grants(config.tools), config.tools.items()
+    found: list[tuple[str, Risk, ToolGrant]] = [
+        (name, raised(BUILTINS[name].spec, grant.risk).risk, grant) for name, grant in builtins.items()
+    ]
+    found += [(name, tool.risk or "read", tool) for name, tool in named if tool.kind == "langchain"]
+    found += [
+        (spaced(server, name), tool.risk, tool)
+        for server, part in config.mcp_servers.items()
+        for name, tool in part.tools.items()
+    ]
+    return [(name, risk, _who_may(grant), _within(grant)) for name, risk, grant in found if grant.enabled]
+
+
+def _who_may(grant: ToolGrant) -> str:
+    who = "every tenant" if grant.tenants is None else ", ".join(grant.tenants) or "nobody"
+    return f"{who}; keys for {grant.scope}"
+
+
+def _within(grant: ToolGrant) -> str:
+    return f"{grant.timeout_s:g} s, {grant.max_output_chars:,} characters, {grant.max_concurrent} at once"
 
 
 def notes(config: Config) -> list[str]:

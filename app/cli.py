@@ -306,7 +306,7 @@ def check_config(
         for verdict in verdicts:
             mark = "[red]wrong[/]" if verdict.faults else "[green]holds[/]"
             examples.add_row(str(verdict.number), verdict.asked, verdict.found, "; ".join([mark, *verdict.faults]))
-        for table in (prices, rights, deciding, answering, examples):
+        for table in (prices, rights, tools, deciding, answering, examples):
             if table.row_count:
                 out.print(table)
                 out.print()
