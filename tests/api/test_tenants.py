@@ -34,8 +34,9 @@ def things(server: Served) -> Iterator[Things]:
         documents = [{"id": "plans/2026", "title": "Plans", "text": "The harbour is dredged in spring."}]
         added = ann.post("/api/ai/documents", json={"collection": "acme-plans", "documents": documents})
         assert added.status_code == 201, added.text
-        (pending,) = ada.get("/api/ai/approvals").json()["items"]
-        yield Things(card["conversationId"], card["requestId"], waiting["requestId"], pending["id"])
+        pending = ada.get("/api/ai/approvals").json()["items"]
+        assert waiting["pendingApproval"] in [item["id"] for item in pending]
+        yield Things(card["conversationId"], card["requestId"], waiting["requestId"], waiting["pendingApproval"])
 
 
 def by_id(conversation: str, run: str, approval: str, document: str, collection: str) -> list[tuple[str, str, Any]]:
@@ -176,4 +177,5 @@ def test_an_approval_is_decided_once(ann: httpx.Client, ada: httpx.Client, thing
     assert ada.post(url, json={"decision": "deny"}).status_code == 409
     events = ann.get(f"/api/ai/runs/{things.waiting}/events").text
     assert "event: run.completed" in events
-    assert [ticket["title"] for ticket in ada.get("/api/ai/tickets").json()["items"]] == ["Plotter"]
+    tickets = ada.get("/api/ai/tickets").json()["items"]
+    assert [ticket["title"] for ticket in tickets if ticket["requestId"] == things.waiting] == ["Plotter"]
