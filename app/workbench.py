@@ -269,7 +269,7 @@ async def open_workbench(
             run_timeout_s=settings.run_timeout_s,
             reattach_grace_s=settings.reattach_grace_s,
             decisions=Decisions(store, clock, config.approvals, ttl_s=settings.approval_ttl_s),
-            safe_answer=lambda tenant_id: config.safe_answer,
+            safe_answer=lambda tenant_id: config.answers.of(tenant_id).safe or config.safe_answer,
             max_message_chars=settings.max_message_chars,
             admit=desk.admit,
             barred=watch.barred,

@@ -18,7 +18,9 @@ Builder = Callable[[], StateGraph[Any, RunContext, Any, Any]]
 
 CATALOG: Final[dict[str, Builder]] = {"chat": build_chat, "rag": build_rag, "agent": build_agent}
 # Outside the graph's own package, these decide what it does.
-_SHARED: Final = ("cite", "fence", "likeness", "policy", "prompts", "refusal", "rules", "sentences", "taint", "words")
+_SHARED: Final = (
+    *("cite", "fence", "likeness", "policy", "prompts", "refusal", "rules", "sentences", "taint", "toolhash", "words"),
+)
 
 
 def build(name: str) -> StateGraph[Any, RunContext, Any, Any]:

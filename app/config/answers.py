@@ -29,6 +29,9 @@ class TenantAnswers(Part):
     )
     rules_timeout_s: Seconds = 0.5
     refused_answer: Text = "I may not give that answer."
+    safe: Text | None = Field(
+        default=None, description="What users read where policy or a failure stopped a run; the file's safe_answer."
+    )
 
     @property
     def policy(self) -> AnswerPolicy:

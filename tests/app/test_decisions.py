@@ -132,7 +132,7 @@ def test_t05_every_part_of_a_call_is_in_its_digest_and_nothing_else() -> None:
     assert len({bound(call), *others}) == len(others) + 1
     parameters: Mapping[str, Any] = {"type": "object", "properties": {"to": {"type": "string"}}}
     spec = ToolSpec("send", "Sends.", parameters)
-    assert definition_hash(spec) == definition_hash(ToolSpec("send", "Sends.", dict(reversed(parameters.items()))))
+    assert definition_hash(spec) == definition_hash(ToolSpec("send", "Sends.", dict(reversed([*parameters.items()]))))
     assert definition_hash(spec) != definition_hash(ToolSpec("send", "Sends.", {**parameters, "required": ["to"]}))
 
 

@@ -276,7 +276,7 @@ approvals = Table(
     Column("binding", Clean, nullable=False, server_default=""),
     Column("needs", Integer, nullable=False, server_default="1"),
     Column("reasons", Strings, nullable=False, server_default="[]"),
-    Column("origins", JSON_VALUE, nullable=False, server_default="[]"),
+    Column("origins", JSON_VALUE, nullable=False, server_default="[]", info=SEALED_JSON),
     Column("first_by", Clean),
     Column("first_at", Utc),
     Column("first_arguments", JSON_VALUE, info=SEALED_JSON),
