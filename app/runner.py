@@ -30,7 +30,7 @@ from app.records import AnswerCard, CardUsage, Payer, Principal, RunEvent, RunRe
 from app.services.gateway.meter import MeteredGateway
 from app.services.gateway.ports import FreeTicket, OpenDesk, Ticket
 from app.services.store.database import StoreUnavailable
-from app.services.store.records import ApprovalRecord, MessageRecord, RunRecord
+from app.services.store.records import ApprovalRecord, MessageRecord, RunFilter, RunRecord
 from app.services.store.store import Store
 from app.telemetry.logs import log_run
 from app.telemetry.spans import RunTrace
@@ -226,6 +226,8 @@ class Runner:
                 process_id=process_id,
                 groups=sorted(job.principal.groups),
             )
+            if request.conversation_id is not None:
+                await self._supersede(job)
         except BaseException:
             self._driving.discard(run_id)
             raise
@@ -300,10 +302,7 @@ class Runner:
             await asyncio.wait({task})
             return
         was_driven = await self._fleet.cancel(run_id)
-        if await self._store.runs.set_status(run_id, "cancelled", "waiting"):
-            await self._store.approvals.void(run_id, record.tenant_id, "the run was cancelled")
-            await self._forget(record.tenant_id, run_id, record.mode)
-        elif not was_driven:
+        if not await self._call_off(record, "the run was cancelled") and not was_driven:
             raise Conflict(f"run {run_id} has ended as {record.status}")
 
     async def erase(self, principal: Principal, conversation_id: str) -> None:
@@ -332,7 +331,7 @@ class Runner:
         comment: str = "",
         seen: str | None = None,
     ) -> ApprovalRecord:
-        """Decide once; the run goes on in the background when all have spoken that have to.
+        """Decide once; the run goes on in the background once all have spoken that have to.
 
         `seen` is the binding of the call as the caller was shown it. Raises Missing, Conflict, Forbidden, Invalid, and
         GraphChanged for a run that another version began, which ends with that.
@@ -475,11 +474,11 @@ class Runner:
 
     async def _job(self, record: RunRecord) -> Job:
         """The job of a run that goes on, with the rights of the one who asked and not of the one who approved: what
-        their key may see by now, or what their token did then."""
+        their key may by now, or what their token could see then."""
         scopes, groups = {"chat"}, record.groups
         if record.key_id:
             key = await self._store.keys.find(record.key_id)
-            scopes |= {"owner"} & set(key.scopes if key else ())
+            scopes |= set(key.scopes if key else ())
             groups = key.groups if key else ()
         principal = Principal(record.tenant_id, record.user_id, frozenset(scopes), record.key_id, frozenset(groups))
         request = RunRequest(
@@ -524,10 +523,27 @@ class Runner:
         await self._spawn(leg, context, Command(resume={decided.interrupt_id: said}), watched=False)
 
     async def _end_changed(self, record: RunRecord, changed: GraphChanged, *, decided: str = "") -> None:
-        """End a run that waited over a change of its graph; nothing of it is done, and people are told."""
-        await self._store.approvals.void(record.run_id, record.tenant_id, changed.message, decided=decided)
-        await self._store.escalations.create(record.run_id, record.tenant_id, "the graph has changed", changed.code)
-        await self._bury(record, changed)
+        """End a run that waited over a change of its graph; nothing of it is done, and people are told.
+
+        Unless a process of its own version goes on with it at the same moment.
+        """
+        if await self._bury(record, changed):
+            await self._store.approvals.void(record.run_id, record.tenant_id, changed.message, decided=decided)
+            await self._store.escalations.create(record.run_id, record.tenant_id, "the graph has changed", changed.code)
+
+    async def _call_off(self, record: RunRecord, why: str) -> bool:
+        """End a run that waits and that nobody drives; what it asks for is void."""
+        if record.status != "waiting" or record.process_id or not await self._bury(record, Cancelled(why)):
+            return False
+        await self._store.approvals.void(record.run_id, record.tenant_id, why)
+        return True
+
+    async def _supersede(self, job: Job) -> None:
+        """A new message takes the place of what its conversation still waited for."""
+        mine = RunFilter(conversation_id=job.conversation_id, status="waiting")
+        page = await self._store.runs.list(job.principal.tenant_id, job.principal.user_id, mine)
+        for record in page.items:
+            await self._call_off(record, "a newer message of its conversation took its place")
 
     async def _drive(self, leg: _Leg, context: RunContext, graph_input: Any) -> None:
         job = leg.job
@@ -733,8 +749,8 @@ class Runner:
             latency_ms=round((earlier.latency_ms if earlier else 0.0) + leg.trace.elapsed_ms, 3),
         )
 
-    async def _bury(self, record: RunRecord, error: PilothouseError) -> None:
-        """Write down how a run ended whose process died."""
+    async def _bury(self, record: RunRecord, error: PilothouseError) -> bool:
+        """Write down how a run ended that nobody drives any more; False where somebody does by now."""
         run_id, shown = record.run_id, card_error(error)
         status: RunStatus = "cancelled" if isinstance(error, Cancelled) else "failed"
         if record.card is None:
@@ -744,7 +760,7 @@ class Runner:
         finished = self._safely(finished, record.tenant_id)
         number = await self._store.runs.next_event_number(run_id)
         data = {"error": shown.model_dump(by_alias=True), "card": finished.model_dump(mode="json", by_alias=True)}
-        await self._store.runs.finish(
+        stored = await self._store.runs.finish(
             run_id,
             record.tenant_id,
             finished,
@@ -754,6 +770,7 @@ class Runner:
             held_by=record.process_id,
         )
         await self._forget(record.tenant_id, run_id, record.mode)
+        return stored
 
     def _live_for(self, principal: Principal, run_id: str) -> LiveRun | None:
         """The run in flight, if this caller may know of it: what is not stored yet needs no look into the store."""

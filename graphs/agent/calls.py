@@ -50,8 +50,8 @@ async def barred(state: AgentState, proposal: ToolProposal, ctx: RunContext) -> 
     Policy is asked anew, because days may have passed and people may have changed the arguments.
     """
     *done, turn = state["turns"]
-    if (refusal := ctx.toolbox.refusal(proposal)) is not None:
-        return refusal
+    if ctx.toolbox.refusal(proposal) is not None:
+        return None  # the toolbox turns it away itself, and counts that
     asked = turn.ruling(proposal.call_id)
     number = next(at for at, other in enumerate(turn.proposals) if other.call_id == proposal.call_id)
     now = _ruling(number, proposal, reading(state, done, ctx.toolbox.specs()), ctx)

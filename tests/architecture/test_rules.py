@@ -12,12 +12,14 @@ FILES = tuple(path for package in ("app", "graphs", "evals") for path in sorted(
 
 HTTP_CLIENTS = {
     *("aiohttp", "httpx", "httpcore", "httptools", "requests", "urllib.request", "urllib3", "http.client", "pycurl"),
+    *("httpx2", "httpcore2", "mcp.client", "mcp.Client"),
     *("aiohappyeyeballs", "ftplib", "smtplib", "websockets", "websocket", "wsproto", "niquests", "tornado.httpclient"),
 }
 OPENERS = {"create_connection", "open_connection"}  # of asyncio and socket: an HTTP client made by hand
-# Where a request may leave the process: to models, whose servers the operator names, and guarded to everything else.
+# Where a request may leave the process: to models and MCP servers, which the operator names, and guarded to all else.
 SPEAK_HTTP = {
     *("app/services/gateway/connection.py", "app/services/gateway/link.py"),
+    *("app/services/tools/mcp_http.py", "app/services/tools/mcp_server.py"),
     *("app/outbound/client.py", "app/outbound/lookup.py", "app/outbound/reply.py"),
     "app/patient.py",  # the serving side: what it does to clients that never read
 }
@@ -128,6 +130,7 @@ def test_s08_the_console_loads_no_app_from_elsewhere() -> None:
         (loads_remote, "gr.load('spaces/somebody/app')"),
         (speaks_http, "import httpx"),
         (speaks_http, "from aiohttp import ClientSession"),
+        (speaks_http, "from mcp import Client"),
         (speaks_http, "def f():\n    from urllib import request"),
         (speaks_http, "reader, writer = await asyncio.open_connection(host, 80)"),
         (speaks_http, "import http.client"),
