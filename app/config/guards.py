@@ -3,7 +3,7 @@
 By default suspicious questions are flagged, and nothing is changed, blocked or kept from anybody.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -60,12 +60,6 @@ class LanguageRule(Detector):
     action: Detection = "allow"
     allowed: tuple[Language, ...] = ()
 
-    @model_validator(mode="after")
-    def _allows_something(self) -> "LanguageRule":
-        if self.action != "allow" and not self.allowed:
-            raise ValueError("a rule for languages needs those that are allowed")
-        return self
-
 
 class TopicsRule(Detector):
     """Topics by questions that are examples of them: denied ones, and where some are allowed, these alone."""
@@ -75,12 +69,6 @@ class TopicsRule(Detector):
     denied: dict[TopicName, Topic] = Field(default_factory=dict)
     # One question in a hundred of another topic was as near as this (benchmarks/guards.py).
     threshold: Share = 0.5
-
-    @model_validator(mode="after")
-    def _knows_some(self) -> "TopicsRule":
-        if self.action != "allow" and not self.allowed and not self.denied:
-            raise ValueError("a rule for topics needs examples of those allowed or denied")
-        return self
 
 
 class InputRules(Part):
@@ -126,7 +114,20 @@ class GuardsConfig(GuardRules):
 
     def of(self, tenant_id: str) -> GuardRules:
         own = self.tenants.get(tenant_id)
-        return self if own is None else _over(GuardRules.model_validate(self.model_dump(exclude={"tenants"})), own)
+        return self if own is None else _over(GuardRules(**{name: getattr(self, name) for name in OWN}), own)
+
+    @model_validator(mode="after")
+    def _know_what_they_look_for(self) -> "GuardsConfig":
+        for who, rules in {"everybody": self, **{name: self.of(name) for name in self.tenants}}.items():
+            language, topics = rules.input.language, rules.input.topics
+            if language.action != "allow" and not language.allowed:
+                raise ValueError(f"the rule for languages of {who} names none that is allowed")
+            if topics.action != "allow" and not topics.allowed and not topics.denied:
+                raise ValueError(f"the rule for topics of {who} has no examples of any")
+        return self
+
+
+OWN: Final = tuple(GuardRules.model_fields)
 
 
 def _over(common: P, own: P) -> P:
@@ -134,3 +135,31 @@ def _over(common: P, own: P) -> P:
     written = {name: getattr(own, name) for name in own.model_fields_set}
     parts = {name: _over(getattr(common, name), value) for name, value in written.items() if isinstance(value, Part)}
     return common.model_copy(update=written | parts)
+
+
+def guard_lines(config: GuardsConfig) -> list[tuple[str, str]]:
+    """What `pilothouse config check` says: who, and what holds for them."""
+    return [
+        ("everybody", _line(config)),
+        *((f"tenant {name}", _line(config.of(name))) for name in config.tenants),
+    ]
+
+
+def _line(rules: GuardRules) -> str:
+    said = []
+    for name in InputRules.model_fields:
+        rule = getattr(rules.input, name)
+        kinds = "".join(f", {kind} {action}" for kind, action in getattr(rule, "kinds", {}).items())
+        if rule.action != "allow" or kinds:
+            said.append(f"{name}: {rule.action}{kinds}{' or fail' if rule.on_failure == 'closed' else ''}")
+    said += ["passages and tool results: flag"] if rules.read.injection == "flag" else []
+    said += [f"{name}: {value}" for name, value in _switches(rules).items()]
+    return "; ".join(said) or "looked for nothing"
+
+
+def _switches(rules: GuardRules) -> dict[str, str]:
+    """Those that are not as they are by default."""
+    names = ("storage", "telemetry", "tools")
+    return {
+        name: getattr(rules, name) for name in names if getattr(rules, name) != GuardRules.model_fields[name].default
+    }
