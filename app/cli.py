@@ -279,6 +279,7 @@ def check_config(
     from app import check  # the models' libraries take a second to import
     from app.config.answers import answer_lines
     from app.config.approvals import approval_lines
+    from app.config.guards import guard_lines
     from app.config.load import load
     from app.services.tools.builtins import builtin_faults
 
@@ -298,6 +299,9 @@ def check_config(
         answering = Table("answers of", "policy", box=None, pad_edge=False)
         for who, policy in answer_lines(read.answers):
             answering.add_row(Text(who), Text(policy))
+        guarding = Table("questions of", "looked through for", box=None, pad_edge=False)
+        for who, policy in guard_lines(read.guards):
+            guarding.add_row(Text(who), Text(policy))
         tools = Table("tool", "risk", "for", "within", box=None, pad_edge=False)
         for tool in check.tools(read):
             tools.add_row(*tool)
@@ -306,7 +310,7 @@ def check_config(
         for verdict in verdicts:
             mark = "[red]wrong[/]" if verdict.faults else "[green]holds[/]"
             examples.add_row(str(verdict.number), verdict.asked, verdict.found, "; ".join([mark, *verdict.faults]))
-        for table in (prices, rights, tools, deciding, answering, examples):
+        for table in (prices, rights, tools, deciding, guarding, answering, examples):
             if table.row_count:
                 out.print(table)
                 out.print()
