@@ -17,7 +17,7 @@ TEXT = st.text(st.characters() | st.sampled_from("\r\n:\u2028\x85\ud800"))
 
 
 @given(TEXT)
-def test_any_text_comes_back_from_its_frame(text: str) -> None:
+def test_x09_any_text_comes_back_from_its_frame(text: str) -> None:
     frame = encode(RunEvent(7, "message.delta", {"text": text})).decode()
     number, kind, data, *end = frame.split("\n")
     assert (number, kind, end) == ("id: 7", "event: message.delta", ["", ""])

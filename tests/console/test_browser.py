@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.console.conftest import PATIENCE_MS, SignIn
-from tests.console.hostile import write_hostile_run
+from tests.console.hostile import SHORT, write_hostile_run
 from tests.console.served import Served
 
 pytestmark = pytest.mark.timeout(400)
@@ -121,7 +121,7 @@ def test_an_answer_without_a_model_is_marked_as_one(sign_in: SignIn) -> None:
     expect(page.locator("#history .answer")).to_contain_text("I cannot answer just now")
 
 
-def test_a_hostile_answer_neither_runs_nor_fetches_anything(sign_in: SignIn) -> None:
+def test_x04_a_hostile_answer_neither_runs_nor_fetches_anything(sign_in: SignIn) -> None:
     page = sign_in()
     ask(page, "something hostile", "Chat")
     settled(page)
@@ -130,7 +130,8 @@ def test_a_hostile_answer_neither_runs_nor_fetches_anything(sign_in: SignIn) -> 
     assert page.locator("#history .answer").locator("img, script, svg, div, iframe, [style]").count() == 0
 
 
-def test_attacks_in_every_stored_text_are_shown_as_text(sign_in: SignIn, server: Served) -> None:
+def test_x01_x05_attacks_in_every_stored_text_are_shown_as_text(sign_in: SignIn, server: Served) -> None:
+    """Past the guards: seven ways to have an image or a sound fetched, none of which leaves the browser (`sign_in`)."""
     conversation, run = server.call(write_hostile_run(server.api.state.bench.store, "acme", "ann"))
     page = sign_in(path=f"/console/?c={conversation}")
     expect(page.locator("#history .answer")).to_contain_text("onerror=window.stolen=1")
@@ -146,14 +147,47 @@ def test_attacks_in_every_stored_text_are_shown_as_text(sign_in: SignIn, server:
     page.goto(f"{server.url}/console/?run={run}")
     expect(page.locator(".report h2")).to_contain_text("onerror=window.stolen=1")
     assert page.evaluate("window.stolen") is None
+    fetching = "[src*='evil.test'], [poster*='evil.test'], [style*='evil.test'], [srcset], [background]"
+    assert page.locator(fetching).count() == 0
 
 
-def test_a_link_shows_its_whole_address_before_it_is_followed(sign_in: SignIn) -> None:
+def test_x05_whatever_anybody_named_runs_in_no_tab(sign_in: SignIn, server: Served) -> None:
+    """A tenant, user, key, feature, document, and a call that waits, all of them named as attacks."""
+    with server.client("owner") as owner:
+        wanted = {"tenantId": SHORT, "userId": SHORT, "scopes": ["chat"], "name": SHORT}
+        assert owner.post("/api/ai/keys", json=wanted).status_code == 201
+        document = {"id": SHORT, "title": SHORT, "text": SHORT, "metadata": {"note": SHORT}}
+        owner.post("/api/ai/documents", json={"collection": "named", "documents": [document]})
+        assert owner.post("/api/ai/chat", json={"message": f"hello {SHORT}", "feature": SHORT}).status_code == 200
+        asked = owner.post("/api/ai/chat", json={"message": f"a ticket, {SHORT}", "mode": "agent"}).json()
+        assert asked["status"] == "waiting"
+    page = sign_in("owner")
+    shows = {
+        "Knowledge": "#kn-collections",
+        "Runs": "#table tbody",
+        "Approvals": ".inbox, .approval, #inbox",
+        "Jobs": "#jobs-table",
+        "Usage": ".usage, #usage, [role=tabpanel]:visible",
+        "Health": "[role=tabpanel]:visible",
+    }
+    for tab, shown in shows.items():
+        page.get_by_role("tab", name=tab).click()
+        expect(page.locator(shown).first).to_be_visible()
+        if tab == "Knowledge":
+            page.locator("#kn-collections [data-collection=named]").click()
+            expect(page.locator("#knowledge, [role=tabpanel]:visible").first).to_contain_text("onerror")
+        assert page.locator("img[src='x'], [onerror]").count() == 0, tab
+        assert page.evaluate("window.stolen") is None, tab
+
+
+def test_x03_a_link_shows_its_whole_address_before_it_is_followed(sign_in: SignIn) -> None:
     page = sign_in()
     ask(page, "something hostile", "Chat")
     settled(page)
     expect(page.locator("#history .host").last).to_have_text("elsewhere.test")
-    page.locator("#history a.outside").last.click()
+    link = page.locator("#history a.outside").last
+    expect(link).to_have_attribute("rel", "noreferrer noopener nofollow")
+    link.click()
     expect(page.locator("dialog.leaving code")).to_have_text("https://elsewhere.test/x?d=secret")
     page.get_by_role("button", name="Stay").click()
     expect(page.locator("dialog.leaving")).to_have_count(0)

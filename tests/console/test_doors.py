@@ -29,13 +29,34 @@ def test_the_address_without_a_slash_leads_to_the_page(server: Served) -> None:
     assert (answer.status_code, answer.headers["location"]) == (308, "/console/?run=x")
 
 
-def test_the_page_allows_its_own_scripts_by_hash_and_no_others(server: Served) -> None:
+def test_x02_the_page_allows_its_own_scripts_by_hash_and_nothing_from_elsewhere(server: Served) -> None:
     with server.client("ann") as ann:
         page = ann.get("/console/")
     allowed = page.headers["content-security-policy"]
     assert allowed == policy(page.content)
     assert "'unsafe-inline'" not in allowed.partition("script-src")[2].partition(";")[0]
     assert "sha256-" in allowed
+    rules = dict(rule.strip().split(" ", 1) for rule in allowed.split(";") if rule.strip())
+    assert {name: rules[name] for name in ("object-src", "frame-ancestors", "form-action", "connect-src")} == {
+        "object-src": "'none'",
+        "frame-ancestors": "'none'",
+        "form-action": "'self'",
+        "connect-src": "'self'",
+    }
+    for name in ("default-src", "img-src", "media-src", "style-src", "font-src", "script-src"):
+        assert not {"*", "http:", "https:"} & set(rules[name].split()), name
+
+
+def test_x06_what_was_uploaded_is_never_served_as_a_page(server: Served) -> None:
+    page = b"<script>window.stolen=1</script>"
+    with server.client("ann") as ann:
+        up = ann.post("/console/gradio_api/upload", files={"files": ("x.html", page, "text/html")})
+        for path in up.json() if up.status_code == 200 else ["x.html"]:
+            answer = ann.get(f"/console/gradio_api/file={path}")
+            shown = answer.headers.get("content-disposition", "")
+            assert answer.status_code >= 400 or shown.startswith("attachment"), answer.headers
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("door", ["proxy=", "file=", "file/"])

@@ -6,8 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.api.v1.guarded import Guarded
+from app.api.v1.messages_events import MessageTeller
+from app.api.v1.responses_events import ResponseTeller
+from app.api.v1.telling import Teller
 from app.services.gateway.provider import WireEvent
 from app.services.guardrails.patterns import SECRETS
 from app.services.guardrails.stream import PatternFilter
@@ -96,6 +101,20 @@ def test_log_probabilities_come_with_their_text_and_never_spell_what_was_removed
     assert SECRET not in text
     assert tokens == text[: len(tokens)]
     assert passed(list(plain))[1] == ""  # nobody asked for them: they do not pass
+
+
+@pytest.mark.parametrize("teller", [MessageTeller("m", "r"), ResponseTeller("m", {})], ids=["messages", "responses"])
+@given(text=st.text(st.characters(codec="utf-8") | st.sampled_from("\r\n:\u2028\x85"), min_size=1))
+def test_x09_no_text_of_a_model_begins_a_field_or_an_event_of_its_own(teller: Teller, text: str) -> None:
+    frames = teller.hear({"choices": [{"index": 0, "delta": {"content": text}}]}).decode()
+    found = []
+    for frame in frames.removesuffix("\n\n").split("\n\n"):
+        kind, data = frame.split("\n")
+        event = json.loads(data.removeprefix("data: "))
+        assert kind == f"event: {event['type']}"
+        found.append(event.get("delta"))
+    assert "\r" not in frames
+    assert text in (found[-1], found[-1]["text"] if isinstance(found[-1], dict) else None)
 
 
 def test_text_before_a_tool_call_leaves_before_it() -> None:
