@@ -69,6 +69,10 @@ class Checkpoints(Protocol):
 
     async def adelete_thread(self, thread_id: str) -> None: ...
 
+    async def scrub(self) -> None:
+        """Have the files hold nothing of what was deleted, as far as readers allow."""
+        ...
+
 
 def thread_id(tenant_id: str, run_id: str) -> str:
     """The thread of a run. It is ours, never a caller's string."""
@@ -129,6 +133,10 @@ class SqliteCheckpoints(_Sealing, AsyncSqliteSaver):
                 count += sum([row[0] async for row in rows])
         return count
 
+    async def scrub(self) -> None:
+        async with self.lock, self.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)") as told:
+            await told.fetchall()
+
     async def _reseal(self, kept: Kept) -> int:
         """Row by row, each written back only where it is still what was read."""
         mark, done = self.sealer.mark, 0
@@ -179,6 +187,9 @@ class PostgresCheckpoints(_Sealing, AsyncPostgresSaver):
                 count += sum([row["count"] async for row in cursor])
             await cursor.execute(_SHORT_HELD)
             return count + len(await cursor.fetchall())
+
+    async def scrub(self) -> None:
+        """VACUUM does it in its own time, and what is there until then is sealed."""
 
     async def _reseal(self, kept: Kept) -> int:
         """Row by row, each written back only where it is still what was read."""

@@ -1,5 +1,5 @@
 """The command `pilothouse`: serve, worker, ask, ingest, collections, eval, keys, switch, approvals, audit, usage,
-config, doctor, mlflow, backup, restore, encryption, tools.
+config, doctor, mlflow, backup, restore, encryption, erase, tools.
 
 Commands other than `serve` open the same workbench on the same state; they may run beside a server.
 """
@@ -26,6 +26,7 @@ from app.commands.audit import add_audit
 from app.commands.backup import add_backup
 from app.commands.collections import collections
 from app.commands.encryption import add_encryption
+from app.commands.erase import add_erase
 from app.commands.tools import add_tools
 from app.records import SCOPES, AnswerCard, Mode, Principal, RunRequest, Scope
 from app.settings import Settings, quiet_libraries
@@ -112,6 +113,7 @@ add_backup(app, settings, run, out, err)
 add_audit(app, opened_store, run, out)
 add_tools(app, settings, opened_store, OPERATOR.actor, run, out)
 add_encryption(app, settings, run, out)
+add_erase(app, opened, OPERATOR.actor, run, out)
 add_approvals(app, opened_store, approval_rules, run, out)
 
 

@@ -28,6 +28,7 @@ from app.config.price import usd_to_micros
 from app.config.schema import Config, ReachConfig
 from app.decisions import Decisions
 from app.embedders import FileEmbedders
+from app.erasure import Erasure
 from app.fleet import HEED_S, TAKE_OVER_S, Fleet
 from app.jobs.collections import OptimizeJob, RebuildJob
 from app.jobs.ingest import IngestJob
@@ -144,6 +145,7 @@ class Workbench:
     tools: Registry
     runner: Runner
     jobs: JobDesk
+    erasure: Erasure
     clock: Callable[[], datetime]
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     preparing: asyncio.Task[None] | None = None
@@ -335,6 +337,7 @@ async def open_workbench(
             tools=tools,
             runner=runner,
             jobs=jobs,
+            erasure=Erasure(store, saver, gateway.forget, settings.tracking_uri),
             clock=clock,
         )
         if settings.export_traces:

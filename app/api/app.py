@@ -17,6 +17,7 @@ from app.api import (
     collections,
     conversations,
     documents,
+    erasures,
     errors,
     escalations,
     feedback,
@@ -60,6 +61,7 @@ ROUTERS: Final = (
     switches.router,
     alerts.router,
     audit.router,
+    erasures.router,
     metrics.router,
 )
 _REFUSALS: Final[dict[int | str, dict[str, Any]]] = {

@@ -40,6 +40,7 @@ Action = Literal[
     "escalation.taken",
     "escalation.closed",
     "conversation.erased",
+    "person.erased",
     "switch.off",
     "switch.on",
     "tool.accepted",
