@@ -40,9 +40,7 @@ class Lane:
         ticket = self.breaker.admit(self._now())
         if ticket is None:
             wait_s = self.breaker.wait_s(self._now())
-            raise ToolRefused(
-                f"{self._name} has failed too often; nothing was called, and nothing is for {wait_s:.0f} s"
-            )
+            raise ToolRefused(f"{self._name} has failed too often and is left alone for {wait_s:.0f} s")
         return ticket
 
     @contextmanager
