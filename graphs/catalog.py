@@ -19,7 +19,8 @@ Builder = Callable[[], StateGraph[Any, RunContext, Any, Any]]
 CATALOG: Final[dict[str, Builder]] = {"chat": build_chat, "rag": build_rag, "agent": build_agent}
 # Outside the graph's own package, these decide what it does.
 _SHARED: Final = (
-    *("cite", "fence", "likeness", "policy", "prompts", "refusal", "rules", "sentences", "taint", "toolhash", "words"),
+    *("cite", "fence", "likeness", "policy", "prompts", "refusal"),
+    *("rules", "sentences", "taint", "toolhash", "words"),
 )
 
 

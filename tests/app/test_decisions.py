@@ -255,8 +255,50 @@ async def test_a_cancelled_runs_call_is_void(tmp_path: Path, embedder: MiniLmEmb
     async with lite(tmp_path, [TICKET], embedder) as bench:
         waiting = await asked(bench)
         await bench.runner.cancel(ANN, waiting.run_id)
+        card = await bench.runner.card(ANN, waiting.run_id)
+        assert (card.status, card.pending_approval) == ("cancelled", None)
         assert (await bench.store.approvals.list("acme")).items == []
         assert (await bench.store.approvals.get(waiting.approval_id, "acme")).state == "void"
+        with pytest.raises(Conflict):
+            await bench.runner.cancel(ANN, waiting.run_id)
+
+
+async def test_t08_a_run_that_did_not_pause_is_not_resumed_and_none_begins_with_nothing(
+    tmp_path: Path, embedder: MiniLmEmbedder
+) -> None:
+    async with lite(tmp_path, ["Hello."], embedder) as bench:
+        answer = await bench.ask("hello", mode="agent")
+        call = ("acme", "ann", "create_ticket", {"title": "x", "body": "y"}, "write", now() + timedelta(hours=1))
+        stray = await bench.store.approvals.create(answer.run_id, "0" * 32, *call)
+        with pytest.raises(Conflict, match="does not wait"):
+            await bench.runner.decide(CAT, stray.approval_id, "approve")
+        await bench.runner.decisions.decide(CAT, stray.approval_id, "approve")  # as from the shell
+        await bench.runner.go_on()
+        assert len(list(bench.gateway.requests)) == 1
+        assert [event.type for event in answer.events] == [
+            event.type for event in await bench.store.runs.events(answer.run_id, "acme")
+        ]
+        assert await tickets(bench) == []
+
+
+async def test_t09_a_new_message_takes_the_place_of_what_its_conversation_waits_for(
+    tmp_path: Path, embedder: MiniLmEmbedder
+) -> None:
+    async with lite(tmp_path, [TICKET, "As you like."], embedder) as bench:
+        waiting = await asked(bench)
+        conversation_id = (await bench.runner.card(ANN, waiting.run_id)).conversation_id
+        answer = await bench.ask("never mind", mode="agent", conversation_id=conversation_id)
+        assert answer.types[-1] == "run.completed"
+        old = await bench.runner.card(ANN, waiting.run_id)
+        assert (old.status, old.error and old.error.message) == (
+            "cancelled",
+            "a newer message of its conversation took its place",
+        )
+        void = await bench.store.approvals.get(waiting.approval_id, "acme")
+        assert (void.state, void.comment) == ("void", "a newer message of its conversation took its place")
+        with pytest.raises(Conflict):
+            await bench.runner.decide(CAT, waiting.approval_id, "approve")
+        assert await tickets(bench) == []
 
 
 async def test_edits_to_no_arguments_at_all_are_edits(tmp_path: Path, embedder: MiniLmEmbedder) -> None:
