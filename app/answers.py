@@ -1,6 +1,8 @@
 """The output side of the guard for each tenant, by the configuration's `answers:`."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Final
 
 from app.config.answers import AnswersConfig, TenantAnswers, load_rule
 from app.services.guardrails.instructions import Instructions, mark_pattern
@@ -8,9 +10,12 @@ from app.services.guardrails.links import link_patterns
 from app.services.guardrails.markup import markup_patterns
 from app.services.guardrails.output import OutputGuard
 from app.services.guardrails.patterns import SECRETS, Pattern
+from app.services.guardrails.pii import PERSONAL
 from app.services.guardrails.rulebook import RuleBook
 from graphs.policy import AnswerPolicy
 from graphs.prompts import Prompt
+
+AHEAD_CHARS: Final = 16  # the longest that a form of personal data looks at behind itself is a phone's extension
 
 
 class Answers:
@@ -45,10 +50,13 @@ class Answers:
         if answers.links != "keep":
             named = answers.link_hosts if answers.links == "listed" else ()
             patterns += link_patterns({host.lower() for host in named} | self._image_hosts)
+        if answers.personal == "redact":
+            patterns += tuple(replace(each, ahead_chars=AHEAD_CHARS) for each in PERSONAL)
         rules = RuleBook(
             [load_rule(path) for path in answers.rules],
             refuses=answers.rules_then == "refuse",
             on_error=answers.rules_on_error,
             timeout_s=answers.rules_timeout_s,
         )
-        return OutputGuard(patterns, rules, self._instructions)
+        flagged = PERSONAL if answers.personal == "flag" else ()
+        return OutputGuard(patterns, rules, self._instructions, flagged=flagged)

@@ -22,6 +22,9 @@ class TenantAnswers(Part):
     unsupported: Unsupported = Field(default="flag", description="Of sentences that no passage of the run supports.")
     links: Links = Field(default="keep", description="listed: only to link_hosts and image_hosts; text: to nowhere.")
     link_hosts: tuple[Host, ...] = ()
+    personal: Literal["keep", "flag", "redact"] = Field(
+        default="keep", description="Mail and public network addresses, phone and social security numbers."
+    )
     rules: tuple[ImportPath, ...] = Field(default=(), description="module:name of each graphs.rules.Rule.")
     rules_then: Literal["flag", "refuse"] = "refuse"
     rules_on_error: Literal["open", "closed"] = Field(
@@ -83,7 +86,7 @@ def answer_lines(config: AnswersConfig) -> list[tuple[str, str]]:
 
 
 def _line(answers: TenantAnswers) -> str:
-    said = [f"unsupported: {answers.unsupported}", f"links: {answers.links}"]
+    said = [f"unsupported: {answers.unsupported}", f"personal: {answers.personal}", f"links: {answers.links}"]
     if answers.links == "listed":
         said.append(f"to {', '.join(answers.link_hosts) or 'nowhere'}")
     if answers.rules:

@@ -44,7 +44,7 @@ def test_what_is_wrong_is_told_with_its_line(line: int, text: str, said: str) ->
 
 
 def test_config_check_says_what_holds_and_what_is_held() -> None:
-    assert dict(answer_lines(AnswersConfig())) == {"everybody": "unsupported: flag, links: keep"}
+    assert dict(answer_lines(AnswersConfig())) == {"everybody": "unsupported: flag, personal: keep, links: keep"}
     lines = dict(answer_lines(parse(FILE, {}).answers))
     assert lines["tenant acme"].endswith("(flag, closed), held until checked")
     assert "to docs.example" in lines["tenant acme"]

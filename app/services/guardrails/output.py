@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from app.services.guardrails.find import find
 from app.services.guardrails.instructions import Instructions
 from app.services.guardrails.patterns import Pattern
 from app.services.guardrails.rulebook import RuleBook
@@ -16,8 +17,15 @@ class OutputGuard:
     """Holds nothing of any answer, so that one serves all runs and calls of the policy."""
 
     def __init__(
-        self, patterns: Sequence[Pattern], rules: RuleBook | None = None, instructions: Instructions | None = None
+        self,
+        patterns: Sequence[Pattern],
+        rules: RuleBook | None = None,
+        instructions: Instructions | None = None,
+        *,
+        flagged: Sequence[Pattern] = (),
     ) -> None:
+        """What has the form of `flagged` stays and is told."""
+        self._flagged = tuple(flagged)
         self._patterns, self._opening = tuple(patterns), any_opening(patterns)
         self._rules, self._instructions = rules or RuleBook(()), instructions or Instructions(())
 
@@ -29,10 +37,12 @@ class OutputGuard:
         applied = self.stream_filter()
         clean = applied.feed(text) + applied.close()
         reasons = tuple(dict.fromkeys((*redacted, *applied.reasons)))
-        verdict = Verdict(NAME, "output", "redact" if reasons else "allow", reasons)
-        if not self._instructions.quoted(clean):
-            return clean, (verdict,)
-        return clean, (verdict, Verdict(Instructions.name, "output", "flag", ("quoted",)))
+        verdicts = [Verdict(NAME, "output", "redact" if reasons else "allow", reasons)]
+        if kinds := tuple(dict.fromkeys(found.kind for found in find(self._flagged, clean))):
+            verdicts.append(Verdict(NAME, "output", "flag", kinds))
+        if self._instructions.quoted(clean):
+            verdicts.append(Verdict(Instructions.name, "output", "flag", ("quoted",)))
+        return clean, tuple(verdicts)
 
     def stream_filter(self) -> PatternFilter:
         """A filter for one answer; what it lets out, joined, is what `check` would give."""

@@ -24,7 +24,8 @@ class Pattern:
 
     `begun` finds, at the end of a text, what may still become a match of up to `longest_chars`. Where either matches,
     `opening` does too, and is cheaper to look for. `tail` is a class whose run after the match goes with it, however
-    long. `until` instead takes all up to its own match, or `until_chars` characters where there is none.
+    long. `until` instead takes all up to its own match, or `until_chars` characters where there is none. A judge may
+    look 32 characters back, and ahead of the match as far as `ahead_chars` says.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Pattern:
     tail: re.Pattern[str] | None = None
     until: re.Pattern[str] | None = None
     until_chars: int = 0
+    ahead_chars: int = 0
 
 
 def notice(name: str) -> str:
@@ -58,6 +60,7 @@ def pattern(
     until_chars: int = 0,
 ) -> Pattern:
     """Build a pattern from parts, the first of which is one character; `not_after` is a class that may not precede."""
+    assert parts[0][1:] == (1, 1), f"{name}: what may precede and where it opens are told by its first character"
     fixed = next((n for n, (_, least, most) in enumerate(parts) if least != 1 or most != 1), len(parts))
     pieces = [_repeat(*part) for part in parts]
     begun = r"\Z"

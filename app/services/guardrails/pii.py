@@ -101,13 +101,13 @@ PERSONAL: Final[tuple[Pattern, ...]] = (
     ),
     pattern(
         "us_ssn",
-        [(_DIGIT, 3, 3), ("[ -]", 0, 1), (_DIGIT, 2, 2), ("[ -]", 0, 1), (_DIGIT, 4, 4)],
+        [*[(_DIGIT, 1, 1)] * 3, ("[ -]", 0, 1), (_DIGIT, 2, 2), ("[ -]", 0, 1), (_DIGIT, 4, 4)],
         not_after="[0-9A-Za-z-]",
         judge=_ssn,
     ),
     pattern(
         "ip_address",
-        [(_DIGIT, 1, 3), *[("[.]", 1, 1), (_DIGIT, 1, 3)] * 3],
+        [(_DIGIT, 1, 1), (_DIGIT, 0, 2), *[("[.]", 1, 1), (_DIGIT, 1, 3)] * 3],
         not_after="[0-9A-Za-z.]",
         judge=_ipv4,
     ),

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from app.services.guardrails.patterns import Pattern
 
+CONTEXT_CHARS = 34  # what a judge may look back at, and what may not stand before a match
+
 Match = re.Match[str]
 
 
@@ -65,6 +67,8 @@ class PatternFilter:
             out.append(text[position : match.start()])
             position = match.start()
             pattern = patterns[index]
+            if not final and len(text) < match.end() + pattern.ahead_chars:
+                break
             end = _end_of_block(pattern, text, match.end(), final)
             if end is None:
                 break
@@ -81,8 +85,8 @@ class PatternFilter:
         return "".join(out)
 
     def _let_out(self, position: int) -> str:
-        """Keep only what follows `position`, and one character before it as context; gives what was not let out yet."""
-        out, context = self._text[self._from : position], max(position - 1, 0)
+        """Keep only what follows `position`, and some context before it; gives what was not let out yet."""
+        out, context = self._text[self._from : position], max(position - CONTEXT_CHARS, 0)
         self._text, self._from = self._text[context:], position - context
         return out
 
