@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import MCPServer
 
 from app.config.schema import Config
@@ -29,7 +30,7 @@ def stdio(script: str, *args: str, env: tuple[str, ...] = (), **tools: Mapping[s
 
 
 @asynccontextmanager
-async def served(server: MCPServer, **options: Any) -> AsyncIterator[str]:
+async def served(server: MCPServer | Server[Any], **options: Any) -> AsyncIterator[str]:
     """Over HTTP, in this loop; gives the URL."""
     config = uvicorn.Config(
         server.streamable_http_app(**options), port=0, log_level="error", timeout_graceful_shutdown=1
