@@ -17,9 +17,10 @@ from app.console.advice import advice, advice_on
 from app.console.lines import lines
 from app.console.pace import paced
 from app.console.passage import quoted
+from app.console.turn import Turn
 from app.console.view import draw, duration, pretty
 from app.console.waterfall import waterfall
-from app.records import SpanRecord
+from app.records import CardVerdict, SpanRecord
 from graphs import errors
 from graphs.errors import Kind, PilothouseError
 from tests.console.hostile import hostile_card
@@ -45,6 +46,21 @@ def test_a_quote_is_found_again_where_the_document_moved_it() -> None:
     assert quoted(cited, "kept here") == (0, 4)
     assert quoted(cited, "now it is kept there") == (10, 14)
     assert quoted(cited, "rewritten") is None
+
+
+def test_what_guards_changed_or_saw_stands_under_the_answer_by_name() -> None:
+    verdicts = [
+        {"guard": "patterns", "stage": "output", "action": "redact", "reasons": ["card_number"]},
+        {"guard": "support", "stage": "output", "action": "flag", "reasons": ["<b>"]},
+        {"guard": "rules", "stage": "output", "action": "allow", "reasons": ["passed_by"]},
+    ]
+    card = hostile_card("0" * 32, "1" * 32).model_copy(
+        update={"verdicts": tuple(CardVerdict.model_validate(each) for each in verdicts)}
+    )
+    drawn = str(Turn("Why?", "rag", card=card).drawn_reply())
+    assert 'title="The answer, by patterns">redacted: card number<' in drawn
+    assert "flagged: &lt;b&gt;" in drawn
+    assert "passed" not in drawn
 
 
 def span(name: str, start_ms: float, end_ms: float, parent: str | None = None) -> SpanRecord:
