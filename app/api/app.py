@@ -1,12 +1,15 @@
 """The HTTP application: routes, the guard before them, and the shape of refusals. `app.main` gives it a bench."""
 
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
+from starlette.routing import Route
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from app.api import (
@@ -34,6 +37,7 @@ from app.api import (
     usage,
     ws,
 )
+from app.api.mcp.door import MCP, METHODS, McpDoor
 from app.api.middleware import Guard
 from app.api.public import CONSOLE, V1
 from app.api.views import Problem
@@ -96,11 +100,12 @@ def create_api(settings: Settings, *, lifespan: Lifespan[FastAPI] | None = None)
 
     So does the console while `state.console_opening`.
     """
+    mcp = McpDoor()
     api = Api(
         title="Pilothouse",
         summary="Chat, RAG and tool agents whose every answer can be opened up.",
         version="0.1.0",
-        lifespan=lifespan,
+        lifespan=_closing(mcp, lifespan),
         # FastAPI's own pages fetch scripts from a CDN.
         docs_url=None,
         redoc_url=None,
@@ -113,12 +118,27 @@ def create_api(settings: Settings, *, lifespan: Lifespan[FastAPI] | None = None)
     for router in ROUTERS:
         api.include_router(router)
     api.add_route("/", _home, methods=["GET"], include_in_schema=False)
+    api.router.routes.append(Route(MCP, mcp, methods=METHODS, include_in_schema=False))
     api.add_exception_handler(PilothouseError, errors.on_pilothouse_error)
     api.add_exception_handler(HTTPException, errors.on_http_exception)
     api.add_exception_handler(RequestValidationError, errors.on_validation_error)
     api.add_middleware(Guard, settings=settings)
     api.v1 = Guard(api, settings)
     return api
+
+
+def _closing(mcp: McpDoor, lifespan: Lifespan[FastAPI] | None) -> Lifespan[FastAPI]:
+    """The same, with the door's sessions ended before what they use is closed."""
+
+    @asynccontextmanager
+    async def living(api: FastAPI) -> AsyncIterator[None]:
+        async with lifespan(api) if lifespan else nullcontext():
+            try:
+                yield
+            finally:
+                await mcp.close()
+
+    return living
 
 
 async def _home(_: object) -> RedirectResponse:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.api.served import OWNER_KEY, Served, served
+from tests.api.served import CONFIG, OWNER_KEY, Served, served
 
 PEOPLE = {
     "ann": ("acme", ["chat", "documents"]),
@@ -13,12 +13,14 @@ PEOPLE = {
     "ada": ("acme", ["chat", "documents", "approvals", "runs"]),
     "eve": ("umbrella", ["chat", "documents", "approvals", "runs"]),
     "reader": ("acme", ["runs"]),
+    "pat": ("poor", ["chat"]),
 }
+LIMITS = "tenants: {poor: {requests_per_minute: 1}}\n"
 
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("api")) as up:
+    with served(tmp_path_factory.mktemp("api"), CONFIG + LIMITS) as up:
         up.keys["owner"] = OWNER_KEY
         with up.client("owner") as owner:
             for name, (tenant, scopes) in PEOPLE.items():
