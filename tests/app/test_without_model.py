@@ -104,7 +104,7 @@ async def test_half_an_answer_is_never_topped_up_with_a_safe_one(tmp_path: Path,
         assert (card.error.code, card.without_model) == ("upstream_broke_off", False)
         assert SORRY not in answer.text
         assert route.asked("b") == 0
-        assert await escalations(bench) == []
+        assert await escalations(bench) == [(answer.run_id, "the run failed", "upstream_broke_off")]
 
 
 async def test_a_continuation_is_an_event_where_it_begins_and_named_on_the_card(
