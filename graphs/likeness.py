@@ -8,6 +8,7 @@ import re
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from html import unescape
@@ -30,17 +31,17 @@ _TURNED_LETTERS: Final = 12
 
 _CJK: Final = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD: Final = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+")
-_TAGS: Final = re.compile("[\U000e0020-\U000e007e]")  # an invisible alphabet that some models read
 _INVISIBLE: Final = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
-    "\ufeff\uffa0\U000e0000-\U000e0fff]"
+    "\ufeff\uffa0\U000e0000-\U000e0fff]+"
 )
+_TAGS: Final = {chr(0xE0000 + letter): chr(letter) for letter in range(0x20, 0x7F)}  # unseen, and some models read it
 # What names somebody or something wherever it stands in a longer text: addresses, hosts, long numbers.
 _NAME: Final = re.compile(
     r"[\w.+-]{1,64}@[\w.-]{3,253}|(?:[\w-]{1,63}\.){1,8}[^\W\d]{2,24}|[^\W_]{0,8}\d{6,64}[^\W_]{0,64}"
 )
-_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
-_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){10,}")
+_ENCODED: Final = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_HEX: Final = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 
 Gram = tuple[str, ...]
@@ -49,9 +50,12 @@ Gram = tuple[str, ...]
 def normalised(text: str) -> str:
     """Without case, compatibility forms and characters that nobody sees."""
     if not text.isascii():
-        text = _TAGS.sub(lambda match: chr(ord(match[0]) - 0xE0000), text)
-        text = _INVISIBLE.sub("", normalize("NFKC", text))
+        text = _INVISIBLE.sub(_seen, normalize("NFKC", text))
     return text.casefold()
+
+
+def _seen(unseen: re.Match[str]) -> str:
+    return "".join(_TAGS.get(letter, "") for letter in unseen[0])
 
 
 class Text:
@@ -126,14 +130,12 @@ def decodings(text: str) -> Iterator[str]:
     plain = unescape(unquote(text)) if "%" in text or "&" in text else text
     if plain != text:
         yield plain
-    for token in _HEX.findall(plain):
-        yield from _printable(bytes.fromhex(token))
-    for token in _BASE64.findall(plain):
+    for token in _ENCODED.findall(plain):
+        if _HEX.fullmatch(token):
+            yield from _printable(bytes.fromhex(token))
         bare = token.rstrip("=").translate(_URL_SAFE)
-        try:
+        with suppress(NotBase64):
             yield from _printable(b64decode(bare + "=" * (-len(bare) % 4)))
-        except NotBase64:
-            continue
 
 
 def _printable(data: bytes) -> Iterator[str]:
