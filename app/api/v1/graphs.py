@@ -12,11 +12,13 @@ from typing import Any, Final
 
 from app.api.v1.door import Asked
 from app.api.v1.shapes import ChatBody, chunk_json, texts_of, usage_json
+from app.api.v1.typed import schema_of
 from app.config.load import RESERVED
 from app.records import AnswerCard, RunRequest
 from app.runner import Runner
 from app.services.gateway.provider import WireEnd, WireEvent
 from graphs.errors import (
+    AnswerNotValid,
     Conflict,
     Forbidden,
     Invalid,
@@ -37,7 +39,7 @@ class GraphFailed(UpstreamError):
     code = "run_failed"
 
 
-_BY_CODE: Final[Mapping[str, type[PilothouseError]]] = {"prompt_too_long": PromptTooLong}
+_BY_CODE: Final[Mapping[str, type[PilothouseError]]] = {each.code: each for each in (PromptTooLong, AnswerNotValid)}
 _BY_KIND: Final[Mapping[str, type[PilothouseError]]] = {
     "invalid": Invalid,
     "denied": Forbidden,
@@ -111,14 +113,14 @@ def _request(body: ChatBody, feature: str) -> RunRequest:
         raise Missing(f"there is no graph {str(body.model)[:128]}", field="model")
     if body.choices != 1:
         raise Invalid("a graph gives one choice", field="n")
-    for name in ("tools", "response_format"):
-        if body.raw.get(name) and body.raw[name] != {"type": "text"}:
-            raise Invalid(f"a graph has its own way to answer and takes no {name}", field=name)
+    if body.raw.get("tools"):
+        raise Invalid("a graph has tools of its own and takes no others", field="tools")
+    schema = schema_of(body.raw.get("response_format"))
     last = body.raw["messages"][-1]
     question = "".join(texts_of(len(body.raw["messages"]) - 1, last))
     if last["role"] != "user" or not question:
         raise Invalid("the last message must be the user's question", field="messages")
-    return RunRequest(question, mode, feature=feature)  # type: ignore[arg-type]
+    return RunRequest(question, mode, feature=feature, response_schema=schema)  # type: ignore[arg-type]
 
 
 def _check(card: AnswerCard) -> None:

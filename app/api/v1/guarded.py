@@ -116,6 +116,10 @@ class _Spelled:
         self._held, self._changed = "", False
         self._waiting: list[Any] = []
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        return self._patterns.reasons
+
     def feed(self, text: str) -> str:
         return self._note(text, self._patterns.feed(text))
 

@@ -29,7 +29,7 @@ def model_request(body: ChatBody, model: str) -> ModelRequest:
         task="chat",
         tools=() if choice == "none" else _tools(raw.get("tools")),
         tool_choice=choice,
-        response_schema=_schema(raw.get("response_format")),
+        response_schema=schema_of(raw.get("response_format")),
         max_tokens=body.max_tokens,
         temperature=_number(raw, "temperature", 0, 2),
         top_p=_number(raw, "top_p", 0, 1),
@@ -109,7 +109,8 @@ def _tool_choice(choice: Any) -> str:
     return name
 
 
-def _schema(wanted: Any) -> Mapping[str, Any] | None:
+def schema_of(wanted: Any) -> Mapping[str, Any] | None:
+    """The JSON schema of a `response_format`; None for plain text. Raises Invalid."""
     if wanted is None:
         return None
     kind = wanted.get("type") if isinstance(wanted, dict) else None

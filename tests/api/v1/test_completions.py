@@ -184,11 +184,29 @@ def test_a_graph_answers_by_its_name(client: openai.OpenAI, lab: Upstream, strea
     assert text.rstrip().endswith("data: [DONE]") is stream
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_graph_s_answer_fits_the_schema_of_the_call_or_there_is_none(http: httpx.Client, stream: bool) -> None:
+    schema = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
+    asked = {
+        "model": "pilothouse/chat",
+        "stream": stream,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "count", "schema": schema}},
+    }
+    good = http.post("/v1/chat/completions", json=asked | {"messages": asks('say {"count": 3}')})
+    assert good.status_code == 200
+    assert json.dumps('{"count": 3}') in good.text
+    bad = http.post("/v1/chat/completions", json=asked | {"messages": asks("say three")})
+    assert "answer_not_valid" in bad.text
+    assert "three" not in bad.text
+    assert bad.status_code == 502, "nothing had left, so that a stream can still be refused"
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
         ({"n": 2}, "n"),
         ({"tools": [WEATHER]}, "tools"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
         ({"model": "pilothouse/nothing"}, "model"),
     ],
