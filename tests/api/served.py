@@ -1,6 +1,7 @@
 """The real stack behind a real socket: uvicorn in a thread, store, library, graphs and tools, a scripted model."""
 
 import asyncio
+import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -28,7 +29,8 @@ PAGES = {"keys": "# Keys\n\nA key is revoked with DELETE.\n", "runs": "# Runs\n\
 
 @dataclass
 class Script:
-    """Answers by what the question says: `say ...`, `hold`, `ticket`, `fail` (half-way) or `refuse` (at once)."""
+    """Answers by what the question says: `say ...`, `hold`, `ticket`, `call NAME JSON`, `fail` (half-way) or `refuse`
+    (at once)."""
 
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     requests: list[ModelRequest] = field(default_factory=list)
@@ -38,6 +40,9 @@ class Script:
         asked = next(turn.content for turn in reversed(request.messages) if turn.role == "user")
         if any(turn.role == "tool" for turn in request.messages):
             return "Done."
+        if asked.startswith("call "):
+            _, name, arguments = asked.split(" ", 2)
+            return Say(tool_calls=(ToolProposal("x", name, json.loads(arguments)),))
         if "hold" in asked:
             gate = self.gates.setdefault(asked.split()[-1], asyncio.Event())
             return Say(pieces=("one ", "two ", "three"), wait_between=gate)

@@ -47,7 +47,9 @@ def test_config_check_says_who_may_use_which_tool() -> None:
 
 
 def test_a_built_in_is_everybodys_unless_the_file_says_otherwise() -> None:
-    assert set(grants({})) == {name for name, builtin in BUILTINS.items() if builtin.is_on}
+    assert {name: grant.enabled for name, grant in grants({}).items()} == {
+        name: builtin.is_on for name, builtin in BUILTINS.items()
+    }
     config = read("tools:\n  calculator: {kind: builtin, risk: write, tenants: []}\n  web_fetch: {kind: builtin}\n")
     found = grants(config.tools)
     assert (found["calculator"].risk, found["calculator"].is_for("acme")) == ("write", False)

@@ -48,11 +48,9 @@ BUILTINS: Final[Mapping[str, Builtin]] = {
 
 
 def grants(tools: Mapping[str, ToolConfig]) -> dict[str, ToolConfig]:
-    """What holds for each built-in that is on: what the file says of it, or that it is everybody's."""
+    """What holds for each built-in: what the file says of it, or that it is everybody's where it is on by itself."""
     return {
-        name: tools.get(name, ToolConfig(kind="builtin"))
-        for name, builtin in BUILTINS.items()
-        if (tools[name].enabled if name in tools else builtin.is_on)
+        name: tools.get(name, ToolConfig(kind="builtin", enabled=builtin.is_on)) for name, builtin in BUILTINS.items()
     }
 
 

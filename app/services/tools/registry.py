@@ -166,9 +166,14 @@ class Registry:
             spec = raised(BUILTINS[name].spec, grant.risk)
             digest = definition_hash(spec)
             yield _Found(name, "builtin", grant, own.get(name), spec, digest, repeatable=BUILTINS[name].repeatable)
-        for name, tool in self._langchain.items():
-            grant = self._config.tools[name]
-            yield _Found(name, "langchain", grant, tool, tool.spec, definition_hash(tool.spec), "", tool.repeatable)
+        for name, config in self._config.tools.items():
+            if config.kind != "langchain":
+                continue
+            if (tool := self._langchain.get(name)) is None:
+                yield _Found(name, "langchain", config, None, None)
+            else:
+                digest = definition_hash(tool.spec)
+                yield _Found(name, "langchain", config, tool, tool.spec, digest, repeatable=tool.repeatable)
         for server in self.servers.values():
             yield from self._found_at(server)
 

@@ -13,7 +13,10 @@ from typing import Any
 
 ANY = {"type": "object"}
 PATH = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
+WORD = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
 TOOLS = {
+    "say": WORD,
+    "keep": WORD,
     "flood": ANY,
     "freeze": PATH,
     "linger": PATH,
@@ -22,6 +25,13 @@ TOOLS = {
     "slow": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}},
     "ahead": {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=a)"}}},
 }
+
+
+def say(arguments: dict[str, Any]) -> str:
+    return f"heard {arguments['word']}"
+
+
+keep = say  # what is said of its risk is the file's matter
 
 
 def flood(_: dict[str, Any]) -> str:
