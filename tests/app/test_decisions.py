@@ -268,8 +268,8 @@ async def test_t08_a_run_that_did_not_pause_is_not_resumed_and_none_begins_with_
 ) -> None:
     async with lite(tmp_path, ["Hello."], embedder) as bench:
         answer = await bench.ask("hello", mode="agent")
-        call = ("acme", "ann", "create_ticket", {"title": "x", "body": "y"}, "write", now() + timedelta(hours=1))
-        stray = await bench.store.approvals.create(answer.run_id, "0" * 32, *call)
+        until, ids = now() + timedelta(hours=1), (answer.run_id, "0" * 32, "acme", "ann")
+        stray = await bench.store.approvals.create(*ids, "create_ticket", {"title": "x", "body": "y"}, "write", until)
         with pytest.raises(Conflict, match="does not wait"):
             await bench.runner.decide(CAT, stray.approval_id, "approve")
         await bench.runner.decisions.decide(CAT, stray.approval_id, "approve")  # as from the shell
