@@ -2,12 +2,13 @@
 
 Of each window it sees the embedding, the signs (`signs.py`) and a few traits of the writing; the text scores as its
 worst window. The embedder reads English, so windows in another language score 0 and are left to the signs; and an
-instruction that asks for something harmless is not told from a question. Weights and figures: benchmarks/train_injection.py. A score flags; it is no proof and protects nothing alone.
+instruction that asks for something harmless is not told from a question. Weights and figures:
+benchmarks/train_injection.py. A score flags; it is no proof and protects nothing alone.
 """
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,14 +29,20 @@ FEATURES: Final = (*(f"v{place}" for place in range(DIMENSIONS)), *NAMES, *TRAIT
 
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _WORDS_JUDGED: Final = 8  # fewer, and the lack of a common word says nothing: "restart nginx pod"
-_ENGLISH: Final = frozenset(
+
+
+def _listed(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_ENGLISH: Final = _listed(
     "the of and to a in is it you that for on with as are be this was by at or from have an not what how can do i my"
-    " your if which we will there all when who has should me does where any about".split()
+    " your if which we will there all when who has should me does where any about"
 )
-_OTHER: Final = frozenset(
+_OTHER: Final = _listed(
     "der die das und ist nicht ein eine sie ich mit auf den dem für von wie le la les des et est une pour vous dans que"
     " qui pas sur au el los las y es en un una por con para del como il di che è per non sono della o os do da em não"
-    " uma het van een niet".split()
+    " uma het van een niet"
 )
 
 
@@ -82,19 +89,24 @@ def windows(text: str) -> list[str]:
         return [text]
     found: list[str] = []
     start = end = 0
-    for piece_start, piece_end in _pieces(text):
-        if piece_end - start > WINDOW_CHARS and end > start:
-            found.append(text[start:end])
-            start = piece_start
+    for piece_end in _ends(text):
+        if end > start and piece_end - start > WINDOW_CHARS:
+            found.append(text[start:end].strip())
+            start = end
         end = piece_end
-    found.append(text[start:end])
+    found.append(text[start:end].strip())
     half = MOST_WINDOWS // 2
-    return found if len(found) <= MOST_WINDOWS else [*found[:half], *found[-half:]]
+    whole = list(filter(None, found))
+    return whole if len(whole) <= MOST_WINDOWS else [*whole[:half], *whole[-half:]]
 
 
-def _pieces(text: str) -> list[tuple[int, int]]:
-    spans = split(text) or [(0, len(text))]
-    return [(at, min(at + WINDOW_CHARS, end)) for start, end in spans for at in range(start, end, WINDOW_CHARS)]
+def _ends(text: str) -> Iterator[int]:
+    """Where sentences end, what stands between them included, and where one that is too long is cut."""
+    start = 0
+    for end in (*[begin for begin, _ in split(text)][1:], len(text)):
+        yield from range(start + WINDOW_CHARS, end, WINDOW_CHARS)
+        yield end
+        start = end
 
 
 def rows(pieces: Sequence[str], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
