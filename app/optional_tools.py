@@ -37,7 +37,8 @@ class OptionalTools:
     """Made once; the processes that pages are read in take turns over all runs."""
 
     def __init__(self, tools: Mapping[str, ToolConfig], database: Database, tables: TableShelf) -> None:
-        self._tools, self._on = tools, frozenset(grants(tools))
+        self._tools = tools
+        self._on = frozenset(name for name, grant in grants(tools).items() if grant.enabled)
         self._database, self._tables, self._read_page = database, tables, PageReader()
 
     def of(self, who: Principal) -> Iterator[Tool]:
