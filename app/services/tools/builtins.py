@@ -71,7 +71,8 @@ def builtin_faults(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]
             continue
         if tool.risk is not None and RISKS.index(tool.risk) < RISKS.index(builtin.spec.risk):
             yield ("tools", name, "risk"), f"it is a tool that can {builtin.spec.risk}; its risk may only be raised"
-        yield from _option_faults(name, tool, builtin)
+        if tool.enabled:
+            yield from _option_faults(name, tool, builtin)
 
 
 def _option_faults(name: str, tool: ToolConfig, builtin: Builtin) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -23,13 +23,13 @@ from app.services.tools.bounded import BoundedTool, Bounds, Observe, raised
 from app.services.tools.builtins import BUILTINS, grants
 from app.services.tools.calls import CallBook
 from app.services.tools.lane import Lane
-from app.services.tools.langchain import LangChainTool
 from app.services.tools.tool import Tool
 from graphs.errors import Conflict, Missing
 from graphs.toolhash import definition_hash
 from graphs.types import ToolSpec
 
 if TYPE_CHECKING:
+    from app.services.tools.langchain import LangChainTool
     from app.services.tools.mcp_server import McpServer
 
 log = logging.getLogger("pilothouse.tools")
@@ -83,11 +83,7 @@ class Registry:
     ) -> None:
         """Raises Invalid for a tool of langchain-core that cannot be made."""
         self._config, self._acceptances, self._book, self._observe = config, acceptances, book, observe
-        self._langchain = {
-            name: LangChainTool.configured(name, tool)
-            for name, tool in config.tools.items()
-            if tool.kind == "langchain" and tool.enabled
-        }
+        self._langchain = _langchain(config)
         self.servers = _servers(config, environment)
         self.turned_away = turned_away
         self._lanes: dict[str, Lane] = {}
@@ -224,6 +220,15 @@ class Registry:
                     "a tool is off until its definition is accepted: pilothouse tools accept",
                     extra={"tool": entry.name, "state": entry.state, "definition": entry.digest},
                 )
+
+
+def _langchain(config: Config) -> "dict[str, LangChainTool]":
+    named = {name: tool for name, tool in config.tools.items() if tool.kind == "langchain" and tool.enabled}
+    if not named:
+        return {}
+    from app.services.tools.langchain import LangChainTool  # the CLI waits a second for it
+
+    return {name: LangChainTool.configured(name, tool) for name, tool in named.items()}
 
 
 def _servers(config: Config, environment: Mapping[str, str]) -> "dict[str, McpServer]":
