@@ -6,8 +6,9 @@ from fastapi import APIRouter, Body
 
 from app.api.body import StrictRoute
 from app.api.deps import Bench, Owner
-from app.api.schemas import Camel, Id
+from app.api.schemas import Id
 from app.erasure import Receipt
+from app.records import Camel
 from app.services.store.erasure import Subject
 
 router = APIRouter(prefix="/api/ai/erasures", tags=["erasures"], route_class=StrictRoute)
