@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
+from app import workbench
 from app.console.turn import Turn
 from app.records import RunEvent
 from app.services.gateway.scripted import SCRIPTED, Say, ScriptedProvider
+from app.services.guardrails.instructions import mark_of, mark_pattern
 from app.services.guardrails.markup import markup_patterns
 from app.services.guardrails.patterns import SECRETS
 from app.services.guardrails.stream import PatternFilter
@@ -24,7 +26,8 @@ from tests.api.served import OWNER_KEY, Served, served
 from tests.api.v1.upstream import Upstream, upstream
 from tests.services.guardrails.leaks import LEAKS
 
-PATTERNS = (*SECRETS, *markup_patterns(frozenset()))
+MARK = mark_of("the secret of a test's installation")
+PATTERNS = (*SECRETS, *markup_patterns(frozenset()), mark_pattern(MARK))
 CUTS = 24  # a leak of more characters is cut at so many places, spread over it; tests/services/guardrails has them all
 QUESTION = "Say it all."
 SCRIPTED_NAME = "smollm2-135m-instruct"  # a name that routes may lead to without declaring it
@@ -42,7 +45,7 @@ BEGUN = {  # what only begins like a leak must come out to the last character
     "a tag's beginning": ("a < b and <b", ""),
     "an image's beginning": ("wow ![chart](https://evil", ""),
 }
-EVERYTHING = {**LEAKS, **BEGUN}
+EVERYTHING = {**LEAKS, "the prompts' mark": (MARK, MARK), **BEGUN}
 
 
 def cuts(text: str) -> list[int]:
@@ -77,11 +80,12 @@ def server(lab: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         return Say(pieces=tuple(PIECES))
 
     config = CONFIG.format(url=lab.url)
-    with served(
-        tmp_path_factory.mktemp("conform"), config, [ScriptedProvider(say, replace(SCRIPTED, name=SCRIPTED_NAME))]
-    ) as up:
-        up.keys["owner"] = OWNER_KEY
-        yield up
+    model = ScriptedProvider(say, replace(SCRIPTED, name=SCRIPTED_NAME))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workbench, "mark_of", lambda secret: MARK)
+        with served(tmp_path_factory.mktemp("conform"), config, [model]) as up:
+            up.keys["owner"] = OWNER_KEY
+            yield up
 
 
 def data_of(text: str) -> Iterator[dict[str, Any]]:
@@ -218,7 +222,7 @@ def expect_the_same(answer: str) -> None:
 
 
 @pytest.mark.parametrize("path", RUNS)
-def test_a_run_lets_out_what_its_whole_text_would(server: Served, path: str) -> None:
+def test_t01_a_run_lets_out_what_its_whole_text_would(server: Served, path: str) -> None:
     expect_the_same(RUNS[path](server))
 
 
@@ -227,7 +231,7 @@ def test_a_run_lets_out_what_its_whole_text_would(server: Served, path: str) -> 
     [(wire, model) for wire in WIRES for model in MODELS if model != "translated" or "completion" in wire.__name__],
     ids=lambda each: each if isinstance(each, str) else each.__name__,
 )
-def test_a_wire_of_v1_lets_out_what_its_whole_text_would(
+def test_t01_a_wire_of_v1_lets_out_what_its_whole_text_would(
     server: Served, wire: Callable[[Served, str, str], str], model: str
 ) -> None:
     expect_the_same(wire(server, *MODELS[model]))
