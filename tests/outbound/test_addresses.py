@@ -83,3 +83,19 @@ def test_without_the_internet_only_what_is_listed_is_reached() -> None:
     assert closed.admits("docs.test", ip_address("1.1.1.1"))
     assert closed.admits("other.test", ip_address("10.1.0.1"))
     assert not closed.admits("other.test", ip_address("1.1.1.1"))
+
+
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        *[("example.org", True), ("example.org.", True), ("www.example.org", False), ("notexample.org", False)],
+        *[("a.partner.test", True), ("a.b.partner.test", True), ("partner.test", False), ("xpartner.test", False)],
+        *[("example.org.evil.test", False), ("1.1.1.1", False), ("", False)],
+    ],
+)
+def test_s06_names_are_all_that_may_be_asked_for(host: str, named: bool) -> None:
+    reach = Reach(names=frozenset({"example.org", "*.partner.test"}))
+    assert reach.names_host(host) is named
+    assert reach.admits(host, ip_address("1.1.1.1")) is named
+    assert not reach.admits(host, ip_address("10.0.0.1"))
+    assert Reach().names_host(host)

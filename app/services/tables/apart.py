@@ -15,6 +15,7 @@ from graphs.errors import Invalid
 _ROOT: Final = Path(__file__).resolve().parents[3]
 # Isolated mode reads neither PYTHONPATH nor the working directory, so the way to our package is given here.
 _START: Final = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from app.services.tables.child import main; main()"
+_BROKEN: Final = "it broke the engine, or needs more memory than there is for it"
 
 
 class SqlFailed(Invalid):
@@ -46,7 +47,10 @@ async def ordered(order: Mapping[str, Any], *, wall_s: float, max_file_bytes: in
             await process.wait()
     if process.returncode:
         raise SqlFailed(_death(process.returncode))
-    found: dict[str, Any] = json.loads(answer)
+    try:
+        found: dict[str, Any] = json.loads(answer)
+    except ValueError as error:
+        raise SqlFailed(_BROKEN) from error
     if "problem" in found:
         raise SqlFailed(found["problem"])
     return found
@@ -55,4 +59,4 @@ async def ordered(order: Mapping[str, Any], *, wall_s: float, max_file_bytes: in
 def _death(returncode: int) -> str:
     if returncode == -signal.SIGXCPU:
         return f"it took more than {CPU_S} s of computing"
-    return "it broke the engine, or needs more memory than there is for it"
+    return _BROKEN

@@ -8,6 +8,7 @@ cannot keep it in does not run it at all. Callers that need more use a container
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -34,6 +35,7 @@ _START: Final = (
     "main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
 )
 _READ_BYTES: Final = 1 << 16
+_LEAST_BYTES: Final = 4_096  # of a file, were it empty: inodes run out too
 _LOOK_S: Final = 0.1  # between looks at how much lies in the folder
 
 
@@ -88,8 +90,11 @@ class RunPython:
         self._options = options
 
     async def run(self, call: ToolCall) -> ToolOutput:
-        with tempfile.TemporaryDirectory(prefix="pilothouse-python-", ignore_cleanup_errors=True) as folder:
+        folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="pilothouse-python-")
+        try:
             return ToolOutput(await self._run(str(call.arguments["code"]), folder))
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _run(self, code: str, folder: str) -> str:
         most = self._options
@@ -142,11 +147,11 @@ class RunPython:
 
 
 def _weight_bytes(folder: str) -> int:
+    """What its files take, an empty one too. There are no folders in it."""
     weight = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):  # it is gone by now
-                weight += os.lstat(os.path.join(place, name)).st_blocks * 512
+    for each in os.scandir(folder):
+        with suppress(OSError):  # it is gone by now
+            weight += max(_LEAST_BYTES, each.stat(follow_symlinks=False).st_blocks * 512)
     return weight
 
 

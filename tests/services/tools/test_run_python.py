@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from app.config.load import ConfigInvalid, parse
 from app.confined import lacking
+from app.services.tools.builtins import builtin_faults
 from app.services.tools.run_python import RunPython, RunPythonOptions
 from app.services.tools.tool import ToolCall
 from graphs.errors import ToolRefused
@@ -25,6 +28,10 @@ async def run(code: str, **options: Any) -> str:
 
 def children() -> set[str]:
     return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
+
+
+def folders() -> set[str]:
+    return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("pilothouse-python-")}
 
 
 async def test_a_program_computes_with_the_standard_library() -> None:
@@ -154,9 +161,17 @@ async def test_t15_a_program_that_takes_too_much_is_ended(code: str, options: di
     assert children() == before
 
 
-async def test_t15_a_program_that_fills_the_disk_is_ended() -> None:
-    code = "import os\nfor n in range(10_000):\n    open(str(n), 'wb').write(os.urandom(4 << 20))"
+@pytest.mark.parametrize("each", ["os.urandom(4 << 20)", "b''"])
+async def test_t15_a_program_that_fills_the_disk_is_ended_and_cleared_away(each: str) -> None:
+    before = folders()
+    code = f"import os\nfor n in range(1_000_000):\n    open(str(n), 'wb').write({each})"
     assert "too much memory, disk or output" in await run(code, disk_mb=16, cpu_s=60, timeout_s=60)
+    assert folders() == before
+
+
+async def test_t15_a_program_makes_no_folders_in_folders_that_nobody_could_remove() -> None:
+    said = await run(f"{TRY}import os\ntried('folder', lambda: os.mkdir('d') or 'made')\nprint(os.listdir())")
+    assert said == "folder PermissionError\n[]"
 
 
 async def test_t15_a_program_that_sleeps_is_ended_with_its_call() -> None:
@@ -169,6 +184,13 @@ async def test_t15_a_program_that_sleeps_is_ended_with_its_call() -> None:
     running.cancel()
     await asyncio.wait({running})
     assert children() == before
+
+
+@pytest.mark.parametrize(("options", "fault"), [("{}", "lets them out"), ("{accepted: true, cpu_s: 0}", "at least 1")])
+def test_t15_the_file_is_not_taken_before_its_risk_is(options: str, fault: str) -> None:
+    text = f"tools: {{run_python: {{kind: builtin, options: {options}}}}}"
+    with pytest.raises(ConfigInvalid, match=fault):
+        parse(text, {}, checks=(builtin_faults,))
 
 
 def test_t15_who_turns_it_on_is_told_what_it_does_not_protect_from() -> None:
