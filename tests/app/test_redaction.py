@@ -193,3 +193,30 @@ async def test_t02_a_hostile_passage_is_told_on_the_card_and_stops_nothing(
         card = await bench.runner.card(ANN, answer.run_id)
         told = [(verdict.stage, verdict.action) for verdict in card.verdicts if verdict.stage == "retrieved"]
         assert (card.status, told) == ("completed", [("retrieved", "flag")])
+
+
+async def test_traces_may_hold_less_than_models_see(tmp_path: Path, embedder: MiniLmEmbedder) -> None:
+    guards = GuardRules.model_validate({"telemetry": "redacted"})
+    async with lite(tmp_path, ["I wrote."], embedder, guards=guards) as bench:
+        answer = await bench.ask(f"Write to {MAIL}")
+        spans = await bench.store.runs.spans(answer.run_id, "acme")
+        assert MAIL in str(bench.gateway.requests)
+        assert MAIL not in str(spans)
+        assert "‹email removed›" in str(spans)
+
+
+async def test_sentences_are_where_the_owners_answer_has_them(tmp_path: Path, embedder: MiniLmEmbedder) -> None:
+    text = "Write to the office. It opens at nine."
+    passage = Passage("c1", "d1", "Office", text, 0, len(text), 0.9, "docs", "")
+
+    def told(request: ModelRequest) -> Say:
+        (shown,) = PLACEHOLDER.findall(request.messages[-1].content)
+        return Say(pieces=(f"Write to {shown}. ", "It opens at nine."))
+
+    async with lite(tmp_path, told, embedder, passages=[passage], guards=rules()) as bench:
+        answer = await bench.ask(f"Where do I write to, {MAIL}?", mode="rag")
+        validated = next(event.data for event in answer.events if event.type == "validation.completed")
+        for shown in (validated, answer.events[-1].data["card"]):
+            places = [answer.text[sentence["start"] : sentence["end"]] for sentence in shown["sentences"]]
+            assert places == [f"Write to {MAIL}.", "It opens at nine."]
+            assert places == [sentence["text"] for sentence in shown["sentences"]]

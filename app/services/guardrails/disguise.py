@@ -15,6 +15,7 @@ from urllib.parse import unquote
 MOST_CHARS: Final = 20_000  # of a text; what lies beyond is not decoded
 MOST_RUNS: Final = 16  # encoded runs that are looked into
 LEAST_CHARS: Final = 12  # of what is decoded: less holds no instruction
+ENOUGH: Final = 3  # common words that a text has to show to be taken as it stands
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{20,8000}={0,2}")
 _BASE32: Final = re.compile(r"\b[A-Z2-7]{24,8000}={0,6}")
@@ -25,7 +26,8 @@ _SPACED: Final = re.compile(r"(?:\b\w[ .\-_]){4,400}\w\b")
 _LEET: Final = re.compile(r"[A-Za-z][013457@$][A-Za-z]")
 _WORD: Final = re.compile(r"[a-z]{3,}")
 _PLAIN: Final = str.maketrans("013457@$", "oieastas")
-# Frequent in English instructions; a text turned round or by 13 letters shows them only when it is turned back.
+# Frequent in English instructions; a text turned round or by 13 letters shows them only when it is turned back, and
+# then two at least, since one can be an accident.
 _COMMON: Final = frozenset(
     ("the", "and", "all", "you", "your", "ignore", "instructions", "previous",
      "system", "prompt", "tell", "now", "reveal", "with")
@@ -47,9 +49,8 @@ def unveiled(text: str) -> Iterator[str]:
         yield re.sub(r"(?<=\b\w)[ .\-_](?=\w\b)", "", re.sub(r"[ ]{2,}", "\n", text)).replace("\n", " ")
     if _LEET.search(text):
         yield text.translate(_PLAIN)
-    for turned in (text[::-1], codecs.encode(text, "rot13")):
-        if _reads_better(turned, text):
-            yield turned
+    if (plain := _common(text)) < ENOUGH:
+        yield from (t for t in (text[::-1], codecs.encode(text, "rot13")) if _common(t) >= max(2, 2 * plain))
 
 
 def _decoded(name: str, run: str) -> str | None:
@@ -71,11 +72,6 @@ def _decoded(name: str, run: str) -> str | None:
         return None
     readable = sum(sign.isprintable() or sign in "\n\t" for sign in decoded)
     return decoded if len(decoded) >= LEAST_CHARS and readable >= 0.95 * len(decoded) else None
-
-
-def _reads_better(turned: str, text: str) -> bool:
-    """Whether common words appear that were not there before: two at least, since one can be an accident."""
-    return _common(turned) >= max(2, 2 * _common(text))
 
 
 def _common(text: str) -> int:
