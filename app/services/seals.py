@@ -127,4 +127,7 @@ def _ids(bound: tuple[str, ...], row: Mapping[str, Any], told: Mapping[str, Any]
 
 def _of(name: str, row: Mapping[str, Any], told: Mapping[str, Any]) -> str:
     """As databases give it back: they hold neither NUL nor a lone surrogate."""
-    return _UNHELD.sub("\ufffd", str(told[name] if name in told else row[name]))
+    value = str(told[name] if name in told else row[name])
+    if value.isascii() and "\0" not in value:  # nearly every one, at a tenth of the pattern's cost
+        return value
+    return _UNHELD.sub("\ufffd", value)
