@@ -8,6 +8,7 @@ from typing import Any, TextIO
 import orjson
 
 from app.records import AnswerCard
+from app.telemetry.faults import trace
 from app.telemetry.redact import printable, redact
 from app.telemetry.safe import safe
 
@@ -28,7 +29,7 @@ class Redact(logging.Filter):
             return True
         record.msg, record.args = redact(record.getMessage()), None
         if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
+            record.exc_text = _exception(record)
         if record.exc_text:
             record.exc_text = redact(record.exc_text)
         for name in vars(record).keys() - _STANDARD:
@@ -50,10 +51,15 @@ class JsonLines(logging.Formatter):
             return orjson.dumps(line | {name: _printable(value) for name, value in given.items()}).decode()
         line |= {name: safe(value) for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info and not record.exc_text:
-            record.exc_text = self.formatException(record.exc_info)
+            record.exc_text = _exception(record)
         if record.exc_text:
             line["exception"] = record.exc_text
         return orjson.dumps(_printable(line)).decode()
+
+
+def _exception(record: logging.LogRecord) -> str:
+    error = record.exc_info[1] if record.exc_info else None
+    return "" if error is None else trace(error)
 
 
 def _printable(value: Any) -> Any:
