@@ -136,6 +136,18 @@ def test_s06_an_outbound_call_waits_for_a_person_and_leaves_its_hash_in_the_trai
     assert entry["subject"] == asked["requestId"]
 
 
+def test_s06_a_canary_from_the_run_leaves_in_no_url_even_with_a_person_s_approval(
+    pages: Site, ada: httpx.Client
+) -> None:
+    before = len(pages.requests)
+    asked = use(ada, "web_fetch", url=pages.url("/otter?note=sk-canary-Zx81kQpLm3VtYb72HsRw0fGd"))
+    assert asked["status"] == "waiting"
+    assert ada.post(f"/api/ai/approvals/{asked['pendingApproval']}", json={"decision": "approve"}).status_code == 200
+    with ada.stream("GET", f"/api/ai/runs/{asked['requestId']}/events") as events:
+        assert "nothing was sent" in events.read().decode()
+    assert len(pages.requests) == before
+
+
 def test_t15_python_waits_for_a_person_and_is_not_offered_to_a_tenant_that_the_file_does_not_name(
     server: Served, ada: httpx.Client, eve: httpx.Client
 ) -> None:
