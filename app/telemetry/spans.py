@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from app.ids import new_id
 from app.records import CardStation, SpanRecord
+from app.telemetry.faults import told
 from app.telemetry.safe import safe_items
 from graphs.errors import PilothouseError
 
@@ -83,7 +84,7 @@ class RunTrace:
                 raise
             status = "error"
             code = error.code if isinstance(error, PilothouseError) else "internal_error"
-            span.set(error={"type": type(error).__name__, "code": code, "message": str(error)})
+            span.set(error={"type": type(error).__name__, "code": code, "message": told(error)})
             raise
         finally:
             # A stream that is closed from another task ends its span in a context that never saw it begin.

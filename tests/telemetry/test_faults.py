@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 from yarl import URL
 
 from app.telemetry.logs import JsonLines, Redact
+from app.telemetry.spans import RunTrace
 from graphs.errors import UpstreamError
 
 CANARY = "canary-5105-1051"
@@ -100,3 +101,13 @@ def test_our_own_errors_and_the_words_of_others_are_told() -> None:
     assert "graphs.errors.UpstreamError: the model server answered garbage" in exception
     assert "age: int_parsing" in exception
     assert "direct cause" in exception
+
+
+@pytest.mark.parametrize("name", PROVOKED)
+def test_p10_a_span_tells_of_an_exception_without_what_it_was_given(name: str) -> None:
+    trace = RunTrace("r1")
+    with pytest.raises(Exception), trace.root("chat"):  # noqa: B017 - whatever was provoked
+        PROVOKED[name]()
+    (record,) = trace.records
+    assert record.status == "error"
+    assert "canary" not in str(record.attributes)
