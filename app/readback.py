@@ -28,6 +28,8 @@ async def read_back(
                 if text and item.number > after:
                     yield replace(item, data={**item.data, "text": text})
                 continue
+            if item.type.startswith("tool."):
+                said = ""  # what an agent says before its last call is no part of the answer
             if (rest := restoring.close()) and last > after:
                 yield RunEvent(last, "message.delta", {"text": rest})
             if item.number > after:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from app.config.guards import GuardRules
 from app.records import Principal, RunRequest
 from app.services.gateway.scripted import Say
@@ -205,18 +207,25 @@ async def test_traces_may_hold_less_than_models_see(tmp_path: Path, embedder: Mi
         assert "‹email removed›" in str(spans)
 
 
-async def test_sentences_are_where_the_owners_answer_has_them(tmp_path: Path, embedder: MiniLmEmbedder) -> None:
+@pytest.mark.parametrize("mode", ["rag", "agent"])
+async def test_sentences_are_where_the_owners_answer_has_them(
+    mode: str, tmp_path: Path, embedder: MiniLmEmbedder
+) -> None:
     text = "Write to the office. It opens at nine."
     passage = Passage("c1", "d1", "Office", text, 0, len(text), 0.9, "docs", "")
 
     def told(request: ModelRequest) -> Say:
-        (shown,) = PLACEHOLDER.findall(request.messages[-1].content)
+        shown = PLACEHOLDER.findall(str(request.messages))[0]
+        if mode == "agent" and request.messages[-1].role != "tool":
+            call = ToolProposal("x", "search_documents", {"query": "office"})
+            return Say(pieces=("I look it up.",), tool_calls=(call,))
         return Say(pieces=(f"Write to {shown}. ", "It opens at nine."))
 
     async with lite(tmp_path, told, embedder, passages=[passage], guards=rules()) as bench:
-        answer = await bench.ask(f"Where do I write to, {MAIL}?", mode="rag")
+        answer = await bench.ask(f"Where do I write to, {MAIL}?", mode=mode)
         validated = next(event.data for event in answer.events if event.type == "validation.completed")
-        for shown in (validated, answer.events[-1].data["card"]):
-            places = [answer.text[sentence["start"] : sentence["end"]] for sentence in shown["sentences"]]
+        card = answer.events[-1].data["card"]
+        for shown in (validated, card):
+            places = [card["answer"][sentence["start"] : sentence["end"]] for sentence in shown["sentences"]]
             assert places == [f"Write to {MAIL}.", "It opens at nine."]
             assert places == [sentence["text"] for sentence in shown["sentences"]]
