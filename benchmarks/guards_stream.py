@@ -35,6 +35,7 @@ MIN_TOKENS = 30
 POLICIES = {
     "as it comes": AnswersConfig(),
     "links to listed hosts": AnswersConfig(links="listed", link_hosts=("docs.example",)),
+    "no personal data": AnswersConfig(personal="redact"),
 }
 
 

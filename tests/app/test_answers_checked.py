@@ -2,15 +2,21 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from app.config.answers import AnswersConfig
 from app.services.gateway.scripted import Say
+from app.services.guardrails.guard import PatternGuard
 from app.services.retrieval.embedder import MiniLmEmbedder
+from graphs.agent.nodes import answer
+from graphs.agent.state import AgentState, Turn
+from graphs.events import Event, Said
+from graphs.policy import AnswerPolicy
 from graphs.refusal import REFUSAL
-from graphs.types import Passage, ToolProposal
+from graphs.types import Passage, ToolProposal, ToolResult
 from tests.app.lite import ANN, EVE, Answer, lite
 
 TEXT = "A key is revoked with DELETE /api/ai/keys. A revoked key stops working within five seconds."
@@ -151,12 +157,17 @@ async def test_what_a_stream_has_replaced_stands_on_the_card(tmp_path: Path, emb
     assert verdicts(answer) == [("patterns", "redact", ["card_number"])]
 
 
-async def test_what_a_tool_says_leaves_through_the_output_patterns(tmp_path: Path, embedder: MiniLmEmbedder) -> None:
+async def test_what_a_tool_says_leaves_through_the_output_patterns(embedder: MiniLmEmbedder) -> None:
     """A model without tool calls closes a run in the tool's own words, which no model has written."""
-    call = ToolProposal("x", "calculator", {"expression": "4111111111111110 + 1"})
-    async with lite(tmp_path, [Say(tool_calls=(call,)), "Done."], embedder) as bench:
-        answer = await bench.ask("Add one", mode="agent")
-    assert answer.text == "Done."
+    result = ToolResult("c", "calculator", "ok", "4111 1111 1111 1111")
+    turn = Turn((ToolProposal("c", "calculator", {}),), results=(result,))
+    written: list[Event] = []
+    context = SimpleNamespace(guard=PatternGuard(embedder), answers=AnswerPolicy(), shape=None)
+    runtime = SimpleNamespace(context=context, stream_writer=written.append)
+    state: AgentState = {"question": "Add one", "history": (), "turns": (turn,)}
+    update = await answer(state, runtime)  # type: ignore[arg-type]
+    assert [event.text for event in written if isinstance(event, Said)] == ["\u2039card number removed\u203a."]
+    assert update.get("redacted") == ("card_number",)
 
 
 async def test_a_link_policy_is_the_tenants_own(tmp_path: Path, embedder: MiniLmEmbedder) -> None:

@@ -25,6 +25,7 @@ routes:
 tenants:
   poor: {{requests_per_minute: 2}}
   narrow: {{models: [small], budget_usd_month: 50}}
+answers: {{tenants: {{narrow: {{links: text}}}}}}
 limits: {{max_n: 8, max_output_tokens: 32768}}
 """
 PEOPLE = {

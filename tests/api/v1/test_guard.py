@@ -16,6 +16,7 @@ from app.api.v1.telling import Teller
 from app.services.gateway.provider import WireEvent
 from app.services.guardrails.patterns import SECRETS
 from app.services.guardrails.stream import PatternFilter
+from tests.api.served import Served
 
 SECRET = "sk-Zq8Wn3Lk9Xv2Bc7Mr5Ty1Pd4"
 CARD = "4111 1111 1111 1111"
@@ -62,6 +63,17 @@ def test_nothing_of_it_leaves_whole_or_streamed(
         assert inner not in answer.text
     assert inner not in streamed_text(streamed)
     assert streamed_text(streamed)[-1] == leak[-1]
+
+
+def test_a_tenant_s_own_policy_for_links_holds_for_its_plain_calls(http: httpx.Client, door: Served) -> None:
+    said, link = "say Look at [this](https://elsewhere.example/?d=1).", "https://elsewhere.example"
+    with door.client("nell") as nell:
+        for body in (chat(said), chat(said) | {"stream": True}):
+            kept = http.post("/v1/chat/completions", json=body | {"model": "small"}).text
+            cut = nell.post("/v1/chat/completions", json=body | {"model": "small"}).text
+            assert link in kept
+            assert "elsewhere.example" not in cut
+            assert "link removed" in cut
 
 
 def event(text: str, *, finish: str | None = None, name: str = "content", logprobs: Any = None) -> WireEvent:
