@@ -9,8 +9,9 @@ or tool, never by row: questions and passages (XQuAD, CMRC), abstracts, operatio
 ToolAlpaca), our own messages and handbook, and what attacks ask for when nobody wraps it. The model's size and the
 threshold (one benign text in a hundred) are chosen on the validation part, the table is of the rest.
 
-Nothing here was tuned on a held-out source. But who wrote the lists of signs and disguises had seen bastion's benign
-traps (none of its attacks), so its false-alarm rate is a little too good.
+The held-out table was seen while this was made: that texts in other languages are left to the signs was decided by its
+false alarms, and who wrote the lists of signs and disguises had seen bastion's benign traps (and two attacks). So
+its figures are a little too good. The templates in Albanian, Irish, Gaelic and Zulu have English siblings in training.
 """
 
 import argparse
