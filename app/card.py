@@ -23,7 +23,8 @@ from graphs.agent.state import Turn
 from graphs.errors import PilothouseError
 from graphs.events import Continued, Event, Proposed, Ran, Retrieved, Said
 from graphs.rag.wording import Variants, Wording
-from graphs.types import Passage, ToolResult
+from graphs.taint import least
+from graphs.types import Message, Passage, ToolResult, Trust
 
 SUMMARY_CHARS = 500
 
@@ -92,9 +93,18 @@ def card(
         cached=facts.cached,
         continued_by=facts.continued_by,
         validation=state.get("validation", ""),
+        trust=_trust(state),
         error=None if error is None else card_error(error),
         created_at=facts.created_at,
     )
+
+
+def _trust(state: Mapping[str, Any]) -> Trust:
+    """That of the least trusted text which the answer may be made of."""
+    history: Sequence[Message] = state.get("history", ())
+    passages: Sequence[Passage] = state.get("passages", ())
+    earlier = (turn.trust for turn in history if turn.role != "user")
+    return least(("tenant", state.get("read_trust", "tenant"), *earlier, *(passage.trust for passage in passages)))
 
 
 def searched(wording: Wording, variants: Variants, reranked_by: str = "", not_reranked: str = "") -> CardSearch:

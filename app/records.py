@@ -324,6 +324,7 @@ class AnswerCard(Camel):
     cached: bool = Field(default=False, description="The answer was kept from an earlier call and cost nothing.")
     continued_by: tuple[str, ...] = Field(default=(), description="Models that went on with an answer which broke off.")
     validation: str = ""
+    trust: Trust | None = None
     error: CardError | None = None
     safe_answer: str = Field(default="", description="What to show in the place of an answer; of a failed run.")
     created_at: datetime

@@ -47,7 +47,7 @@ from graphs.errors import (
     UpstreamTimeout,
 )
 from graphs.events import Event
-from graphs.types import Decision, Message, ToolProposal
+from graphs.types import Decision, Message, Role, ToolProposal
 
 log = logging.getLogger("pilothouse.runner")
 
@@ -819,7 +819,8 @@ def _payer(job: Job) -> Payer:
 
 
 def _message(turn: MessageRecord) -> Message:
-    return Message("assistant" if turn.role == "assistant" else "user", turn.content)
+    role: Role = "assistant" if turn.role == "assistant" else "user"
+    return Message(role, turn.content, trust=turn.trust or "untrusted")
 
 
 def _conversation(record: RunRecord) -> str:

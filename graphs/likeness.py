@@ -21,7 +21,7 @@ from graphs.types import Match
 # Chosen on one half of the attackers' goals and users' tasks and measured on the other (benchmarks/taint.py).
 WHOLE_LETTERS: Final = 8  # a value of so many letters and digits is found wherever it stands, also inside a word
 WORD_LETTERS: Final = 4  # a shorter one only as a word of its own
-RUN_WORDS: Final = 6  # so many words in the order of the text are no accident
+RUN_WORDS: Final = 5  # so many words in the order of the text are no accident
 SHARE: Final = 0.5  # nor is this share of a value's words, if there are at least
 SHARED_WORDS: Final = 4
 MAX_VALUES: Final = 64  # what a call has beyond that is compared as one text

@@ -14,6 +14,7 @@ from langgraph.types import interrupt
 
 from graphs.agent import turns as rounds
 from graphs.agent.calls import barred, definition, propose, waiting
+from graphs.agent.reading import reading
 from graphs.agent.state import AgentState, Turn
 from graphs.context import RunContext
 from graphs.errors import UpstreamError
@@ -21,7 +22,7 @@ from graphs.events import Ran, Retrieved
 from graphs.prompts import Authored, RunData
 from graphs.refusal import REFUSAL
 from graphs.steps.complete import SpokenUpdate, answer_tokens, prompt_budget, say, tell
-from graphs.types import Message, ModelRequest, Passage, Task, ToolResult, ToolSpec, Verdict
+from graphs.types import Message, ModelRequest, Passage, Task, ToolResult, ToolSpec, Trust, Verdict
 
 ARGUMENT_TOKENS = 256
 
@@ -37,6 +38,7 @@ class DecideUpdate(TypedDict, total=False):
 
 class TurnsUpdate(TypedDict, total=False):
     turns: tuple[Turn, ...]
+    read_trust: Trust
     passages: tuple[Passage, ...]
     index_version: str
     read_verdicts: tuple[Verdict, ...]
@@ -188,7 +190,11 @@ async def act(state: AgentState, runtime: Runtime[RunContext]) -> TurnsUpdate:
         runtime.stream_writer(Ran(result))
     turns = (*done, rounds.with_results(turn, fresh))
     thought = await ctx.guard.screen_read("tool", [result.content for result in fresh])
-    update: TurnsUpdate = {"turns": turns, "read_verdicts": (*state.get("read_verdicts", ()), *thought)}
+    update: TurnsUpdate = {
+        "turns": turns,
+        "read_trust": reading(state, turns, ctx.toolbox.specs()).trust,
+        "read_verdicts": (*state.get("read_verdicts", ()), *thought),
+    }
     passages = rounds.passages(turns)
     if not passages:
         return update

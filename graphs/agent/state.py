@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graphs.steps.outcome import Outcome
-from graphs.types import Ruling, ToolProposal, ToolResult
+from graphs.types import Ruling, ToolProposal, ToolResult, Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,11 @@ class Turn:
 
 
 class AgentState(Outcome, total=False):
-    """`turns` are the rounds so far, the last one perhaps unfinished; `next` is where `decide` wants to go."""
+    """`turns` are the rounds so far, the last one perhaps unfinished; `next` is where `decide` wants to go.
+
+    `read_trust` is that of the least trusted text so far.
+    """
 
     turns: tuple[Turn, ...]
+    read_trust: Trust
     next: Literal["act", "answer", "validate"]

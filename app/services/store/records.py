@@ -46,12 +46,15 @@ class ConversationRecord:
 
 @dataclass(frozen=True, slots=True)
 class MessageRecord:
+    """`trust` is that of the least trusted text that it was made of; None where nobody knows."""
+
     message_id: str
     conversation_id: str
     run_id: str | None
     role: str
     content: str
     created_at: datetime
+    trust: Trust | None = None
 
 
 @dataclass(frozen=True, slots=True)

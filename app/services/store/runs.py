@@ -23,6 +23,7 @@ from app.services.store.runsearch import POSITION, runs_with
 from app.services.store.tables import approvals, conversations, events, feedback, messages, runs, spans
 from app.services.store.text import clean
 from graphs.errors import Conflict, Missing
+from graphs.types import Trust
 
 TERMINAL: Final[frozenset[RunStatus]] = frozenset({"completed", "blocked", "failed", "cancelled"})
 _COLUMNS = columns(runs, RunRecord)
@@ -146,7 +147,7 @@ class Runs:
             self._add_spans.many(connection, span_rows)
             if of_conversation is not None:
                 shared = {"conversation_id": of_conversation, "tenant_id": tenant_id, "created_at": now}
-                rows = [seals.seal(messages, row) for row in _message_rows(run_id, message_appends, shared)]
+                rows = [seals.seal(messages, row) for row in _message_rows(run_id, message_appends, shared, card.trust)]
                 self._add_messages.many(connection, rows)
             return True
 
@@ -311,13 +312,16 @@ def _span_rows(seals: Seals, run_id: str, tenant_id: str, ended: Sequence[SpanRe
     return [seals.seal(spans, row, tenant_id=tenant_id) for row in rows]
 
 
-def _message_rows(run_id: str, said: Sequence[tuple[str, str]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _message_rows(
+    run_id: str, said: Sequence[tuple[str, str]], shared: Mapping[str, Any], trust: Trust | None
+) -> list[dict[str, Any]]:
     return [
         {
             "message_id": _message_id(run_id, place, role, content),
             "run_id": run_id,
             "role": role,
             "content": content,
+            "trust": "tenant" if role == "user" else trust,
             **shared,
         }
         for place, (role, content) in enumerate(said)

@@ -162,6 +162,7 @@ messages = Table(
     Column("role", Clean, nullable=False),
     Column("content", Clean, nullable=False, info=SEALED_TEXT),
     Column("created_at", Utc, nullable=False),
+    Column("trust", Clean),  # without one nobody knows what it was made of
     Index(None, "conversation_id", "sequence"),
     info=bound_to("conversation_id", "message_id", "role"),
 )
