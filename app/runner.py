@@ -519,8 +519,10 @@ class Runner:
             "binding": decided.binding,
             "comment": decided.comment or ("nobody decided in time" if decided.state == "expired" else ""),
         }
-        # By the id of the question: an answer to an earlier one is none to that which the run has come to since.
-        await self._spawn(leg, context, Command(resume={decided.interrupt_id: said}), watched=False)
+        # By the id of the question: an answer to an earlier one is none to that which the run has come to since. Of a
+        # process that died before it had written the wait down, the question may stand without any.
+        answers = {} if decided.waits else {decided.interrupt_id: said}
+        await self._spawn(leg, context, Command(resume=answers), watched=False)
 
     async def _end_changed(self, record: RunRecord, changed: GraphChanged, *, decided: str = "") -> None:
         """End a run that waited over a change of its graph; nothing of it is done, and people are told.
@@ -595,7 +597,7 @@ class Runner:
                 if not snapshot.interrupts:
                     graph_input = None  # it died after the decision had been taken in
                 elif not {asked.id for asked in snapshot.interrupts} & set(graph_input.resume or ()):
-                    leg.interrupts = snapshot.interrupts  # or had come to its next question, which nobody was asked yet
+                    leg.interrupts = snapshot.interrupts  # or had come to its next question, which nobody has answered
                     return
         stream: Any = graph.astream(
             graph_input,

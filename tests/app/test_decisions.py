@@ -88,21 +88,23 @@ async def test_t05_a_tool_that_was_defined_anew_since_its_approval_does_not_run(
         assert await raised(bench) == ["a call was not the approved one"]
 
 
+@pytest.mark.parametrize("unwritten", ["question", "wait"])
 async def test_t05_an_approval_is_spent_on_its_call_and_does_not_let_the_next_one_through(
-    tmp_path: Path, embedder: MiniLmEmbedder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, embedder: MiniLmEmbedder, monkeypatch: pytest.MonkeyPatch, unwritten: str
 ) -> None:
     async with lite(tmp_path, [TICKET, TICKET, "Done."], embedder) as bench:
         first = await asked(bench)
-        create = bench.store.approvals.create
 
-        async def dies(*_: object, **__: object) -> ApprovalRecord:
-            raise PilothouseError("the process dies before the second question is written down")
+        async def dies(*_: object, **__: object) -> None:
+            raise PilothouseError("the process dies at its second question")
 
-        monkeypatch.setattr(bench.store.approvals, "create", dies)
-        await bench.runner.decide(CAT, first.approval_id, "approve")
-        live = bench.runner._live[first.run_id]
-        await live.attend()
-        monkeypatch.setattr(bench.store.approvals, "create", create)
+        with monkeypatch.context() as dying:
+            if unwritten == "question":
+                dying.setattr(bench.store.approvals, "create", dies)
+            else:
+                dying.setattr(bench.store.runs, "finish", dies)
+            await bench.runner.decide(CAT, first.approval_id, "approve")
+            await bench.runner._live[first.run_id].attend()
         await bench.runner.take_over()
         assert (await bench.runner.attend(ANN, first.run_id)).status == "waiting"
         assert len(await tickets(bench)) == 1
