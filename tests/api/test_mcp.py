@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -176,7 +177,8 @@ def test_a02_the_door_is_guarded_like_every_other(server: Served) -> None:
     assert wire(server, "ann", LIST, Origin="https://evil.example").status_code == 403
     assert wire(server, "ann", LIST, Host="evil.example").status_code == 400
     with server.client("ann") as ann:
-        assert ann.get("/mcp", headers=ACCEPT).status_code == 405
+        streamed = ann.get("/mcp", headers=ACCEPT)
+    assert (streamed.status_code, streamed.headers["allow"]) == (405, "POST, DELETE")
 
 
 @pytest.mark.parametrize(
@@ -254,6 +256,17 @@ def test_one_key_cannot_take_all_sessions(server: Served, monkeypatch: pytest.Mo
     with server.client("al") as al:
         al.delete("/mcp", headers={"Mcp-Session-Id": first.headers["mcp-session-id"]})
     assert hello(server, "al").status_code == 200
+
+
+def test_sessions_that_are_opened_at_once_are_counted_too(
+    server: Served, monkeypatch: pytest.MonkeyPatch, owner: httpx.Client
+) -> None:
+    monkeypatch.setattr(door, "MAX_SESSIONS_EACH", 3)
+    made = owner.post("/api/ai/keys", json={"tenantId": "acme", "userId": "bo", "scopes": ["chat"]}).json()
+    server.keys["bo"] = made["key"]
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda _: hello(server, "bo").status_code, range(12)))
+    assert sorted(answers) == [200] * 3 + [429] * 9
 
 
 @pytest.mark.parametrize("version", ["2025-11-25", MODERN])

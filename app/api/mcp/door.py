@@ -9,14 +9,15 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.body import loads
 from app.api.errors import Refused
+from app.ids import new_id
 from app.records import Principal
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MCP: Final = "/mcp"
 METHODS: Final = ("GET", "POST", "DELETE")
+_ANSWERED: Final = ("POST", "DELETE")
 IDLE_S: Final = 600.0
 MAX_SESSIONS: Final = 2_000
 MAX_SESSIONS_EACH: Final = 32  # of one credential
@@ -43,23 +45,27 @@ class McpDoor:
         self._seen: dict[str, tuple[str, float]] = {}  # session id: whose it is, and when it was last used
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "GET":
-            raise Refused(405, "method_not_allowed", "there is no stream to open here; send a POST")
+        if scope["method"] not in _ANSWERED:
+            told = "there is no stream to open here; send a POST"
+            raise HTTPException(405, told, headers={"Allow": ", ".join(_ANSWERED)})
         manager = await self._open()
         headers, ends = Headers(scope=scope), scope["method"] == "DELETE"
         session, whose = headers.get(_SESSION), owner_of(scope["principal"])
-        if session is None and opens_session(headers):
+        opening = new_id() if session is None and opens_session(headers) else ""
+        if opening:
             self._check_room(whose)
+            self._seen[opening] = (whose, time.monotonic())  # held until the session is there: many may come at once
         if session is not None:
             self._seen[session] = (self._seen.get(session, (whose, 0.0))[0], time.monotonic())
-        if scope["method"] == "POST":
-            receive = await _checked(receive)
         left = asyncio.Event()
         try:
-            send = self._watched(send, session, whose, ends=ends)
+            if scope["method"] == "POST":
+                receive = await _checked(receive)
+            send = self._watched(send, session, whose, opening, ends=ends)
             await manager.handle_request({**scope, "user": _user(whose), LEFT: left}, receive, send)
         finally:
             left.set()
+            self._seen.pop(opening, None)
 
     async def close(self) -> None:
         """End all sessions, and what they wait for."""
@@ -79,10 +85,12 @@ class McpDoor:
             return self._manager
 
     async def _serve(self, manager: "StreamableHTTPSessionManager", serving: asyncio.Event) -> None:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(manager.run())
-            serving.set()
-            await self._closing.wait()
+        try:
+            async with manager.run():
+                serving.set()
+                await self._closing.wait()
+        finally:
+            serving.set()  # who waits for it is told by the manager why it does not run
 
     def _check_room(self, whose: str) -> None:
         """Raises Refused: one credential must not take the sessions of all others."""
@@ -92,7 +100,7 @@ class McpDoor:
             told = f"this credential has {MAX_SESSIONS_EACH} MCP sessions; end one"
             raise Refused(429, "quota_exhausted", told, retry_after_s=IDLE_S)
 
-    def _watched(self, send: Send, session: str | None, whose: str, *, ends: bool) -> Send:
+    def _watched(self, send: Send, session: str | None, whose: str, opening: str, *, ends: bool) -> Send:
         """Note which sessions begin, and which have ended."""
 
         async def watched(message: Message) -> None:
@@ -100,6 +108,7 @@ class McpDoor:
                 begun = dict(message.get("headers", ())).get(_SESSION.encode())
                 over = message["status"] == 404 or (ends and message["status"] < 400)
                 if session is None and begun is not None:
+                    self._seen.pop(opening, None)
                     self._seen[begun.decode()] = (whose, time.monotonic())
                 elif session is not None and over and self._seen.get(session, ("",))[0] == whose:
                     del self._seen[session]
