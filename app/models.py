@@ -20,6 +20,7 @@ from app.buckets import Bucket
 from app.config.load import CANNOT, ConfigInvalid, Fault, load
 from app.config.price import FREE, UNPRICED, Price, configured, known, listed
 from app.config.schema import Config, ModelConfig, ProviderConfig, RouteConfig
+from app.sealing import open_vault
 from app.services.breaker import Breaker, BreakerPolicy
 from app.services.gateway.answers import MemoryAnswers, RedisAnswers
 from app.services.gateway.cache import Cache
@@ -28,6 +29,7 @@ from app.services.gateway.embedding_onnx import OnnxEmbeddings
 from app.services.gateway.embedding_openai import OpenAiEmbeddings
 from app.services.gateway.extractive import ExtractiveAnswerer
 from app.services.gateway.gateway import ModelGateway
+from app.services.gateway.kept import Keeping
 from app.services.gateway.llamacpp import LlamaCppEmbeddings, LlamaCppProvider
 from app.services.gateway.openai import OpenAiProvider
 from app.services.gateway.ports import Desk
@@ -108,11 +110,11 @@ async def _cache(
     kept = {name: route.cache for name, route in config.routes.items() if route.cache.keeps}
     if not kept:
         return None
-    semantic = None
+    semantic, keeping = None, Keeping(open_vault(settings))
     if any(cache.semantic_ttl_s is not None for cache in kept.values()):
-        semantic = await SemanticAnswers.open(_answers(settings), embedder)
+        semantic = await SemanticAnswers.open(_answers(settings), embedder, keeping=keeping)
     return Cache(
-        MemoryAnswers() if redis is None else RedisAnswers(redis),
+        MemoryAnswers() if redis is None else RedisAnswers(redis, keeping=keeping),
         semantic,
         {name: _what_answers(settings, config, router.models_of(name)) for name in kept},
         aged=any(step.cached for allowance in config.allowances() for step in allowance.degrade),

@@ -18,6 +18,7 @@ import orjson
 from redis.asyncio import Redis
 
 from app.services.absence import MISSES, Absence
+from app.services.gateway.kept import ADDED_BYTES, OPEN, Keeping
 from graphs.errors import UpstreamError
 from graphs.types import Usage
 
@@ -175,8 +176,11 @@ class RedisAnswers:
     """The answers of all processes. A Redis that is slow is waited for as long as a look is worth, whatever its client
     would do."""
 
-    def __init__(self, redis: Redis, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, redis: Redis, *, keeping: Keeping = OPEN, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._redis: Any = redis
+        self._keeping = keeping
         self._absence = Absence("answers are not looked up", monotonic)
 
     async def get(self, asked: Asked) -> Answer | None:
@@ -190,7 +194,10 @@ class RedisAnswers:
             return None
         if isinstance(data, str):  # a client that decodes
             data = data.encode()
-        return None if data is None or len(data) > MAX_ANSWER_BYTES else unpacked(data, asked.key)
+        if data is None or len(data) > MAX_ANSWER_BYTES + ADDED_BYTES:
+            return None
+        opened = self._keeping.opened(data, asked.tenant, asked.key, "exact")
+        return None if opened is None else unpacked(opened, asked.key)
 
     async def put(self, asked: Asked, answer: Answer, keep_s: float) -> None:
         data = packed(asked, answer)
@@ -198,7 +205,8 @@ class RedisAnswers:
             return
         try:
             async with asyncio.timeout(WAIT_S):
-                await self._redis.set(_place(asked), data, px=max(1, round(keep_s * 1_000)))
+                sealed = self._keeping.shut(data, asked.tenant, asked.key, "exact")
+                await self._redis.set(_place(asked), sealed, px=max(1, round(keep_s * 1_000)))
         except MISSES as error:
             self._absence.note(error)
 

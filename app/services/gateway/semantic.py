@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import import_module
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from app.buckets import Bucket
 from app.services.gateway.alike import alike, readable
 from app.services.gateway.answers import FORM, MAX_ANSWER_BYTES, Answer, Asked, ForgetFailed, packed, unpacked
+from app.services.gateway.kept import OPEN, Keeping
 from graphs.errors import PilothouseError
 
 log = logging.getLogger("pilothouse.cache")
@@ -65,10 +66,12 @@ class SemanticAnswers:
         database: Any,
         embedder: Embedder,
         *,
+        keeping: Keeping = OPEN,
         max_rows: int = MAX_ROWS,
         look_s: float = LOOK_S,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self._keeping = keeping
         self._db, self._embedder, self._max_rows, self._look_s, self._now = database, embedder, max_rows, look_s, now
         self._tables: OrderedDict[str, Any] = OrderedDict()
         self._writers: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -103,8 +106,8 @@ class SemanticAnswers:
             cosine = 1.0 - row["_distance"]
             if cosine < threshold:
                 return None
-            answer = unpacked(row["answer"], row["key"])
-            if answer is not None and answer.model in models and alike(asked.question, row["question"]):
+            question, answer = self._opened(asked.tenant, row)
+            if answer is not None and answer.model in models and alike(asked.question, question):
                 return Near(answer, cosine)
         return None
 
@@ -209,14 +212,21 @@ class SemanticAnswers:
             pa.field("vector", vector, nullable=False)
         )
 
+    def _opened(self, tenant: str, row: Mapping[str, Any]) -> tuple[str, Answer | None]:
+        """Question and answer of a row; no answer where they do not open."""
+        key = row["key"]
+        question = self._keeping.opened_text(row["question"], tenant, key, "question")
+        data = self._keeping.opened(row["answer"], tenant, key, "answer")
+        return question or "", None if data is None or question is None else unpacked(data, key)
+
     def _row(self, asked: Asked, answer: Answer, data: bytes, dies_at: float, vector: NDArray[np.float32]) -> Any:
         import pyarrow as pa
 
         row = {
             "key": asked.key,
             "scope": asked.scope,
-            "question": asked.question,
-            "answer": data,
+            "question": self._keeping.shut_text(asked.question, asked.tenant, asked.key, "question"),
+            "answer": self._keeping.shut(data, asked.tenant, asked.key, "answer"),
             "made_at": answer.made_at,
             "dies_at": dies_at,
             "vector": vector.tolist(),
