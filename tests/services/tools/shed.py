@@ -40,9 +40,11 @@ async def served(server: MCPServer | Server[Any], **options: Any) -> AsyncIterat
     while not runner.started:
         await asyncio.sleep(0.01)
     port = runner.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/mcp"
-    runner.should_exit = True
-    await task
+    try:
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        runner.should_exit = True
+        await task
 
 
 @asynccontextmanager

@@ -141,7 +141,8 @@ async def test_t14_a_long_answer_is_cut_one_without_measure_is_refused_and_the_s
 async def test_t14_a_child_that_sends_100_mb_is_killed_at_4_and_started_again(store: Store) -> None:
     async with shed(store, raw=stdio("raw_peer.py", flood=READ, wound=READ)) as registry:
         await accept(registry, "raw__flood", "raw__wound")
-        assert (await call(registry, "raw__flood")).status == "refused"
+        flooded = await call(registry, "raw__flood")
+        assert (flooded.status, flooded.content.startswith("raw failed")) == ("refused", True)
         assert (await call(registry, "raw__wound", "c2")).status == "ok"
 
 
