@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.library import Library
 from app.services.store.migrate import SchemaTooNew
 from app.services.store.store import Store
+from app.services.tables.shelf import TableShelf
 from app.settings import Settings
+from app.sight import EVERYTHING, OPEN
 from graphs.errors import Conflict, Invalid, Missing
 
 
@@ -48,6 +51,19 @@ async def settings(home: Path, embedder: MiniLmEmbedder) -> Settings:
 @pytest.fixture
 def other(tmp_path: Path) -> Settings:
     return Settings.offline(tmp_path / "other")
+
+
+async def test_uploaded_tables_come_back_with_their_rows(
+    settings: Settings, other: Settings, home: Path, tmp_path: Path
+) -> None:
+    made = TableShelf(home / "tables")
+    await made.put("acme", "sales", b"city,sold\nBonn,3\n", "sales.csv", sight=EVERYTHING, now=datetime.now(UTC))
+    (home / "tables" / "left").mkdir()  # of an upload that was killed
+    await back_up(settings, tmp_path / "copy")
+    await restore(other, tmp_path / "copy")
+    again = TableShelf(other.home / "tables")
+    found = await again.query("acme", OPEN, "SELECT sold FROM sales", max_rows=1, max_chars=100, wall_s=30)
+    assert found.rows == (("3",),)
 
 
 async def test_an_installation_comes_back_as_it_was(settings: Settings, other: Settings, tmp_path: Path) -> None:
