@@ -43,6 +43,7 @@ def test_t13_a_definition_is_listed_with_its_hash_accepted_by_it_and_shown_where
     assert (refused.exit_code, digest in refused.output) == (1, True)
     assert tools("accept", "greet", "--hash", digest).exit_code == 0
     assert row("greet")[5] == "on"
+    assert "tool.accepted" in CliRunner().invoke(app, ["audit", "list"]).output
     monkeypatch.setattr(test_langchain.greet, "description", "Say hello,\u200b and more.")
     assert row("greet")[5] == "changed"
     shown = tools("show", "greet").output
