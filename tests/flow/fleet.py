@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import orjson
 
+from app.services.keyring import KEY_BYTES, Key
 from tests.api.served import OWNER_KEY
 from tests.fake_openai import FakeOpenAi, fake_openai
 from tests.flow.lab import Lab
@@ -24,6 +25,7 @@ routes: {{default: {{candidates: [big], retries: 0}}}}
 tenants: {{acme: {{}}, narrow: {{concurrent_runs: 2}}, rated: {{requests_per_minute: 4}}}}
 limits: {{queue_wait_s: 0.1}}
 """
+ENCRYPTION_KEY = Key("fleet", bytes(range(KEY_BYTES)))  # one for all: each would make its own
 START_S = 200  # on a crowded machine
 
 
@@ -148,6 +150,7 @@ async def fleet(root: Path, lab: Lab, database_url: str, *workers: str, **settin
             "PILOTHOUSE_DATABASE_URL": database_url,
             "PILOTHOUSE_REDIS_URL": redis.url,
             "PILOTHOUSE_OWNER_KEY": OWNER_KEY,
+            "PILOTHOUSE_ENCRYPTION_KEYS": ENCRYPTION_KEY.written(),
             "PILOTHOUSE_EXPORT_TRACES": "false",
             "LAB_API_KEY": "sk-test",
         }

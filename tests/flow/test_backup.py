@@ -135,7 +135,7 @@ def test_l08_a_backup_of_a_busy_installation_starts_elsewhere_as_one(tmp_path: P
                 assert not folder.exists()
                 assert "no whole backup" in said(pilothouse(tmp_path / "none", "restore", str(left)), 1)
                 before = len(rounds)
-                said(pilothouse(home, "backup", str(folder)))
+                said(pilothouse(home, "backup", str(folder), "--with-secrets"))
                 until(lambda: len(rounds) > before + 1)  # the server works on afterwards
             server.release("first")
     said(pilothouse(other, "restore", str(folder)))

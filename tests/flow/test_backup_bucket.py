@@ -68,7 +68,9 @@ async def test_l08_an_index_in_a_bucket_and_its_backup_answer_elsewhere_as_they_
         before = answer(client)
         assert ("kept", "The lamp of kept is lit.") in before[1]
         with busy(server):
-            assert "copy the bucket after each backup" in said(pilothouse(home, "backup", str(folder)), 1)
+            assert "copy the bucket after each backup" in said(
+                pilothouse(home, "backup", str(folder), "--with-secrets"), 1
+            )
         add(client, "newer")
         client.delete("/api/ai/documents/gone", params={"collection": "guide"}).raise_for_status()
     for path, content in (await contents(bucket)).items():

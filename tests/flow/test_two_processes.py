@@ -101,9 +101,11 @@ async def test_p05_a_conversation_erased_at_one_process_leaves_nothing_of_a_run_
     async with one.a.client() as at_a, one.b.client() as at_b:
         body = {"message": "open a ticket canary-71c4", "mode": "agent"}
         asked = (await at_a.post("/api/ai/chat", json=body)).json()
-        assert "canary-71c4" in stored(one.environment["PILOTHOUSE_DATABASE_URL"])
+        held, thread = stored(one.environment["PILOTHOUSE_DATABASE_URL"]), f"/{asked['requestId']}"
+        assert thread in held
+        assert "canary-71c4" not in held, "it lies there sealed"
         assert (await at_b.delete(f"/api/ai/conversations/{asked['conversationId']}")).status_code == 204
-    assert "canary-71c4" not in stored(one.environment["PILOTHOUSE_DATABASE_URL"])
+    assert thread not in stored(one.environment["PILOTHOUSE_DATABASE_URL"])
 
 
 async def test_a_process_with_another_owner_key_does_not_start_and_says_why(one: Fleet) -> None:
@@ -113,6 +115,15 @@ async def test_a_process_with_another_owner_key_does_not_start_and_says_why(one:
     assert b"set PILOTHOUSE_OWNER_KEY to the one of the other processes" in said
     async with one.a.client("owner") as owner:
         assert (await owner.get("/api/ai/keys")).status_code == 200
+
+
+async def test_p04_a_process_with_another_key_of_contents_does_not_start_and_says_which_it_lacks(one: Fleet) -> None:
+    keys = one.environment["PILOTHOUSE_ENCRYPTION_KEYS"].replace("fleet:", "stranger:")
+    process = await one.starting("stranger", stderr=asyncio.subprocess.PIPE, PILOTHOUSE_ENCRYPTION_KEYS=keys)
+    _, said = await asyncio.wait_for(process.communicate(), 200)
+    assert process.returncode
+    assert b"sealed with the key 'fleet', which is not at hand (there are: 'stranger')" in said
+    assert keys.partition(":")[2].encode() not in said
 
 
 async def test_r09_places_are_counted_over_both_processes(one: Fleet) -> None:
