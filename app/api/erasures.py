@@ -1,15 +1,16 @@
 """Erasures: a person, or one conversation, taken out of everything."""
 
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from fastapi import APIRouter, Body
 
 from app.api.body import StrictRoute
 from app.api.deps import Bench, Owner
 from app.api.schemas import Id
-from app.erasure import Receipt
 from app.records import Camel
-from app.services.store.erasure import Subject
+
+if TYPE_CHECKING:
+    from app.erasure import Receipt
 
 router = APIRouter(prefix="/api/ai/erasures", tags=["erasures"], route_class=StrictRoute)
 
@@ -32,7 +33,7 @@ class ErasureOut(Camel):
     stays: list[str]
 
     @classmethod
-    def of(cls, receipt: Receipt) -> Self:
+    def of(cls, receipt: "Receipt") -> Self:
         subject = receipt.subject
         return cls(
             tenant_id=subject.tenant_id,
@@ -46,5 +47,7 @@ class ErasureOut(Camel):
 @router.post("", summary="Erase a person or a conversation", response_model=ErasureOut)
 async def erase(wanted: Annotated[ErasureIn, Body()], bench: Bench, principal: Owner) -> ErasureOut:
     """Everything is gone when this answers; asking again finds nothing. It cannot be taken back."""
+    from app.services.store.erasure import Subject  # loaded by then; the socket does not wait for the store's library
+
     subject = Subject(wanted.tenant_id, wanted.user_id, wanted.conversation_id)
     return ErasureOut.of(await bench.erasure.erase(subject, principal.actor))
