@@ -179,7 +179,7 @@ def _items(wanted: DocumentsIn) -> list[JobItem]:
 
 
 def _described_text(item: DocumentIn) -> dict[str, Any]:
-    return {"title": item.title, "metadata": item.metadata, "allow_groups": item.allow_groups, "trust": "tenant"}
+    return {"title": item.title, "metadata": item.metadata, "allow_groups": item.allow_groups, "trust": item.trust}
 
 
 async def _add_urls(wanted: UrlsIn, bench: Bench, principal: Principal) -> Response:

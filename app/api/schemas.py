@@ -177,6 +177,9 @@ class DocumentIn(Camel):
     title: Annotated[str, StringConstraints(max_length=512)] = ""
     text: Annotated[str, AfterValidator(clean)]
     metadata: Metadata = Field(default_factory=dict)
+    trust: Literal["tenant", "untrusted"] = Field(
+        default="untrusted", description="tenant: nobody but a system of the tenant's could have put words into it."
+    )
     allow_groups: AllowGroups = None
 
 

@@ -14,7 +14,7 @@ from graphs.types import Trust
 TRUSTS: Final[Mapping[Trust, str]] = {
     "operator": "The operator's own hand",
     "tenant": "A system of the tenant's",
-    "untrusted": "Anybody: a file or an address",
+    "untrusted": "Anybody: nobody has vouched for it",
 }
 
 

@@ -23,13 +23,13 @@ def _people(server: Served) -> None:
             server.keys[name] = made.json()["key"]
     with server.client("cfo") as cfo:
         documents = [
-            {"id": "secret", "text": SECRET, "allowGroups": ["payroll"]},
+            {"id": "secret", "text": SECRET, "allowGroups": ["payroll"], "trust": "tenant"},
             {"id": "open", "text": OPENLY},
         ]
         answer = cfo.post("/api/ai/documents", json={"collection": "pay", "documents": documents})
         assert answer.status_code == 201, answer.text
         shown = {each["documentId"]: (each["allowGroups"], each["trust"]) for each in answer.json()["documents"]}
-        assert shown == {"secret": (["payroll"], "tenant"), "open": ([], "tenant")}
+        assert shown == {"secret": (["payroll"], "tenant"), "open": ([], "untrusted")}
         only = {"collection": "board", "documents": [{"id": "m", "text": SECRET, "allowGroups": ["payroll"]}]}
         assert cfo.post("/api/ai/documents", json=only).status_code == 201
 
@@ -64,7 +64,7 @@ def test_t12_no_search_shows_a_stranger_a_words_of_it(
     assert "secret" not in str(told)
     assert "rum" not in str(told)
     assert {each["documentId"] for each in search(cfo, **more | {"k": 6})["results"]} == {"open", "secret"}
-    assert {each["trust"] for each in told["results"]} == {"tenant"}
+    assert {each["trust"] for each in told["results"]} == {"untrusted"}, "nobody has vouched for it"
 
 
 def test_t12_no_list_counts_it(cfo: httpx.Client, stranger: httpx.Client) -> None:
