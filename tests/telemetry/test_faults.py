@@ -64,7 +64,7 @@ PROVOKED: dict[str, Callable[[], Any]] = {
     "httpx": lambda: httpx.Response(401, request=httpx.Request("GET", f"https://x/?k={CANARY}")).raise_for_status(),
     "SQLAlchemy": database_error,
     "int": lambda: int(CANARY),
-    "a key": lambda: {}[CANARY],
+    "a key": lambda: dict[str, str]()[CANARY],
     "json": lambda: json.loads(CANARY),
     "orjson": lambda: orjson.loads(CANARY),
     "a file": lambda: open(f"/nowhere/{CANARY}"),  # noqa: SIM115 - it is not there
