@@ -47,8 +47,8 @@ from app.outbound.policy import Reach
 from app.owner import admit_owner
 from app.policy import policy_of, rerankers
 from app.records import CardUsage, Payer, Principal
-from app.runner import Job, MakeContext, Runner
 from app.resealing import Resealing
+from app.runner import Job, MakeContext, Runner
 from app.sealing import open_vault, vault_orders
 from app.services.access.access import Access
 from app.services.access.issuer import Issuer
