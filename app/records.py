@@ -129,8 +129,8 @@ class SearchWish:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a caller wants run. `conversation_id` None starts a new conversation; `response_schema` is a JSON schema that
-    the answer has to satisfy.
+    """What a caller wants run. `conversation_id` None starts a new conversation; `response_schema` is a JSON schema
+    that the answer has to satisfy.
 
     The wish for `retrieval` is heeded in the mode rag alone, whose runs are not resumed, and is not kept.
     """

@@ -251,8 +251,9 @@ async def open_workbench(
         )
         watch.metrics.know_tools(tools.names)
         picker = ToolPicker(embedder, fallback=SearchDocuments.spec.name)
-        guard, answers = PatternGuard(embedder), Answers(
-            config.answers, settings.image_hosts, prompts=packaged, mark=mark
+        guard, answers = (
+            PatternGuard(embedder),
+            Answers(config.answers, settings.image_hosts, prompts=packaged, mark=mark),
         )
         saver = await stack.enter_async_context(checkpointer(settings.store_url, home / "checkpoints.db", vault))
         relay = None if redis is None else EventRelay(redis)

@@ -1,8 +1,9 @@
 """A model server on OpenAI's wire, in a thread of its own, that does what the last message says.
 
 `say TEXT`, `spell TEXT` (a character a chunk, with log-probabilities), `call NAME JSON`, `mute TEXT` (no usage),
-`burst TEXT` (in one write), `cut [TEXTS]` (JSON; a text a chunk), `hold` (a piece, then silence), `wait` (no head), `break`, `status N`, `send JSON` (only
-that event), `endless`. `hold MODEL` and `wait MODEL` are for that model; another says its name.
+`burst TEXT` (in one write), `cut [TEXTS]` (JSON; a text a chunk), `hold` (a piece, then silence), `wait` (no head),
+`break`, `status N`, `send JSON` (only that event), `endless`. `hold MODEL` and `wait MODEL` are for that model; another
+says its name.
 """
 
 import asyncio
