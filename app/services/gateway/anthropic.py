@@ -14,7 +14,8 @@ from app.services.gateway.link import drain
 from app.services.gateway.reply import Reply
 from app.services.gateway.server import ModelServer
 from app.services.gateway.tokens import estimate_tokens
-from graphs.errors import Invalid, UpstreamError
+from app.services.gateway.wire import counted
+from graphs.errors import Invalid
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
 
 BASE_URL: Final = "https://api.anthropic.com"
@@ -64,14 +65,11 @@ class AnthropicProvider:
         reply = Reply(self.info.name, assembly, server.timeouts, server.api_key)
         payload = body(request, self.info, self._served_name, cache_prompts=self._cache_prompts)
         with await self._link.post(payload, reply.deadline()) as response:
-            try:
+            with counted(assembly.told_usage):
                 async with aclosing(reply.texts(response)) as texts:
                     async for text in texts:
                         yield Delta(text)
                 completion = assembly.completion(request, self._count)
-            except UpstreamError as error:
-                error.usage = assembly.told_usage()
-                raise
             yield completion
             await drain(response)
 

@@ -17,7 +17,7 @@ from app.services.gateway.provider import Timeouts, WireEnd, WireEvent
 from app.services.gateway.reply import Reply
 from app.services.gateway.server import ModelServer
 from app.services.gateway.tokens import estimate_tokens
-from graphs.errors import UpstreamError
+from app.services.gateway.wire import counted
 from graphs.types import Completion, Delta, ModelInfo, ModelRequest
 
 
@@ -62,14 +62,11 @@ class OpenAiProvider:
         reply = Reply(self.info.name, assembly, server.timeouts, server.api_key)
         payload = body(request, self.info, self._sampling, self._max_tokens_field, self._served_name)
         with await self._link.post(payload, reply.deadline()) as response:
-            try:
+            with counted(assembly.told_usage):
                 async with aclosing(reply.texts(response)) as texts:
                     async for text in texts:
                         yield Delta(text)
                 completion = assembly.completion(request, self._count)
-            except UpstreamError as error:
-                error.usage = assembly.told_usage()
-                raise
             yield completion
             await drain(response)
 
@@ -85,7 +82,7 @@ class OpenAiProvider:
             said.setdefault("max_completion_tokens", limit)
         passage = Passage(self.info, timeouts, self._server.api_key)
         with await self._link.post(orjson.dumps(said), passage.head()) as response:
-            try:
+            with counted(lambda: passage.usage):
                 if stream:
                     async with aclosing(passage.events(response)) as events:
                         async for event in events:
@@ -93,9 +90,6 @@ class OpenAiProvider:
                 else:
                     yield await passage.whole(response)
                 end = passage.end()
-            except UpstreamError as error:
-                error.usage = passage.usage
-                raise
             yield end
 
     async def close(self) -> None:

@@ -1,14 +1,15 @@
 """What all wires share: JSON as model servers write it, counts that may be garbage, tool calls in pieces."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from graphs.errors import UpstreamError
-from graphs.types import ToolProposal
+from graphs.types import ToolProposal, Usage
 
 MAX_COUNT: Final = 1 << 31  # a count of tokens above it is garbage
 
@@ -29,6 +30,16 @@ def parse_event(model: str, data: str | bytes) -> Any:
         return parse(data)
     except (ValueError, RecursionError) as error:
         raise UpstreamError(f"{model} sent an event that is not JSON") from error
+
+
+@contextmanager
+def counted(told: Callable[[], Usage | None]) -> Iterator[None]:
+    """Has an UpstreamError carry the usage that the server had told by then."""
+    try:
+        yield
+    except UpstreamError as error:
+        error.usage = told()
+        raise
 
 
 def dump(said: Mapping[str, Any]) -> bytes:
