@@ -88,7 +88,7 @@ def test_logging_out_ends_the_session(server: Served, nobody: httpx.Client) -> N
     assert nobody.get("/api/ai/conversations").status_code == 401
 
 
-def test_a_session_ends_with_its_key(server: Served, owner: httpx.Client, nobody: httpx.Client) -> None:
+def test_a11_a_session_ends_with_its_key(server: Served, owner: httpx.Client, nobody: httpx.Client) -> None:
     body = {"tenantId": "acme", "userId": "max", "scopes": ["chat"], "name": "short"}
     made = owner.post("/api/ai/keys", json=body).json()
     nobody.post("/login", data={"key": made["key"]})
@@ -105,7 +105,9 @@ def test_a_forged_cookie_opens_nothing(nobody: httpx.Client, cookie: str) -> Non
 @pytest.mark.parametrize(
     "headers", [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "https://evil.example"}]
 )
-def test_a_cookie_counts_only_for_pages_of_ours(server: Served, nobody: httpx.Client, headers: dict[str, str]) -> None:
+def test_a18_a_cookie_counts_only_for_pages_of_ours(
+    server: Served, nobody: httpx.Client, headers: dict[str, str]
+) -> None:
     signed_in(server, nobody)
     assert nobody.get("/api/ai/conversations", headers=headers).status_code == 401
     assert nobody.post("/api/ai/chat", json={"message": "say x"}, headers=headers).status_code in {401, 403}
@@ -113,7 +115,9 @@ def test_a_cookie_counts_only_for_pages_of_ours(server: Served, nobody: httpx.Cl
     assert nobody.post("/api/ai/chat", json={"message": "say x"}, headers=same).status_code == 200
 
 
-def test_a_cookie_does_not_write_without_a_sign_of_where_it_comes_from(server: Served, nobody: httpx.Client) -> None:
+def test_a18_a_cookie_does_not_write_without_a_sign_of_where_it_comes_from(
+    server: Served, nobody: httpx.Client
+) -> None:
     signed_in(server, nobody)
     assert nobody.post("/api/ai/chat", json={"message": "say x"}).status_code == 401
 

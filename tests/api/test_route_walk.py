@@ -52,7 +52,7 @@ ELSEWHERE += [("GET", "/nothing"), ("GET", "/metrics/"), ("POST", "/v1/chat/comp
 FROM_ELSEWHERE = {"X-Forwarded-For": "203.0.113.7"}
 
 
-def test_the_walk_finds_the_routes() -> None:
+def test_a02_the_walk_finds_the_routes() -> None:
     assert len(GUARDED) > 25
     assert ("POST", "/api/ai/chat") in GUARDED
     assert ("GET", "/openapi.json") in GUARDED
@@ -61,7 +61,7 @@ def test_the_walk_finds_the_routes() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED + ELSEWHERE)
-def test_no_route_answers_without_a_credential(nobody: httpx.Client, method: str, path: str) -> None:
+def test_a02_no_route_answers_without_a_credential(nobody: httpx.Client, method: str, path: str) -> None:
     answer = nobody.request(method, path, json={}, headers=FROM_ELSEWHERE)
     assert answer.status_code == 401
     if method != "HEAD":
@@ -72,12 +72,12 @@ def test_no_route_answers_without_a_credential(nobody: httpx.Client, method: str
 
 @pytest.mark.parametrize(("method", "path"), GUARDED + ELSEWHERE)
 @pytest.mark.parametrize("key", ["wrong", "ph_" + "0" * 32 + "_" + "A" * 43])
-def test_no_route_answers_to_a_wrong_key(nobody: httpx.Client, method: str, path: str, key: str) -> None:
+def test_a02_no_route_answers_to_a_wrong_key(nobody: httpx.Client, method: str, path: str, key: str) -> None:
     assert nobody.request(method, path, headers={"Authorization": f"Bearer {key}"}).status_code == 401
     assert nobody.request(method, path, headers={"X-API-Key": key}).status_code == 401
 
 
-def test_a_key_in_the_query_string_opens_nothing(server: Served, nobody: httpx.Client) -> None:
+def test_a17_a_key_in_the_query_string_opens_nothing(server: Served, nobody: httpx.Client) -> None:
     for name in ("key", "api_key", "token", "access_token"):
         assert nobody.get("/api/ai/runs", params={name: server.keys["ann"]}).status_code == 401
 
@@ -89,7 +89,7 @@ def test_health_answers_everybody(nobody: httpx.Client, path: str) -> None:
 
 @pytest.mark.parametrize("host", ["x/healthz?", "x/healthz#", "x\\healthz", "a@127.0.0.1", "127.0.0.1/healthz?"])
 @pytest.mark.parametrize("path", ["/api/ai/runs", "/console", "/openapi.json"])
-def test_a_crafted_host_opens_nothing(server: Served, nobody: httpx.Client, host: str, path: str) -> None:
+def test_a01_a_crafted_host_opens_nothing(server: Served, nobody: httpx.Client, host: str, path: str) -> None:
     assert nobody.get(path, headers={"Host": host}).status_code in {400, 401}
     assert nobody.get(path, headers={"Host": f"{host}:{server.address[1]}"}).status_code in {400, 401}
 
@@ -97,7 +97,7 @@ def test_a_crafted_host_opens_nothing(server: Served, nobody: httpx.Client, host
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "0.0.0.0", "localhost."]
 )
-def test_only_named_hosts_are_answered(ann: httpx.Client, host: str) -> None:
+def test_a18_only_named_hosts_are_answered(ann: httpx.Client, host: str) -> None:
     answer = ann.get("/api/ai/runs", headers={"Host": host})
     assert (answer.status_code, answer.json()["code"]) == (400, "unknown_host")
 
@@ -108,7 +108,7 @@ def test_a_named_host_may_come_with_any_port(ann: httpx.Client, host: str) -> No
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://[", ""])
-def test_another_site_cannot_make_the_browser_write(ann: httpx.Client, origin: str) -> None:
+def test_a18_another_site_cannot_make_the_browser_write(ann: httpx.Client, origin: str) -> None:
     answer = ann.post("/api/ai/chat", json={"message": "say x"}, headers={"Origin": origin})
     assert (answer.status_code, answer.json()["code"]) == (403, "foreign_origin")
 
@@ -122,7 +122,7 @@ def socket_url(server: Served) -> str:
     return server.url.replace("http", "ws", 1) + "/api/ai/chat/ws"
 
 
-def test_a_socket_without_a_credential_hears_nothing(server: Served) -> None:
+def test_a02_a_socket_without_a_credential_hears_nothing(server: Served) -> None:
     for first in ({"type": "chat", "message": "say x"}, {"type": "auth", "key": "wrong"}, {"type": "auth", "key": 1}):
         with connect(socket_url(server), proxy=None) as socket:
             socket.send(json.dumps(first))
@@ -132,20 +132,20 @@ def test_a_socket_without_a_credential_hears_nothing(server: Served) -> None:
             assert closed.value.rcvd.code == 1008
 
 
-def test_a_socket_with_a_wrong_key_is_refused_in_the_handshake(server: Served) -> None:
+def test_a02_a_socket_with_a_wrong_key_is_refused_in_the_handshake(server: Served) -> None:
     with pytest.raises(InvalidStatus) as refused:
         connect(socket_url(server), additional_headers={"X-API-Key": "wrong"}, proxy=None)
     assert refused.value.response.status_code == 401
 
 
-def test_a_page_of_another_site_cannot_open_a_socket(server: Served) -> None:
+def test_a18_a_page_of_another_site_cannot_open_a_socket(server: Served) -> None:
     headers = {"X-API-Key": server.keys["ann"]}
     with pytest.raises(InvalidStatus) as refused:
         connect(socket_url(server), additional_headers=headers, origin="https://evil.example", proxy=None)  # type: ignore[arg-type]
     assert refused.value.response.status_code == 403
 
 
-async def test_until_the_bench_is_open_only_health_answers() -> None:
+async def test_a02_until_the_bench_is_open_only_health_answers() -> None:
     transport = httpx.ASGITransport(create_api(SETTINGS))
     async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
         assert (await client.get("/healthz")).status_code == 200

@@ -69,7 +69,9 @@ def told(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("place", range(16))
-def test_another_tenants_things_are_as_missing_as_what_never_was(eve: httpx.Client, things: Things, place: int) -> None:
+def test_a03_another_tenants_things_are_as_missing_as_what_never_was(
+    eve: httpx.Client, things: Things, place: int
+) -> None:
     theirs = by_id(things.conversation, things.run, things.approval, things.document, things.collection)[place]
     none = by_id(NEVER, NEVER, NEVER, "no/such", things.collection)[place]
     malformed = by_id("a'%20OR%201=1", "%00", "x" * 300, "..%2f..%2fetc", things.collection)[place]
@@ -79,7 +81,7 @@ def test_another_tenants_things_are_as_missing_as_what_never_was(eve: httpx.Clie
 
 
 @pytest.mark.parametrize("place", range(10))
-def test_a_users_things_are_missing_for_a_colleague(al: httpx.Client, things: Things, place: int) -> None:
+def test_a03_a_users_things_are_missing_for_a_colleague(al: httpx.Client, things: Things, place: int) -> None:
     method, url, body = by_id(things.conversation, things.run, "", "", "")[place]
     assert al.request(method, url, json=body).status_code == 404
 
@@ -92,7 +94,9 @@ def test_no_attempt_of_another_tenant_left_a_trace(ann: httpx.Client, ada: httpx
     assert not ann.get(f"/api/ai/runs/{things.run}/feedback").json()["items"]
 
 
-def test_another_tenants_collection_cannot_be_searched(eve: httpx.Client, ann: httpx.Client, things: Things) -> None:
+def test_a04_another_tenants_collection_cannot_be_searched(
+    eve: httpx.Client, ann: httpx.Client, things: Things
+) -> None:
     asked = {"query": "harbour", "collection": things.collection}
     assert ann.post("/api/ai/search", json=asked).json()["results"][0]["documentId"] == things.document
     assert eve.post("/api/ai/search", json=asked).status_code == 404
@@ -102,7 +106,7 @@ def test_another_tenants_collection_cannot_be_searched(eve: httpx.Client, ann: h
     )
 
 
-def test_the_same_names_are_other_things_in_another_tenant(
+def test_a08_the_same_names_are_other_things_in_another_tenant(
     eve: httpx.Client, ann: httpx.Client, things: Things
 ) -> None:
     documents = [{"id": things.document, "text": "Umbrellas are sold in autumn."}]
@@ -119,7 +123,7 @@ def test_the_same_names_are_other_things_in_another_tenant(
 
 
 @pytest.mark.parametrize("path", ["conversations", "runs", "approvals", "documents", "tickets", "escalations"])
-def test_lists_hold_what_is_ones_own(eve: httpx.Client, things: Things, path: str) -> None:
+def test_a06_lists_hold_what_is_ones_own(eve: httpx.Client, things: Things, path: str) -> None:
     listed = eve.get(f"/api/ai/{path}", params={"limit": 200}, headers={"X-Tenant": "acme", "X-Tenant-Id": "acme"})
     assert listed.status_code == 200
     shown = json.dumps(listed.json())
@@ -135,7 +139,7 @@ def test_v12_a_cursor_of_another_tenant_gives_no_rows_of_it(
     assert all(item["userId"] == "eve" for item in listed)
 
 
-def test_the_tenant_comes_from_the_credential_alone(eve: httpx.Client) -> None:
+def test_a06_the_tenant_comes_from_the_credential_alone(eve: httpx.Client) -> None:
     for body in ({"tenantId": "acme"}, {"tenant": "acme"}, {"userId": "ann"}):
         answer = eve.post("/api/ai/chat", json={"message": "say x", **body})
         assert (answer.status_code, answer.json()["field"]) == (422, next(iter(body)))

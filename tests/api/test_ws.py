@@ -66,7 +66,7 @@ def test_a_run_is_cancelled_and_a_second_one_refused(server: Served) -> None:
         assert until_end(socket)[-1]["data"]["error"]["code"] == "cancelled"
 
 
-def test_a_run_is_taken_up_again_over_another_socket_by_whoever_may_see_it(server: Served) -> None:
+def test_a05_c04_a_run_is_taken_up_again_over_another_socket_by_whoever_may_see_it(server: Served) -> None:
     with opened(server) as socket:
         said(socket, {"type": "chat", "message": "hold again"})
         while (seen := heard(socket))["type"] != "message.delta":
@@ -103,7 +103,7 @@ def test_a_mistake_is_explained_and_the_socket_stays(server: Served, message: An
         assert until_end(socket)[-1]["type"] == "run.completed"
 
 
-def test_another_tenants_conversation_is_missing_here_too(server: Served) -> None:
+def test_a04_another_tenants_conversation_is_missing_here_too(server: Served) -> None:
     with server.client("ann") as ann:
         conversation = ann.post("/api/ai/chat", json={"message": "say x"}).json()["conversationId"]
     with opened(server, "eve") as socket:
@@ -155,7 +155,7 @@ def test_a_binary_frame_closes_the_socket(server: Served) -> None:
         assert code_of(socket) == 1003
 
 
-def test_a_revoked_key_asks_no_more_on_an_open_socket(server: Served) -> None:
+def test_a11_a_revoked_key_asks_no_more_on_an_open_socket(server: Served) -> None:
     with server.client("owner") as owner:
         body = {"tenantId": "acme", "userId": "lee", "scopes": ["chat"], "name": "short"}
         made = owner.post("/api/ai/keys", json=body).json()

@@ -12,7 +12,7 @@ from tests.console.served import Served
 pytestmark = pytest.mark.timeout(400)
 
 
-def test_no_path_under_the_console_answers_without_a_credential(server: Served) -> None:
+def test_a13_no_path_under_the_console_answers_without_a_credential(server: Served) -> None:
     mount = next(route for route in server.api.routes if isinstance(route, Mount) and route.path == "/console")
     routes = [
         (method, route.path) for route in mount.routes if isinstance(route, Route) for method in route.methods or ()

@@ -115,7 +115,7 @@ def test_a_rejected_call_is_found_again_and_the_keyboard_is_enough(
     expect(page.locator(f"#inbox-table [data-approval='{waiting}']")).to_be_visible()
 
 
-def test_a10_who_may_not_decide_sees_no_call_and_decides_none(sign_in: SignIn, server: Served, waiting: str) -> None:
+def test_who_may_not_decide_sees_no_call_and_decides_none(sign_in: SignIn, server: Served, waiting: str) -> None:
     page = inbox(sign_in("bob"))
     expect(page.locator("#inbox-table")).to_contain_text("Your key may not decide")
     page.evaluate(

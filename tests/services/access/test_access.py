@@ -116,7 +116,7 @@ class TestLockout:
             with pytest.raises(Unauthenticated):
                 await access.authenticate(None, secret, address)
 
-    async def test_the_twenty_first_guess_of_a_minute_waits(self) -> None:
+    async def test_a17_the_twenty_first_guess_of_a_minute_waits(self) -> None:
         now = [0.0]
         book = Book()
         access = Access(book, lockout=Lockout(clock=lambda: now[0]))
@@ -130,7 +130,7 @@ class TestLockout:
         now[0] = 60.0
         await self.wrong(access, self.guess(20))
 
-    async def test_others_are_not_made_to_wait(self) -> None:
+    async def test_a17_others_are_not_made_to_wait(self) -> None:
         access = Access(Book(), lockout=Lockout(clock=lambda: 0.0))
         await self.wrong(access, *map(self.guess, range(20)))
         assert (await access.authenticate(None, SECRET, "10.0.0.1")).user_id == "u1"

@@ -34,13 +34,13 @@ def cache(issuer: FakeIssuer, clock: Clock) -> JwksCache:
     return JwksCache(fetch, fresh_s=300, last_good_s=3_600, retry_s=10, clock=clock)
 
 
-async def test_many_at_once_make_one_request(cache: JwksCache, issuer: FakeIssuer) -> None:
+async def test_a16_many_at_once_make_one_request(cache: JwksCache, issuer: FakeIssuer) -> None:
     issuer.delay_s = 0.05
     assert all(await asyncio.gather(*(cache.key("rsa") for _ in range(50))))
     assert issuer.seen["/jwks"] == 1
 
 
-async def test_a_flood_of_unknown_ids_makes_one_request_in_ten_seconds(
+async def test_a16_a_flood_of_unknown_ids_makes_one_request_in_ten_seconds(
     cache: JwksCache, issuer: FakeIssuer, clock: Clock
 ) -> None:
     await cache.key("rsa")
@@ -53,7 +53,9 @@ async def test_a_flood_of_unknown_ids_makes_one_request_in_ten_seconds(
     assert issuer.seen["/jwks"] == 2
 
 
-async def test_a_rotated_key_is_found_and_the_old_one_gone(cache: JwksCache, issuer: FakeIssuer, clock: Clock) -> None:
+async def test_a16_a_rotated_key_is_found_and_the_old_one_gone(
+    cache: JwksCache, issuer: FakeIssuer, clock: Clock
+) -> None:
     assert await cache.key("rsa") is not None
     issuer.keys = {"ec": issuer.keys["ec"], "ed-2": issuer.keys["ed"]}
     clock.now += 10
@@ -88,7 +90,7 @@ async def test_fresh_keys_cost_no_request_and_old_ones_are_fetched_again(
     ],
     ids=["down", "missing", "moved", "slow", "html", "a list", "no text", "nested", "huge"],
 )
-async def test_the_last_good_keys_hold_while_the_issuer_is_away_but_not_for_ever(
+async def test_a16_the_last_good_keys_hold_while_the_issuer_is_away_but_not_for_ever(
     cache: JwksCache, issuer: FakeIssuer, clock: Clock, fault: dict[str, Any]
 ) -> None:
     await cache.key("rsa")
@@ -104,7 +106,7 @@ async def test_the_last_good_keys_hold_while_the_issuer_is_away_but_not_for_ever
     assert "/elsewhere" not in issuer.seen
 
 
-async def test_an_issuer_that_never_answered_is_asked_again_only_after_a_while(
+async def test_a16_an_issuer_that_never_answered_is_asked_again_only_after_a_while(
     cache: JwksCache, issuer: FakeIssuer, clock: Clock
 ) -> None:
     issuer.status = 500

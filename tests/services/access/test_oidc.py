@@ -113,7 +113,7 @@ BAD_CLAIMS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", BAD_CLAIMS)
-async def test_a_signed_token_with_bad_claims_is_refused(issuer: FakeIssuer, name: str) -> None:
+async def test_a15_a_signed_token_with_bad_claims_is_refused(issuer: FakeIssuer, name: str) -> None:
     with pytest.raises(Unauthenticated):
         await verifier(issuer).verify(issuer.token(**BAD_CLAIMS[name]))
 
@@ -231,7 +231,7 @@ def cut_short(issuer: FakeIssuer) -> str:
     ],
 )
 @pytest.mark.filterwarnings("ignore::jwt.InsecureKeyLengthWarning")  # raised where the test signs
-async def test_a_forged_token_is_refused(issuer: FakeIssuer, forge: Callable[[FakeIssuer], str]) -> None:
+async def test_a15_a_forged_token_is_refused(issuer: FakeIssuer, forge: Callable[[FakeIssuer], str]) -> None:
     with pytest.raises(Unauthenticated):
         await verifier(issuer).verify(forge(issuer))
     assert "/theirs" not in issuer.seen
@@ -240,14 +240,14 @@ async def test_a_forged_token_is_refused(issuer: FakeIssuer, forge: Callable[[Fa
 @pytest.mark.parametrize(
     "kid", ["../../etc/passwd", "' OR 1=1 --", "http://127.0.0.1/jwks", "/dev/null", "", "\x00", "k" * 5_000]
 )
-async def test_a_key_id_is_only_ever_looked_up(issuer: FakeIssuer, kid: str) -> None:
+async def test_a15_a_key_id_is_only_ever_looked_up(issuer: FakeIssuer, kid: str) -> None:
     with pytest.raises(Unauthenticated):
         await verifier(issuer).verify(issuer.token(headers={"kid": kid}))
     assert set(issuer.seen) == {"/.well-known/openid-configuration", "/jwks"}
 
 
 @pytest.mark.parametrize("token", ["", ".", "..", "a.b.c", "a.b", "é.é.é", "\ud800.x.y", "A" * 100_000, "e30.e30.e30"])
-async def test_what_is_no_token_is_refused(issuer: FakeIssuer, token: str) -> None:
+async def test_a15_what_is_no_token_is_refused(issuer: FakeIssuer, token: str) -> None:
     with pytest.raises(Unauthenticated):
         await verifier(issuer).verify(token)
 
@@ -258,13 +258,13 @@ async def test_without_a_key_id_the_only_key_there_is_counts(issuer: FakeIssuer)
     assert (await verifier(issuer).verify(token)).user_id == "ada"
 
 
-async def test_an_algorithm_that_is_not_configured_is_refused(issuer: FakeIssuer) -> None:
+async def test_a15_an_algorithm_that_is_not_configured_is_refused(issuer: FakeIssuer) -> None:
     with pytest.raises(Unauthenticated):
         await verifier(issuer, algorithms=("ES256",)).verify(issuer.token("rsa"))
 
 
 @pytest.mark.parametrize("algorithms", [("HS256",), ("none",), ("RS256", "HS512"), ()])
-def test_shared_secrets_can_not_be_configured(algorithms: tuple[str, ...]) -> None:
+def test_a15_shared_secrets_can_not_be_configured(algorithms: tuple[str, ...]) -> None:
     with pytest.raises(ValueError):
         OidcVerifier(Issuer("https://id.example"), AUDIENCE, algorithms=algorithms)
 
