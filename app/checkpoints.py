@@ -4,11 +4,11 @@ that they never wait for the store's writer.
 Each run is a thread of its own and is dropped when it ends; `sweep` drops what a crash or an erasure left.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -83,6 +83,10 @@ class _Sealing(BaseCheckpointSaver[Any]):
     """What both savers do alike. Their other methods work on envelopes, which they pass on unopened."""
 
     sealer: Sealer
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
+        """Itself. What may be read back is the sealer's list, which no graph's schema makes longer."""
+        return self
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""

@@ -3,19 +3,27 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import ormsgpack
 import psycopg
 import pytest
+from langchain_core.runnables import RunnableConfig
 from sqlalchemy import make_url
 
 from app.checkpoints import PostgresCheckpoints, checkpointer, sweep
 from app.fleet import Fleet
+from app.sealing import new_key
 from app.services.gateway.scripted import Say
+from app.services.keyring import Keyring
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.store.database import StoreUnavailable
 from app.services.store.store import Store
+from app.services.vault import Vault
+from graphs import catalog
+from graphs.agent.state import Turn
 from graphs.types import ToolProposal
 from tests.app.lite import ANN, Lite, lite
 from tests.databases import stored
@@ -154,6 +162,34 @@ async def test_d05_a_forged_checkpoint_is_data_and_is_never_executed(
             while bench.runner.in_flight:
                 await asyncio.sleep(0.01)
     assert not ran.exists()
+
+
+@dataclass
+class Planted:
+    """A type that no state is made of; whoever builds one has run somebody else's choice."""
+
+    built: ClassVar[list[str]] = []
+    name: str
+
+    def __post_init__(self) -> None:
+        self.built.append(self.name)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_d05_the_agents_graph_builds_nothing_of_a_type_that_is_planted_and_no_false_warning_is_logged(
+    sealed: bool, tmp_path: Path, store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    at: RunnableConfig = {"configurable": {"thread_id": "acme/r1", "checkpoint_ns": ""}}
+    vault = Vault(Keyring([new_key()])) if sealed else None
+    async with checkpointer(store_url, tmp_path / "checkpoints.db", vault) as saver:
+        graph = catalog.build("agent").compile(checkpointer=saver, name="agent")
+        assert not [record for record in caplog.records if "msgpack" in record.message]
+        await graph.aupdate_state(at, {"question": Planted("x"), "turns": (Turn(()),)}, as_node="validate")
+        Planted.built.clear()
+        found = await graph.aget_state(at)
+    assert isinstance(found.values["turns"][0], Turn)
+    assert found.values["question"] == {"name": "x"}
+    assert not Planted.built
 
 
 async def forge(bench: Lite, value: bytes) -> None:
