@@ -4,10 +4,13 @@ xdist alone gives the files with the most tests first: those that start whole in
 last, and one worker waits for the other; and each worker starts a server of its own for every package, again and again.
 """
 
+import re
+
 import pytest
 from xdist.remote import Producer  # type: ignore[import-untyped]
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]{8,}")
 # Whole packages, each with one server for all of its files.
 TOGETHER = ("tests/console", "tests/api", "tests/api/v1")
 # By the time that they take; all else is short.
@@ -30,6 +33,8 @@ def rank(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if named := [item.nodeid for item in items if ADDRESS.search(item.nodeid)]:
+        raise pytest.UsageError(f"{named[0]}: an address in a name is another one at each worker; give ids")
     items.sort(key=rank)
 
 

@@ -64,7 +64,11 @@ def test_p03_a_changed_value_is_refused(at: int) -> None:
         vault.open(bytes(sealed), "acme", PLACE)
 
 
-@pytest.mark.parametrize("value", [b"", b"plain", b"pv1.", b"pv1.k1", f"{MARK}{OLD.key_id}.".encode()])
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"plain", b"pv1.", b"pv1.k1", f"{MARK}{OLD.key_id}.".encode()],
+    ids=["nothing", "plain", "a mark", "no body", "an empty body"],
+)
 def test_p03_what_is_not_sealed_is_refused(value: bytes) -> None:
     with pytest.raises((Unsealed, SealBroken)):
         Vault(Keyring([OLD])).open(value, "acme", PLACE)

@@ -157,7 +157,9 @@ async def test_a_tool_that_keeps_failing_is_left_alone_and_tried_again_later() -
 
 
 @pytest.mark.parametrize(
-    "end", [raising(ToolRetry("mend")), raising(ToolRefused("no")), raising(Missing("gone")), None], ids=str
+    "end",
+    [raising(ToolRetry("mend")), raising(ToolRefused("no")), raising(Missing("gone")), None],
+    ids=["retry", "refused", "missing", "cancelled"],
 )
 async def test_mistakes_of_the_model_and_cancelled_calls_leave_the_breaker_closed(
     end: Callable[[], Any] | None,
