@@ -51,6 +51,11 @@ class ApprovalRule(ApprovalTerms):
         wanted = ((self.tenants, tenant_id), (self.tools, tool), (self.risks, risk))
         return all(not named or value in named for named, value in wanted)
 
+    def takes_all_of(self, other: "ApprovalRule") -> bool:
+        """Whether every call that fits the other fits this one."""
+        both = ((self.tenants, other.tenants), (self.tools, other.tools), (self.risks, other.risks))
+        return all(not mine or (theirs and set(theirs) <= set(mine)) for mine, theirs in both)
+
 
 class ApprovalConfig(ApprovalTerms):
     """The section."""
@@ -72,6 +77,9 @@ class ApprovalConfig(ApprovalTerms):
 
     def faults(self, environment: Mapping[str, str], *, signed: bool) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """What is wrong beside the values themselves, each with its path in the section."""
+        for number, rule in enumerate(self.rules):
+            if any(earlier.takes_all_of(rule) for earlier in self.rules[:number]):
+                yield ("rules", number), "no call comes as far as this rule: one before it takes all that it fits"
         parts: list[tuple[tuple[str | int, ...], ApprovalTerms]] = [((), self)]
         parts += [(("rules", number), rule) for number, rule in enumerate(self.rules)]
         for path, part in parts:

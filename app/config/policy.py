@@ -45,7 +45,7 @@ class ToolRule(Part):
 
     def fits(self, tool: str, risk: Risk, origin: Basis, tenant: str) -> bool:
         return (
-            (self.tool is None or any(_names(pattern, tool) for pattern in self.tool))
+            (self.tool is None or any(named(pattern, tool) for pattern in self.tool))
             and (self.risk is None or risk in self.risk)
             and (self.origin is None or origin in self.origin)
             and (self.tenant is None or tenant in self.tenant)
@@ -106,14 +106,15 @@ class ToolPolicy(Part):
                 yield number
 
 
-def _names(pattern: str, tool: str) -> bool:
+def named(pattern: str, tool: str) -> bool:
+    """Whether the pattern of a rule, a name or a beginning, means that tool."""
     return tool.startswith(pattern[:-1]) if pattern.endswith("*") else tool == pattern
 
 
 def _box(rule: ToolRule, tools: set[str], tenants: set[str]) -> Box:
     """The calls that a rule fits. One name stands for all that the rules cannot tell from it."""
     return (
-        frozenset(name for name in tools if rule.tool is None or any(_names(one, name) for one in rule.tool)),
+        frozenset(name for name in tools if rule.tool is None or any(named(one, name) for one in rule.tool)),
         frozenset(RISKS if rule.risk is None else rule.risk),
         frozenset(BASES if rule.origin is None else rule.origin),
         frozenset(tenants if rule.tenant is None else rule.tenant),

@@ -50,6 +50,8 @@ def test_without_a_section_everybody_who_holds_the_scope_decides_alone() -> None
             "approvals.rules.0.webhook_url_env",
             "the environment has no GONE",
         ),
+        ("approvals: {rules: [{tools: [pay]}, {tools: [pay], users: [ann]}]}", "approvals.rules.1", "no call comes"),
+        ("approvals: {rules: [{own_runs: allow}, {tools: [pay]}]}", "approvals.rules.1", "no call comes as far"),
     ],
 )
 def test_what_is_wrong_is_told_by_its_place(text: str, path: str, message: str) -> None:

@@ -107,6 +107,26 @@ def test_what_is_wrong_with_a_server_is_told_by_its_line_and_path(entry: str, pa
     assert (line, where, told in message) == (2, f"mcp_servers.a{path}", True)
 
 
+@pytest.mark.parametrize(
+    ("section", "path", "name"),
+    [
+        ("tool_policy:\n  rules: [{tool: create_tickets, then: deny}]", "tool_policy.rules.0.tool", "create_tickets"),
+        ('tool_policy:\n  rules: [{tool: "crm__*", then: deny}]', "tool_policy.rules.0.tool", "crm__*"),
+        ("approvals:\n  rules: [{tools: [calc], two_person: true}]", "approvals.rules.0.tools", "calc"),
+    ],
+)
+def test_a_rule_for_a_tool_that_is_nowhere_is_told_and_not_taken_for_one_that_holds(
+    section: str, path: str, name: str
+) -> None:
+    assert fault(section) == (2, path, f"there is no tool {name!r}")
+
+
+def test_rules_may_name_every_tool_of_the_file_and_those_that_are_off() -> None:
+    rules = "[{tool: [files__remove, 'fi*', weather, run_python], then: deny}]"
+    tool = "tools:\n  weather: {kind: langchain, path: 'a:b', risk: read}\n"
+    read(f"{tool}{SERVER}tool_policy:\n  rules: {rules}\napprovals:\n  rules: [{{tools: [files__list]}}]\n", HOME="/")
+
+
 def test_options_are_checked_where_they_are_written() -> None:
     line, where, _ = fault("tools:\n  web_fetch:\n    kind: builtin\n    options:\n      max_chars: x\n")
     assert (line, where) == (5, "tools.web_fetch.options.max_chars")

@@ -7,8 +7,9 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from app.config.part import Part
+from app.config.policy import named
 from app.config.schema import Config
-from app.config.tools import ToolConfig
+from app.config.tools import ToolConfig, spaced
 from app.config.words import worded
 from app.services.tools.calculator import Calculator
 from app.services.tools.create_ticket import CreateTicket
@@ -60,7 +61,8 @@ def options_of(tools: Mapping[str, ToolConfig], name: str, kind: type[P]) -> P:
 
 
 def builtin_faults(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """What is wrong in the file with what it says of built-ins: where, and what."""
+    """What is wrong in the file with what it says of built-ins, or of tools that are nowhere: where, and what."""
+    yield from _rules_of_nothing(config)
     for name, tool in config.tools.items():
         if tool.kind != "builtin":
             if name in BUILTINS:
@@ -73,6 +75,20 @@ def builtin_faults(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]
             yield ("tools", name, "risk"), f"it is a tool that can {builtin.spec.risk}; its risk may only be raised"
         if tool.enabled:
             yield from _option_faults(name, tool, builtin)
+
+
+def _rules_of_nothing(config: Config) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Rules for tools that do not exist: a name that is mistyped leaves the tool that was meant without its rule."""
+    remote = {spaced(server, tool) for server, part in config.mcp_servers.items() for tool in part.tools}
+    names = BUILTINS.keys() | config.tools.keys() | remote
+    for number, rule in enumerate(config.tool_policy.rules):
+        for pattern in rule.tool or ():
+            if not any(named(pattern, name) for name in names):
+                yield ("tool_policy", "rules", number, "tool"), f"there is no tool {pattern!r}"
+    for number, terms in enumerate(config.approvals.rules):
+        for name in terms.tools:
+            if name not in names:
+                yield ("approvals", "rules", number, "tools"), f"there is no tool {name!r}"
 
 
 def _option_faults(name: str, tool: ToolConfig, builtin: Builtin) -> Iterator[tuple[tuple[str | int, ...], str]]:
