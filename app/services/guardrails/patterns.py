@@ -202,7 +202,7 @@ SECRETS: Final[tuple[Pattern, ...]] = (
     pattern("github_token", [*literal("gh"), ("[pousr]", 1, 1), *literal("_"), (_ALNUM, 36, 36)], tail=_ALNUM),
     pattern("github_token", [*literal("github_pat_"), ("[A-Za-z0-9_]", 22, 22)], tail="[A-Za-z0-9_]"),
     pattern("gitlab_token", [*literal("glpat-"), (_KEY, 20, 20)], tail=_KEY),
-    pattern("secret_key", [*literal("sk-"), (_KEY, 20, 20)], not_after=_LETTER, judge=_sk, tail=_KEY),
+    pattern("secret_key", [*literal("sk-"), (_KEY, 20, 44)], not_after=_LETTER, judge=_sk, tail=_KEY),
     pattern("stripe_key", [("[sr]", 1, 1), *literal("k_"), ("[a-z]", 4, 4), *literal("_"), (_ALNUM, 16, 16)],
             not_after=_LETTER, tail=_ALNUM),
     pattern("slack_token", [*literal("xox"), ("[abeoprs]", 1, 1), *literal("-"), (_KEY, 10, 10)], tail=_KEY),

@@ -20,6 +20,7 @@ LEAKS = {
     "github_token": ("ghp_" + "a1B2" * 9, "a1B2a1B2"),
     "github_token, fine-grained": ("github_pat_" + "11ABCDE_" * 8, "11ABCDE_"),
     "secret_key": ("sk-proj-" + "Ab3_" * 12, "Ab3_Ab3_"),
+    "secret_key, late digits": ("sk-" + "abcdefghijklmnopqrstuvwxyz" + "12345678", "uvwxyz1234"),
     "pilothouse_key": ("ph_" + "0f" * 16 + "_" + "aB-9_" * 8 + "xyz", "aB-9_aB-9"),
     "jwt": ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abc-DEF_123", "eyJzdWI"),
     "private_key": ("-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKC\n-----END RSA PRIVATE KEY-----", "MIIEpAIBAAKC"),
