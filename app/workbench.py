@@ -255,6 +255,8 @@ async def open_workbench(
             PatternGuard(embedder),
             Answers(config.answers, settings.image_hosts, prompts=packaged, mark=mark),
         )
+        for rules in (config.guards, *map(config.guards.of, config.guards.tenants)):
+            await guard.ready(rules)
         saver = await stack.enter_async_context(checkpointer(settings.store_url, home / "checkpoints.db", vault))
         relay = None if redis is None else EventRelay(redis)
         if relay is not None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
+from app.services.guardrails.language import identifier
 from tests.api.served import CONFIG, OWNER_KEY, Served, served
 from tests.api.test_chat import streamed
 
@@ -18,11 +19,13 @@ guards:
     acme:
       input: {{personal: {{action: redact}}, length: {{action: block, max_chars: 500}}}}
       safe_answer: That was too long for us.
+    pacific: {{input: {{language: {{action: block, allowed: [en]}}}}}}
 """
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    identifier.cache_clear()
     with served(tmp_path_factory.mktemp("guarded"), FILE) as server:
         with httpx.Client(base_url=server.url, headers={"X-API-Key": OWNER_KEY}, trust_env=False) as owner:
             for tenant in ("acme", "umbrella"):
@@ -39,6 +42,12 @@ def ann(guarded: Served) -> Iterator[httpx.Client]:
 
 def told(events: list[dict[str, Any]]) -> str:
     return "".join(event["data"]["text"] for event in events if event["type"] == "message.delta")
+
+
+def test_a_server_that_answers_has_loaded_what_tells_languages_so_that_its_first_question_is_told(
+    guarded: Served,
+) -> None:
+    assert identifier.cache_info().currsize == 1
 
 
 def test_json_streams_sockets_and_v1_give_the_owner_the_same(guarded: Served, ann: httpx.Client) -> None:

@@ -29,6 +29,10 @@ class PatternGuard:
         self._output = OutputGuard((*SECRETS, *markup_patterns(frozenset(host.lower() for host in image_hosts))))
         self._support = SupportModel(embedder)
 
+    async def ready(self, rules: GuardRules) -> None:
+        """Load what these rules look with."""
+        await self._detectors.ready(rules.input)
+
     def taking_in(self, rules: GuardRules, run_id: str, *, embeds: bool) -> "PatternGuard":
         """The same guard for the questions of one run, as its tenant's policy has it."""
         other = copy(self)

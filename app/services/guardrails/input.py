@@ -11,12 +11,12 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Final, cast
 
-from app.config.guards import Detector, GuardRules, PersonalKind, TopicsRule
+from app.config.guards import Detector, GuardRules, InputRules, PersonalKind, TopicsRule
 from app.placeholders import Placeholders
 from app.reading import Embedder
 from app.services.guardrails.find import Found, find, replaced
 from app.services.guardrails.injection import InjectionModel, windows
-from app.services.guardrails.language import foreign
+from app.services.guardrails.language import foreign, identifier
 from app.services.guardrails.look import Failed, Look, looked
 from app.services.guardrails.patterns import SECRETS, Pattern, notice
 from app.services.guardrails.pii import PERSONAL
@@ -42,6 +42,11 @@ class Detectors:
     @cached_property
     def injection(self) -> InjectionModel:
         return InjectionModel(self._embedder)
+
+    async def ready(self, rules: InputRules) -> None:
+        """Load what the rules look with: a detector that is still loading when the first question comes is too slow."""
+        if rules.language.action != "allow":
+            await asyncio.to_thread(identifier)
 
 
 class Intake:

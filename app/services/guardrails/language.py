@@ -14,7 +14,8 @@ SURE: Final = 0.98  # of not being in an allowed one
 
 
 @cache
-def _identifier() -> Any:
+def identifier() -> Any:
+    """The model, which the first call loads."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped] # Lazy: the model takes a second to unpack
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -26,6 +27,6 @@ def foreign(text: str, allowed: Sequence[str]) -> str:
     enough = LEAST_SIGNS if sum(sign > "\u2e80" for sign in letters) * 2 > len(letters) else LEAST_LETTERS
     if len(letters) < enough:
         return ""
-    ranked: list[tuple[str, float]] = _identifier().rank(text[:4_000])
+    ranked: list[tuple[str, float]] = identifier().rank(text[:4_000])
     likely = sum(probability for language, probability in ranked if language in allowed)
     return ranked[0][0] if likely < 1 - SURE else ""
