@@ -4,7 +4,7 @@ that they never wait for the store's writer.
 Each run is a thread of its own and is dropped when it ends; `sweep` drops what a crash or an erasure left.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -297,6 +297,14 @@ async def sweep(checkpoints: Checkpoints, store: Store) -> None:
     held = {thread.rpartition("/")[2]: thread for thread in await checkpoints.threads()}
     for run_id in held.keys() - await store.runs.unended():
         await checkpoints.adelete_thread(held[run_id])
+
+
+async def drop_threads(checkpoints: Checkpoints, tenant_id: str, run_ids: Iterable[str]) -> int:
+    """How many of these runs had one."""
+    mine = await checkpoints.threads() & {thread_id(tenant_id, run_id) for run_id in run_ids}
+    for thread in mine:
+        await checkpoints.adelete_thread(thread)
+    return len(mine)
 
 
 @asynccontextmanager

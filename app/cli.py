@@ -283,6 +283,7 @@ def check_config(
     from app.config.approvals import approval_lines
     from app.config.guards import guard_lines
     from app.config.load import load
+    from app.config.retention import retention_lines
     from app.services.tools.builtins import builtin_faults
 
     chosen = path or settings().config or settings().default_config
@@ -304,6 +305,9 @@ def check_config(
         guarding = Table("questions of", "looked through for", box=None, pad_edge=False)
         for who, policy in guard_lines(read.guards):
             guarding.add_row(Text(who), Text(policy))
+        keeping = Table("of", "is kept for", box=None, pad_edge=False)
+        for who, days in retention_lines(read.retention):
+            keeping.add_row(Text(who), Text(days))
         tools = Table("tool", "risk", "for", "within", box=None, pad_edge=False)
         for tool in check.tools(read):
             tools.add_row(*tool)
@@ -312,7 +316,7 @@ def check_config(
         for verdict in verdicts:
             mark = "[red]wrong[/]" if verdict.faults else "[green]holds[/]"
             examples.add_row(str(verdict.number), verdict.asked, verdict.found, "; ".join([mark, *verdict.faults]))
-        for table in (prices, rights, tools, deciding, guarding, answering, examples):
+        for table in (prices, rights, tools, deciding, guarding, answering, keeping, examples):
             if table.row_count:
                 out.print(table)
                 out.print()

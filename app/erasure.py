@@ -4,23 +4,18 @@ stays elsewhere until when.
 The rows go last: until then a second call finds what is to be erased, so whoever was killed in between begins again.
 """
 
-import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
-
-from app.checkpoints import Checkpoints, thread_id
+from app.checkpoints import Checkpoints, drop_threads
 from app.records import Actor
 from app.services.jobs.erasure import erase_jobs
 from app.services.store.erasure import Erasures, Found, Subject
 from app.services.store.store import Store
-from app.telemetry.mlflow_trace import trace_id
-from graphs.errors import Invalid, UpstreamError
+from app.traces import Traces
+from graphs.errors import Invalid
 
-COMMAND: Final = (sys.executable, "-m", "app.unexport")
 _EMBEDDED: Final = frozenset({"extractive", "llamacpp", "scripted"})
 _KEPT: Final = (
     "backups: until you delete them; they hold what was there when each was taken, sealed",
@@ -30,12 +25,6 @@ _KEPT: Final = (
     "documents: what the person uploaded belongs to the tenant; delete it by collection and id",
     "answers kept in the memory of other processes: until their time is over, or those processes stop",
 )
-
-
-class TracesNotErased(UpstreamError):
-    """MLflow did not let go of traces; nothing of the store's rows was erased yet."""
-
-    code = "traces_not_erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +44,9 @@ class Erasure:
         store: Store,
         checkpoints: Checkpoints,
         forget: Callable[[str], Awaitable[None]],
-        tracking_uri: str,
-        command: Sequence[str] = COMMAND,
+        traces: Traces,
     ) -> None:
-        self._store, self._checkpoints, self._forget = store, checkpoints, forget
-        self._tracking_uri, self._command = tracking_uri, command
+        self._store, self._checkpoints, self._forget, self._traces = store, checkpoints, forget, traces
         self._rows = Erasures(store.database)
 
     async def erase(self, subject: Subject, by: Actor) -> Receipt:
@@ -68,16 +55,16 @@ class Erasure:
             raise Invalid("name the tenant, and the user or the conversation that is to be erased")
         found = await self._rows.withhold(subject)
         await self._stop(found)
-        removed = {"checkpoints": await self._drop_threads(subject, found)}
-        removed["traces"] = await self._unexport(found)
+        removed = {"checkpoints": await drop_threads(self._checkpoints, subject.tenant_id, found.run_ids)}
+        removed["traces"] = await self._traces.remove(found.run_ids)
         if not subject.conversation_id:
             removed["jobs"] = await erase_jobs(self._store.database, subject.tenant_id, subject.user_id)
         await self._forget(subject.tenant_id)
         removed |= await self._rows.erase(subject, by)
         # A run that was in flight may have written a step, and an exporter been at a batch, meanwhile.
-        removed["checkpoints"] += await self._drop_threads(subject, found)
+        removed["checkpoints"] += await drop_threads(self._checkpoints, subject.tenant_id, found.run_ids)
         if found.on_the_way:
-            removed["traces"] += await self._unexport(found)
+            removed["traces"] += await self._traces.remove(found.run_ids)
         await self._store.database.scrub()
         await self._checkpoints.scrub()
         return Receipt(subject, removed, (*_KEPT, *_at_providers(found)))
@@ -85,25 +72,6 @@ class Erasure:
     async def _stop(self, found: Found) -> None:
         for run_id in found.open_ids:
             await self._store.leases.ask_cancel(run_id)
-
-    async def _drop_threads(self, subject: Subject, found: Found) -> int:
-        held = await self._checkpoints.threads()
-        mine = held & {thread_id(subject.tenant_id, run_id) for run_id in found.run_ids}
-        for thread in mine:
-            await self._checkpoints.adelete_thread(thread)
-        return len(mine)
-
-    async def _unexport(self, found: Found) -> int:
-        """In a process of its own, where MLflow may be imported."""
-        if not found.run_ids:
-            return 0
-        orders = {"tracking_uri": self._tracking_uri, "trace_ids": [trace_id(run_id) for run_id in found.run_ids]}
-        pipe = asyncio.subprocess.PIPE
-        child = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe)
-        told, _ = await child.communicate(orjson.dumps(orders) + b"\n")
-        if child.returncode:
-            raise TracesNotErased("the traces of this person are still in MLflow; the log has the cause")
-        return int(told)
 
 
 def _at_providers(found: Found) -> list[str]:

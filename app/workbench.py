@@ -36,6 +36,7 @@ from app.jobs.notices import PASS_S, Courier
 from app.jobs.objects import Objects
 from app.jobs.open import Bounds, open_jobs
 from app.jobs.reseal import RESEAL, ResealJob
+from app.jobs.retention import RetentionJob
 from app.jobs.runs import RunsJob
 from app.jobs.urls import Fetcher
 from app.jobs.webhook import WebhookJob
@@ -48,6 +49,7 @@ from app.owner import admit_owner
 from app.policy import policy_of, rerankers
 from app.records import CardUsage, Payer, Principal
 from app.resealing import Resealing
+from app.retention import Retention
 from app.runner import Job, MakeContext, Runner
 from app.sealing import open_vault, vault_orders
 from app.services.access.access import Access
@@ -98,6 +100,7 @@ from app.settings import Settings, quiet_libraries
 from app.sight import OPEN, Sight
 from app.telemetry.exporter_process import exporter_process
 from app.telemetry.spans import RunTrace
+from app.traces import Traces
 from app.watch import Watch, open_watch
 from graphs import catalog
 from graphs.context import Limits, RunContext
@@ -289,6 +292,7 @@ async def open_workbench(
         )
         watch.stops(runner.stop)
         stack.push_async_callback(runner.close)
+        traces = Traces(settings.tracking_uri)
         golden, check = GoldenQuestions(store.database), _check_owner(store, watch)
         builds = Builds(library, store.documents, golden, gateway.forget)
         maintenance = Maintenance(library, home / "lance" if settings.storage_url is None else None)
@@ -303,12 +307,14 @@ async def open_workbench(
                     ResealJob(Resealing(store.database, saver, vault)),
                 ),
                 WebhookJob.of(config.outbound),
+                RetentionJob(Retention(store, saver, traces, config.retention)),
                 check,
                 Bounds(
                     settings.jobs_at_once,
                     settings.jobs_at_once_per_tenant,
                     settings.job_poll_s,
-                    settings.job_retention_days * DAY_S,
+                    (config.retention.jobs_days or settings.job_retention_days) * DAY_S,
+                    {name: days * DAY_S for name, days in config.retention.jobs_of_tenants.items()},
                 ),
                 settings.job_engine_url if serving and settings.jobs_in_process else None,
             )
@@ -340,7 +346,7 @@ async def open_workbench(
             tools=tools,
             runner=runner,
             jobs=jobs,
-            erasure=Erasure(store, saver, gateway.forget, settings.tracking_uri),
+            erasure=Erasure(store, saver, gateway.forget, traces),
             clock=clock,
         )
         if settings.export_traces:

@@ -15,6 +15,7 @@ from app.config.approvals import ApprovalConfig
 from app.config.guards import GuardsConfig
 from app.config.part import Count, Environment, Host, Name, Part, Prefix, Seconds, Share, Usd
 from app.config.policy import ToolPolicy
+from app.config.retention import RetentionConfig
 from app.config.tools import McpServerConfig, ServerName, ToolConfig, ToolName
 from graphs.policy import LIMIT_VARIANTS, Fusion
 from graphs.types import Task
@@ -273,6 +274,7 @@ class Config(Part):
     approvals: ApprovalConfig = ApprovalConfig()
     answers: AnswersConfig = AnswersConfig()
     guards: GuardsConfig = GuardsConfig()
+    retention: RetentionConfig = RetentionConfig()
     tools: dict[ToolName, ToolConfig] = Field(default_factory=dict)
     mcp_servers: dict[ServerName, McpServerConfig] = Field(default_factory=dict)
     tool_policy: ToolPolicy = ToolPolicy()

@@ -146,7 +146,9 @@ class JobsTab:
             current=selected,
             notice=refused,
             filtered=bool(kind or status),
-            kept_days=round(self._bench.settings.job_retention_days),
+            kept_days=round(
+                self._bench.config.retention.of(who.tenant_id).jobs_days or self._bench.settings.job_retention_days
+            ),
         )
         return {
             self.table: table,

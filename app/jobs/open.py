@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -28,12 +28,14 @@ RECURRING: Final = (Recurring(OPTIMIZE, 300.0), Recurring(RETENTION, 3_600.0))
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many jobs run at once, in a process and of a tenant in all of them; how often a worker looks for jobs."""
+    """How many jobs run at once, in a process and of a tenant in all of them; how often a worker looks for jobs; how
+    long ended ones are kept, where their tenant has no time of its own."""
 
     at_once: int
     at_once_per_tenant: int
     poll_s: float
     retention_s: float
+    retention_of_tenants_s: Mapping[str, float]
 
 
 @asynccontextmanager
@@ -41,6 +43,7 @@ async def open_jobs(
     database: Database,
     kinds: Sequence[JobKind],
     webhooks: WebhookJob,
+    retention: RetentionJob,
     check: Check,
     bounds: Bounds,
     engine_url: str | None,
@@ -50,7 +53,6 @@ async def open_jobs(
 
     The engine is loaded behind the desk: jobs that come before it wait in the table.
     """
-    retention = RetentionJob()
     desk = JobDesk(database, (*kinds, webhooks, retention), vet_callback=webhooks.vet)
     if engine_url is None:
         yield desk
@@ -77,7 +79,15 @@ async def _work(
     worker = Worker(shelf, desk.kinds, check)
     executors = Executors(database, new_executor_id())
     engine = await _launched(executors, worker, bounds, engine_url)
-    keeper = Keeper(shelf, engine, executors, worker, poll_s=bounds.poll_s, retention_s=bounds.retention_s)
+    keeper = Keeper(
+        shelf,
+        engine,
+        executors,
+        worker,
+        poll_s=bounds.poll_s,
+        retention_s=bounds.retention_s,
+        retention_of_tenants_s=bounds.retention_of_tenants_s,
+    )
     desk.nudge, retention.sweep = keeper.nudge, keeper.sweep
     log.info("jobs are performed here", extra={"executor_id": executors.executor_id})
     asking = asyncio.create_task(Schedule(desk, recurring, database.clock).keep(), name="schedule")

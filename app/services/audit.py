@@ -41,6 +41,7 @@ Action = Literal[
     "escalation.closed",
     "conversation.erased",
     "person.erased",
+    "retention.swept",
     "switch.off",
     "switch.on",
     "tool.accepted",

@@ -5,14 +5,18 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.checkpoints import checkpointer
+from app.config.retention import RetentionConfig
 from app.jobs.collections import OptimizeJob, RebuildJob
 from app.jobs.retention import RetentionJob
 from app.records import Principal
+from app.retention import Retention
 from app.services.ingest.ingest import Source
 from app.services.jobs.desk import JobDesk
 from app.services.jobs.ports import JobProgress, JobRequest, JobState
@@ -24,9 +28,12 @@ from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.retrieval.gate import Thresholds
 from app.services.retrieval.place import Place
 from app.services.retrieval.recipe import Recipe
+from app.services.store.tables import tickets
+from app.traces import Traces
 from graphs.errors import Forbidden
 from tests.app.yard import CollectionYard, open_yard
 
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 ADA = Principal("acme", "ada", frozenset({"documents"}), "")
 NOTES = Place("acme", "notes")
 LOOSE = asdict(Thresholds(min_questions=0, max_size_ratio=1_000, latency_slack_ms=60_000, max_latency_ratio=1_000))
@@ -53,8 +60,9 @@ class Process:
 
 @pytest.fixture
 async def process(tmp_path: Path, embedder: MiniLmEmbedder) -> AsyncIterator[Process]:
-    async with open_yard(tmp_path, embedder) as yard:
-        kinds = (RebuildJob(yard.builds), OptimizeJob(yard.maintenance, yard.library), RetentionJob())
+    async with open_yard(tmp_path, embedder) as yard, checkpointer("sqlite://", tmp_path / "checkpoints.db") as saver:
+        retention = Retention(yard.store, saver, Traces(""), RetentionConfig(tickets_days=1))
+        kinds = (RebuildJob(yard.builds), OptimizeJob(yard.maintenance, yard.library), RetentionJob(retention))
         desk = JobDesk(yard.store.database, kinds)
         sources = [
             Source(f"d{n}", f"Key {n} opens the door. It is kept in room {n}. Ask for it there.") for n in range(6)
@@ -156,6 +164,9 @@ async def test_a_job_needs_the_right_of_its_kind(process: Process) -> None:
 
 
 async def test_retention_forgets_by_the_engine_of_its_worker(process: Process) -> None:
+    old = {"ticket_id": "t", "run_id": "r", "idempotency_key": "k", "title": "", "body": "", "created_at": LONG_AGO}
+    async with process.yard.store.database.write() as connection:
+        await connection.execute(tickets.insert().values(tenant_id="acme", user_id="ada", **old))
     job = await process.submit("retention", {}, SYSTEM)
     kind = process.desk.kinds["retention"]
     assert isinstance(kind, RetentionJob)
@@ -164,7 +175,9 @@ async def test_retention_forgets_by_the_engine_of_its_worker(process: Process) -
         return 7
 
     kind.sweep = sweep
-    assert (await process.done(job)).result == {"jobs": 7}
+    done = await process.done(job)
+    assert done.result == {"jobs": 7, "removed": {"tickets": 1}}
+    assert (done.progress.done, done.progress.stage) == (1, "")
 
 
 async def test_a_collection_that_is_not_there_fails_its_job(process: Process) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.checkpoints import PostgresCheckpoints, SqliteCheckpoints, checkpointer
-from app.erasure import Erasure, TracesNotErased
+from app.erasure import Erasure
 from app.records import Actor, Principal, Scope
 from app.sealing import new_key
 from app.services.audit import audited
@@ -20,6 +20,7 @@ from app.services.keyring import Keyring
 from app.services.store.erasure import ERASED, Subject
 from app.services.store.store import Store
 from app.services.vault import Vault
+from app.traces import Traces, TracesNotErased
 from graphs.errors import Invalid, Missing
 from tests.app.test_sealed_checkpoints import put
 from tests.databases import stored
@@ -57,7 +58,8 @@ async def house(url: str, home: Path, script: str = COUNTS, vault: Vault | None 
 
     try:
         async with checkpointer(url, home / "checkpoints.db", vault) as saver:
-            yield House(store, saver, Erasure(store, saver, forget, "", (sys.executable, "-c", script)), forgotten)
+            traces = Traces("", (sys.executable, "-c", script))
+            yield House(store, saver, Erasure(store, saver, forget, traces), forgotten)
     finally:
         await store.close()
 

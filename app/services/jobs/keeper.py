@@ -7,7 +7,7 @@ written down are handed over, lost attempts are made again, dead workers' attemp
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -36,11 +36,13 @@ class Keeper:
         *,
         poll_s: float,
         retention_s: float,
+        retention_of_tenants_s: Mapping[str, float] | None = None,
         beat_s: float = BEAT_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shelf, self._engine, self._executors, self._worker = shelf, engine, executors, worker
-        self._poll_s, self._retention_s, self._beat_s, self._monotonic = poll_s, retention_s, beat_s, monotonic
+        self._poll_s, self._beat_s, self._monotonic = poll_s, beat_s, monotonic
+        self._retention_s, self._retention_of_tenants_s = retention_s, retention_of_tenants_s or {}
         self._nudged = asyncio.Event()
         self._beat_at = 0.0
 
@@ -76,7 +78,7 @@ class Keeper:
     async def sweep(self) -> int:
         """Forget the jobs that ended long ago; how many that were."""
         gone = 0
-        while old := await self._shelf.old(self._retention_s):
+        while old := await self._shelf.old(self._retention_s, self._retention_of_tenants_s):
             await self._engine.forget(old)
             forgotten = {ticket.job_id for ticket in old}
             await self._shelf.forget(forgotten)

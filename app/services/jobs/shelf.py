@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import and_, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 
 from app.services.database import Database, to_us
 from app.services.jobs.callbacks import note_end
@@ -100,10 +100,16 @@ class Shelf:
             found = {row.job_id: row.fence for row in await connection.execute(query)}
         return [job_id for job_id, fence in held.items() if found.get(job_id) != fence]
 
-    async def old(self, age_s: float) -> list[Ticket]:
-        """Every attempt of jobs that ended that long ago, some at a time."""
-        before_us = to_us(self.database.clock() - timedelta(seconds=age_s))
-        query = select(jobs.c.job_id, jobs.c.attempt, jobs.c.tenant_id).where(jobs.c.ended_us < before_us)
+    async def old(self, age_s: float, of_tenants_s: Mapping[str, float]) -> list[Ticket]:
+        """Every attempt of jobs that ended that long ago, some at a time; tenants may have an age of their own."""
+        now = self.database.clock()
+
+        def ended(age_s: float) -> ColumnElement[bool]:
+            return jobs.c.ended_us < to_us(now - timedelta(seconds=age_s))
+
+        own = [and_(jobs.c.tenant_id == tenant_id, ended(age_s)) for tenant_id, age_s in of_tenants_s.items()]
+        others = and_(jobs.c.tenant_id.not_in(of_tenants_s), ended(age_s))
+        query = select(jobs.c.job_id, jobs.c.attempt, jobs.c.tenant_id).where(or_(others, *own))
         async with self.database.read() as connection:
             rows = (await connection.execute(query.order_by(jobs.c.ended_us).limit(SWEPT_AT_ONCE))).all()
         return [Ticket(row.job_id, attempt, row.tenant_id, 0) for row in rows for attempt in range(row.attempt + 1)]

@@ -214,6 +214,28 @@ async def test_ended_jobs_are_forgotten_after_their_time_with_every_attempt(benc
     assert await bench.desk.items(old.job_id, 10) == []
 
 
+async def test_a_tenants_ended_jobs_are_kept_for_its_own_time(bench: Bench) -> None:
+    engine: Any = bench.engine
+    keeper = Keeper(
+        bench.shelf,
+        engine,
+        Executors(bench.store.database, "me"),
+        bench.worker,
+        poll_s=1,
+        retention_s=86_400,
+        retention_of_tenants_s={"acme": 60.0},
+    )
+    others = Principal("globex", "bob", frozenset({"chat"}), "k")
+    jobs = [await bench.desk.submit(JobRequest(who, "errand")) for who in (ANN, others)]
+    for job in jobs:
+        await bench.desk.cancel(job.principal.tenant_id, None, job.job_id)
+    bench.clock.forward(61)
+    assert await keeper.sweep() == 1
+    assert [ticket.job_id for ticket in bench.engine.forgotten] == [jobs[0].job_id]
+    bench.clock.forward(86_400)
+    assert await keeper.sweep() == 1
+
+
 async def test_k12_the_living_are_told_from_the_dead_by_their_beats_and_no_clock_is_compared(bench: Bench) -> None:
     others = [Executors(bench.store.database, name, monotonic=bench.clock.monotonic) for name in ("one", "two")]
     looker = Executors(bench.store.database, "me", monotonic=bench.clock.monotonic)
