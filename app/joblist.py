@@ -48,7 +48,7 @@ class Screen:
     hidden: Collection[str]
 
     def item(self, item: ItemState) -> ItemState:
-        if self._sees(item, item.input.get("allowGroups") or ()):
+        if self._sees(item, item.allow_groups):
             return item
         return replace(item, name=FOR_OTHERS, input={}, result=None, error=_hushed(item.error))
 

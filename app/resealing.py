@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.checkpoints import Checkpoints
+from app.services.jobs.tables import metadata as job_tables
 from app.services.reseal import Reseal
 from app.services.store.database import Database
 from app.services.store.tables import metadata
@@ -34,7 +35,7 @@ class Resealing:
 
     def __init__(self, database: Database, checkpoints: Checkpoints, vault: Vault) -> None:
         self._db, self._checkpoints, self._vault = database, checkpoints, vault
-        self._reseal = Reseal(database, vault, metadata.sorted_tables)
+        self._reseal = Reseal(database, vault, [*metadata.sorted_tables, *job_tables.sorted_tables])
 
     async def left(self) -> int:
         """How many rows and values are not sealed with the current key."""

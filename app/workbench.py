@@ -86,6 +86,7 @@ from app.services.retrieval.library import Library
 from app.services.retrieval.maintenance import Maintenance
 from app.services.retrieval.rebuild import Rebuild
 from app.services.retrieval.retriever import TenantRetriever
+from app.services.store.migrate import ALL_SEALED_SINCE
 from app.services.store.store import Store
 from app.services.tables.shelf import TableShelf
 from app.services.tools.calculator import Calculator
@@ -362,7 +363,8 @@ async def open_workbench(
         if serving:
             await runner.recover()
         if serving and vault.accepts_plain:
-            await jobs.submit(JobRequest(SYSTEM, RESEAL, idempotency_key="what lay in the clear"))
+            once = f"what lay in the clear before {ALL_SEALED_SINCE}"
+            await jobs.submit(JobRequest(SYSTEM, RESEAL, idempotency_key=once))
         bench.preparing = asyncio.create_task(_prepare(bench), name="ingest handbook")
         behind = {bench.preparing, asyncio.create_task(_every(HEED_S, runner.heed), name="heed cancels")}
         if serving:

@@ -8,12 +8,27 @@ themselves: doing it again begins where it ended.
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Select, Table, Text, and_, cast, func, or_, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    LargeBinary,
+    Select,
+    Table,
+    Text,
+    and_,
+    cast,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from app.services.database import Database
 from app.services.vault import Vault
 
 AT_ONCE: Final = 100
+LARGE_AT_ONCE: Final = 4  # rows whose contents may be files
 _NOTHING: Final = ("", "{}", "[]", "null", '""')
 
 
@@ -46,7 +61,8 @@ class Reseal:
 
     async def _batch(self, table: Table, mark: str, last: Sequence[Any] | None) -> tuple[Sequence[Any] | None, int]:
         keys = list(table.primary_key)
-        query = self._rows(table, mark, keys).order_by(*keys).limit(AT_ONCE)
+        at_once = LARGE_AT_ONCE if any(form.binary for form in self._db.seals.of(table).forms.values()) else AT_ONCE
+        query = self._rows(table, mark, keys).order_by(*keys).limit(at_once)
         if last is not None:
             query = query.where(tuple_(*keys) > tuple_(*last))
         async with self._db.write() as connection:
@@ -79,6 +95,9 @@ class Reseal:
 
 def _stale(column: Column[Any], mark: str) -> ColumnElement[bool]:
     """Whether it holds something, and that is not sealed with the current key. JSON puts texts in quotes."""
+    if isinstance(column.type, LargeBinary):
+        begins = func.substr(column, 1, len(mark), type_=LargeBinary)
+        return and_(column.is_not(None), func.length(column) > 0, begins != mark.encode())
     text = cast(column, Text)
     return and_(
         text.is_not(None),

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, update
+from alembic import command
+from sqlalchemy import Connection, insert, update
 
 from app.checkpoints import checkpointer
 from app.resealing import Resealing
 from app.sealing import new_key, put_first
 from app.services.keyring import Key, Keyring
+from app.services.store.migrate import script_config
 from app.services.store.store import Store
 from app.services.store.tables import messages, runs
 from app.services.store.vaults import noted_keys
@@ -26,6 +28,12 @@ from tests.services.store.test_sealed import CANARY, fill
 
 OLD, NEW = new_key(), new_key()
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def brought_back_to(connection: Connection, revision: str) -> None:
+    config = script_config()
+    config.attributes["connection"] = connection
+    command.downgrade(config, revision)
 
 
 async def quiet(_done: int, _total: int) -> None: ...
@@ -185,10 +193,7 @@ async def test_what_an_earlier_version_left_in_the_clear_is_read_until_it_is_sea
     plain = await Store.open(store_url)
     await fill(plain, "acme", "r1")
     async with plain.database.write() as connection:
-        await connection.exec_driver_sql("DROP TABLE vault_keys")
-        await connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0100'")
-        for table in ("tool_calls", "tool_acceptances"):
-            await connection.exec_driver_sql(f"DROP TABLE IF EXISTS {table}")
+        await connection.run_sync(brought_back_to, "0130")
     await plain.close()
     async with opened(store_url, tmp_path, NEW) as (store, resealing):
         assert (await store.runs.get("r1", "acme", None)).message == CANARY

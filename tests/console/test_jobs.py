@@ -120,7 +120,7 @@ async def test_a_job_of_somebody_else_says_nothing_of_documents_that_are_for_oth
         item(
             number=1,
             name=secret,
-            input={"allowGroups": ["bridge"]},
+            allow_groups=("bridge",),
             status="failed",
             error=replace(LOST, message=secret),
         ),

@@ -1,11 +1,14 @@
 """Asks again for what a job did not bring about: a new job, of the same kind and payload, with the items that are left.
 
-The rows are copied within the database, since contents may be large. The new job has the rights of who asks now.
+Contents may be large and are sealed for the job that they lie with, so they are read and sealed anew some at a time.
+The new job has the rights of who asks now.
 """
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Final
 
-from sqlalchemy import and_, func, insert, literal, null, select
+from sqlalchemy import Row, and_, func, insert, select, update
 
 from app.ids import new_id
 from app.records import Principal
@@ -13,7 +16,11 @@ from app.services.database import Database, to_us
 from app.services.jobs.ports import JobRequest, JobState
 from app.services.jobs.rows import job_row
 from app.services.jobs.tables import job_items, jobs
+from app.services.seals import Seals
 from graphs.errors import Conflict
+
+AT_ONCE: Final = 200
+BYTES_AT_ONCE: Final = 4 * 1024 * 1024  # a larger content is read alone
 
 
 async def submit_again(
@@ -29,24 +36,42 @@ async def submit_again(
     left = and_(job_items.c.job_id == ended.job_id, job_items.c.status != "succeeded")
     if numbers is not None:
         left = and_(left, job_items.c.number.in_(numbers))
-    job_id = new_id()
+    job_id, total = new_id(), 0
     row = job_row(JobRequest(who, ended.kind, ended.payload, priority=ended.priority), job_id, to_us(database.clock()))
-    copied = ("job_id", "number", "name", "status", "input", "content", "ref", "result", "error")
-    items = select(
-        literal(job_id),
-        func.row_number().over(order_by=job_items.c.number),
-        job_items.c.name,
-        literal("waiting"),
-        job_items.c.input,
-        job_items.c.content,
-        null(),
-        null(),
-        null(),
-    ).where(left)
+    sizes = select(job_items.c.number, func.length(job_items.c.content).label("size_bytes")).where(left)
     async with database.write() as connection:
-        total = await connection.scalar(select(func.count()).where(left)) or 0
+        await connection.execute(insert(jobs).values(dict(database.seals.seal(jobs, row))))
+        for part in _in_parts((await connection.execute(sizes.order_by(job_items.c.number))).all()):
+            some = select(job_items).where(job_items.c.job_id == ended.job_id, job_items.c.number.in_(part))
+            found = (await connection.execute(some.order_by(job_items.c.number))).all()
+            anew = await asyncio.to_thread(_copies, database.seals, found, job_id, who.tenant_id, total)
+            await connection.execute(insert(job_items), anew)
+            total += len(anew)
         if not total and (numbers is not None or ended.status == "succeeded"):
             raise Conflict("nothing of this job is left to do")
-        await connection.execute(insert(jobs).values(row | {"total": total}))
-        await connection.execute(insert(job_items).from_select(copied, items))
+        await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(total=total))
     return job_id
+
+
+def _copies(seals: Seals, rows: Sequence[Row[Any]], job_id: str, tenant_id: str, before: int) -> list[dict[str, Any]]:
+    """As they were when they were asked for, numbered from `before` on."""
+    fresh = {"job_id": job_id, "tenant_id": tenant_id, "status": "waiting", "ref": None, "result": None, "error": None}
+    return [
+        dict(seals.seal(job_items, {**seals.open(job_items, row._asdict()), **fresh, "number": number}))
+        for number, row in enumerate(rows, before + 1)
+    ]
+
+
+def _in_parts(sizes: Iterable[Row[int, int | None]]) -> Iterator[list[int]]:
+    """The numbers of items that are read together."""
+    part: list[int] = []
+    held_bytes = 0
+    for row in sizes:
+        size_bytes = row.size_bytes or 0
+        if part and (len(part) == AT_ONCE or held_bytes + size_bytes > BYTES_AT_ONCE):
+            yield part
+            part, held_bytes = [], 0
+        part.append(row.number)
+        held_bytes += size_bytes
+    if part:
+        yield part

@@ -38,7 +38,9 @@ async def note_end(database: Database, connection: AsyncConnection, job_id: str)
     row = (await connection.execute(select(jobs).where(jobs.c.job_id == job_id))).one()
     if row.callback_url is None:
         return
-    await deliver(database, connection, delivery_id(job_id), owner(row), {"url": row.callback_url, **_event(row)})
+    held = database.seals.open(jobs, row._asdict())
+    event = {"url": held["callback_url"], **_event(row, held["error"])}
+    await deliver(database, connection, delivery_id(job_id), owner(row), event)
 
 
 async def deliver(
@@ -46,8 +48,8 @@ async def deliver(
 ) -> None:
     """Have an event delivered once under that id, on behalf of somebody: in the transaction that it is told of in."""
     asked = JobRequest(who, WEBHOOK, event, priority=PRIORITY)
-    row = job_row(asked, delivery, to_us(database.clock()))
-    await connection.execute(database.insert(jobs).values(row).on_conflict_do_nothing())
+    row = database.seals.seal(jobs, job_row(asked, delivery, to_us(database.clock())))
+    await connection.execute(database.insert(jobs).values(dict(row)).on_conflict_do_nothing())
 
 
 async def callbacks(connection: AsyncConnection, rows: Collection[Row[Any]]) -> Mapping[str, CallbackStatus]:
@@ -60,7 +62,7 @@ async def callbacks(connection: AsyncConnection, rows: Collection[Row[Any]]) -> 
     return {job_id: found.get(job_id, "waiting") for job_id in wanted.values()}
 
 
-def _event(row: Row[Any]) -> dict[str, Any]:
+def _event(row: Row[Any], error: Mapping[str, str] | None) -> dict[str, Any]:
     """What is told: that it has ended and how. Who wants its result asks for it with a key."""
     return {
         "jobId": row.job_id,
@@ -72,6 +74,6 @@ def _event(row: Row[Any]) -> dict[str, Any]:
             "status": row.status,
             "done": row.done,
             "total": row.total,
-            "error": row.error,
+            "error": error,
         },
     }

@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, insert, null, select, true, update
+from sqlalchemy import ColumnElement, and_, insert, null, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.ids import new_id
@@ -56,7 +56,7 @@ class JobDesk:
             self._vet_callback(request.callback_url)
         self._check_right(request.principal, request.kind)
         # In a thread: the digest and the rows of 10,000 items would hold up everybody for a quarter of a second.
-        row, items = await asyncio.to_thread(_rows, request, to_us(self._database.clock()))
+        row, items = await asyncio.to_thread(self._rows, request)
         async with self._database.write() as connection:
             # Not by rowcount: psycopg gives none for an INSERT that may do nothing.
             fresh = self._database.insert(jobs).values(row).on_conflict_do_nothing().returning(jobs.c.job_id)
@@ -75,12 +75,12 @@ class JobDesk:
         if found.fingerprint != row["fingerprint"]:
             raise Conflict("this idempotency key stands for another request", field="idempotencyKey")
         self.nudge()
-        return job_state(found, told.get(found.job_id))
+        return job_state(self._database.seals, found, told.get(found.job_id))
 
     async def state(self, tenant_id: str, user_id: str | None, job_id: str) -> JobState:
         """Raises Missing, for what is not an id as well as for somebody else's."""
         async with self._database.read() as connection:
-            return await _one(connection, _of(tenant_id, user_id, job_id))
+            return await self._one(connection, _of(tenant_id, user_id, job_id))
 
     async def cancel(self, tenant_id: str, user_id: str | None, job_id: str) -> JobState:
         """A job that waits will not begin; the worker of one that runs is told. Raises Missing, Conflict if ended."""
@@ -88,7 +88,7 @@ class JobDesk:
         end = {"status": "cancelled", "ended_us": to_us(self._database.clock()), "fence": jobs.c.fence + 1}
         async with self._database.write() as connection:
             done = await connection.execute(update(jobs).where(mine, jobs.c.ended_us.is_(None)).values(end))
-            state = await _one(connection, mine)
+            state = await self._one(connection, mine)
             if not done.rowcount:
                 raise Conflict(f"the job has ended as {state.status}")
             await _forget_inputs(connection, job_id)
@@ -124,7 +124,7 @@ class JobDesk:
             rows = (await connection.execute(query)).all()
             told = await callbacks(connection, rows[:limit])
         last = rows[limit - 1] if len(rows) > limit else None
-        found = [job_state(row, told.get(row.job_id)) for row in rows[:limit]]
+        found = [job_state(self._database.seals, row, told.get(row.job_id)) for row in rows[:limit]]
         return found, None if last is None else f"{last.created_us}-{last.job_id}"
 
     def follow(self, job_id: str, after: int = 0) -> AsyncGenerator[News, None]:
@@ -148,7 +148,7 @@ class JobDesk:
             query = query.where(job_items.c.status == status)
         async with self._database.read() as connection:
             rows = (await connection.execute(query.order_by(job_items.c.number).limit(_checked(limit)))).all()
-        return [item_state(row) for row in rows]
+        return [item_state(self._database.seals, row._asdict()) for row in rows]
 
     async def begun(self) -> frozenset[str]:
         """What was begun for items of jobs that have not ended: a worker goes on with it, and nobody else may."""
@@ -157,6 +157,19 @@ class JobDesk:
             held = query.where(jobs.c.ended_us.is_(None), job_items.c.status == "begun", job_items.c.ref.is_not(None))
             return frozenset((await connection.execute(held)).scalars())
 
+    async def _one(self, connection: AsyncConnection, mine: ColumnElement[bool]) -> JobState:
+        row = (await connection.execute(select(jobs).where(mine))).one_or_none()
+        if row is None:
+            raise Missing("no such job")
+        told = (await callbacks(connection, [row])).get(row.job_id)
+        return job_state(self._database.seals, row, told)
+
+    def _rows(self, request: JobRequest) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
+        """The job's own and those of its items."""
+        seals = self._database.seals
+        row = job_row(request, new_id(), to_us(self._database.clock()))
+        return seals.seal(jobs, row), [seals.seal(job_items, item) for item in item_rows(request, row["job_id"])]
+
     def _check_right(self, who: Principal, name: str) -> None:
         kind = self.kinds.get(name)
         if kind is None or kind.scope is None:
@@ -164,13 +177,6 @@ class JobDesk:
             raise Invalid(f"kind must be one of {', '.join(asked_for)}", field="kind")
         if not who.may(kind.scope):
             raise Forbidden(f"a job of the kind {kind.name} needs the scope {kind.scope}")
-
-
-async def _one(connection: AsyncConnection, mine: ColumnElement[bool]) -> JobState:
-    row = (await connection.execute(select(jobs).where(mine))).one_or_none()
-    if row is None:
-        raise Missing("no such job")
-    return job_state(row, (await callbacks(connection, [row])).get(row.job_id))
 
 
 def _of(tenant_id: str, user_id: str | None, job_id: str) -> ColumnElement[bool]:
@@ -201,20 +207,9 @@ def _after(cursor: str | None) -> ColumnElement[bool]:
 async def _forget_inputs(connection: AsyncConnection, job_id: str) -> None:
     """What a job would still have done is not kept: it may be long, and nobody will read it. Whom a document is for
     stays with its name."""
-    mine, groups = job_items.c.job_id == job_id, job_items.c.input["allowGroups"].label("groups")
-    rows = await connection.execute(select(job_items.c.number, groups).where(mine))
-    kept = [{"of": row.number, "kept": {"allowGroups": row.groups}} for row in rows if row.groups]
+    mine = job_items.c.job_id == job_id
     await connection.execute(update(job_items).where(mine).values(input={}, content=None))
-    if kept:
-        one = update(job_items).where(mine, job_items.c.number == bindparam("of")).values(input=bindparam("kept"))
-        await connection.execute(one, kept)
 
 
-def _rows(request: JobRequest, now_us: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The job's own and those of its items."""
-    row = job_row(request, new_id(), now_us)
-    return row, item_rows(request, row["job_id"])
-
-
-def _in_parts(rows: list[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
+def _in_parts(rows: Sequence[Mapping[str, Any]]) -> Iterable[Sequence[Mapping[str, Any]]]:
     return (rows[at : at + INSERTED_AT_ONCE] for at in range(0, len(rows), INSERTED_AT_ONCE))

@@ -4,8 +4,8 @@ Read from the tables, so that any process can tell of a job, whichever performs 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,10 +28,10 @@ async def follow(
 
     Raises Missing once the job is forgotten. The caller has looked whose job it is.
     """
-    told, before, pause_s = _Told(job_id, after), None, first_pause_s
+    told, before, pause_s = _Told(database, job_id, after), None, first_pause_s
     while True:
         async with database.read() as connection:
-            state = await _state(connection, job_id)  # before its items: of an ended job all of them are told
+            state = await _state(database, connection, job_id)  # before its items: of an ended job all of them are told
             items = await told.fresh(connection)
         if items or state != before:
             yield News(state, items, told.through)
@@ -45,9 +45,9 @@ async def follow(
 class _Told:
     """Which items were told as settled: those up to `through`, and from there to `_last` those that are not `_left`."""
 
-    def __init__(self, job_id: str, after: int) -> None:
+    def __init__(self, database: Database, job_id: str, after: int) -> None:
         self.through = self._last = after
-        self._job_id = job_id
+        self._seals, self._job_id = database.seals, job_id
         self._left: set[int] = set()
         self._begun: dict[int, ItemNews] = {}
 
@@ -63,15 +63,21 @@ class _Told:
 
     async def _read(self, connection: AsyncConnection, which: ColumnElement[bool]) -> list[ItemNews]:
         seen = job_items.c
-        groups = seen.input["allowGroups"].label("groups")
-        wanted = select(seen.number, seen.name, seen.status, seen.ref, seen.result, seen.error, groups)
+        wanted = select(*(column for column in seen if column.name not in ("input", "content")))
         query = wanted.where(seen.job_id == self._job_id, which).order_by(seen.number)
-        return [
-            ItemNews(
-                row.number, row.name, row.status, row.ref, row.result, failure_of(row.error), tuple(row.groups or ())
-            )
-            for row in await connection.execute(query)
-        ]
+        return [self._news(row._asdict()) for row in await connection.execute(query)]
+
+    def _news(self, row: Mapping[str, Any]) -> ItemNews:
+        held = self._seals.open(job_items, row)
+        return ItemNews(
+            row["number"],
+            row["name"],
+            row["status"],
+            row["ref"],
+            held["result"],
+            failure_of(held["error"]),
+            tuple(row["allow_groups"] or ()),
+        )
 
     def _note(self, settled: Sequence[int]) -> None:
         if settled and settled[-1] > self._last:
@@ -81,8 +87,8 @@ class _Told:
         self.through = min(self._left) - 1 if self._left else self._last
 
 
-async def _state(connection: AsyncConnection, job_id: str) -> JobState:
+async def _state(database: Database, connection: AsyncConnection, job_id: str) -> JobState:
     row = (await connection.execute(select(jobs).where(jobs.c.job_id == job_id))).one_or_none()
     if row is None:
         raise Missing("the job is not kept any more")
-    return job_state(row, (await callbacks(connection, [row])).get(job_id))
+    return job_state(database.seals, row, (await callbacks(connection, [row])).get(job_id))

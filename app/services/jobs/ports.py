@@ -98,6 +98,7 @@ class ItemState:
     content: bytes | None
     result: Mapping[str, Any] | None
     error: JobFailure | None
+    allow_groups: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

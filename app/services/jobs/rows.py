@@ -11,22 +11,26 @@ from sqlalchemy import Row
 from app.records import Principal
 from app.services.database import from_us
 from app.services.jobs.ports import CallbackStatus, ItemState, JobFailure, JobProgress, JobRequest, JobState
+from app.services.jobs.tables import job_items, jobs
+from app.services.seals import Seals
 from graphs.errors import PilothouseError
 
 
-def job_state(row: Row[Any], callback: CallbackStatus | None = None) -> JobState:
+def job_state(seals: Seals, row: Row[Any], callback: CallbackStatus | None = None) -> JobState:
+    """Raises VaultError."""
+    held = seals.open(jobs, row._asdict())
     return JobState(
         job_id=row.job_id,
         principal=owner(row),
         kind=row.kind,
-        payload=row.payload,
+        payload=held["payload"],
         priority=row.priority,
         status=row.status,
         progress=JobProgress(row.done, row.total, row.stage),
-        result=row.result,
-        error=failure_of(row.error),
+        result=held["result"],
+        error=failure_of(held["error"]),
         attempt=row.attempt,
-        callback_url=row.callback_url,
+        callback_url=held["callback_url"],
         created_at=from_us(row.created_us),
         started_at=None if row.started_us is None else from_us(row.started_us),
         ended_at=None if row.ended_us is None else from_us(row.ended_us),
@@ -39,9 +43,19 @@ def owner(row: Row[Any]) -> Principal:
     return Principal(row.tenant_id, row.user_id, frozenset(row.scopes), row.key_id, frozenset(row.groups))
 
 
-def item_state(row: Row[*tuple[Any, ...]]) -> ItemState:
+def item_state(seals: Seals, row: Mapping[str, Any]) -> ItemState:
+    """Raises VaultError."""
+    held = seals.open(job_items, row)
     return ItemState(
-        row.number, row.name, row.status, row.ref, row.input, row.content, row.result, failure_of(row.error)
+        number=row["number"],
+        name=row["name"],
+        status=row["status"],
+        ref=row["ref"],
+        input=held["input"],
+        content=held["content"],
+        result=held["result"],
+        error=failure_of(held["error"]),
+        allow_groups=tuple(row["allow_groups"] or ()),
     )
 
 
@@ -77,9 +91,11 @@ def item_rows(request: JobRequest, job_id: str) -> list[dict[str, Any]]:
         {
             "job_id": job_id,
             "number": number,
+            "tenant_id": request.principal.tenant_id,
             "name": item.name,
             "status": "waiting",
             "input": dict(item.input),
+            "allow_groups": item.input.get("allowGroups"),
             "content": item.content,
         }
         for number, item in enumerate(request.items, 1)

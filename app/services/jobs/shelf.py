@@ -29,6 +29,14 @@ class Claim:
     fence: int
     failures: int
 
+    @property
+    def job_id(self) -> str:
+        return self.state.job_id
+
+    @property
+    def tenant_id(self) -> str:
+        return self.state.principal.tenant_id
+
 
 class Shelf:
     """The open jobs of all tenants."""
@@ -45,27 +53,26 @@ class Shelf:
             await connection.execute(begun)
             taken = update(jobs).where(mine).values(status="running", fence=jobs.c.fence + 1, error=None)
             row = (await connection.execute(taken.returning(jobs))).one_or_none()
-        return None if row is None else Claim(job_state(row), row.fence, row.failures)
+        return None if row is None else Claim(job_state(self.database.seals, row), row.fence, row.failures)
 
     async def end(
         self,
-        job_id: str,
-        fence: int,
+        claim: Claim,
         status: JobStatus,
         *,
         result: Mapping[str, Any] | None = None,
         error: JobFailure | None = None,
     ) -> bool:
         """The worker's last word. False where the job is not its any more."""
-        mine = and_(jobs.c.job_id == job_id, jobs.c.fence == fence, _OPEN)
         last = {"status": status, "result": result, "error": failure_row(error), "stage": ""}
-        return await self._end(job_id, mine, last)
+        return await self._end(claim.job_id, _held(claim), self._sealed(claim, last))
 
-    async def put_back(self, job_id: str, fence: int, *, pause_s: float, error: JobFailure | None = None) -> bool:
+    async def put_back(self, claim: Claim, *, pause_s: float, error: JobFailure | None = None) -> bool:
         """Let it be attempted again after a pause, by whoever comes; with an error it counts as a failure."""
-        mine = and_(jobs.c.job_id == job_id, jobs.c.fence == fence, _OPEN)
-        failed = {} if error is None else {"failures": jobs.c.failures + 1, "error": failure_row(error)}
-        return await self._change(mine, self._again(pause_s) | failed)
+        failed: Mapping[str, Any] = {}
+        if error is not None:
+            failed = self._sealed(claim, {"failures": jobs.c.failures + 1, "error": failure_row(error)})
+        return await self._change(_held(claim), {**self._again(pause_s), **failed})
 
     async def due(self) -> list[tuple[Ticket, int]]:
         """Open jobs that somebody has to look after, the longest waiting first, each with its fence."""
@@ -91,7 +98,7 @@ class Shelf:
 
     async def give_up(self, ticket: Ticket, fence: int, error: JobFailure) -> bool:
         last = {"status": "failed", "error": failure_row(error), "fence": fence + 1}
-        return await self._end(ticket.job_id, _still(ticket, fence), last)
+        return await self._end(ticket.job_id, _still(ticket, fence), self._sealed(ticket, last))
 
     async def overtaken(self, held: Mapping[str, int]) -> list[str]:
         """Of these jobs and fences, the jobs that are not theirs any more: called off, or in other hands."""
@@ -120,6 +127,9 @@ class Shelf:
             await connection.execute(delete(job_items).where(job_items.c.job_id.in_(job_ids)))
             await connection.execute(delete(jobs).where(jobs.c.job_id.in_(job_ids), ~_OPEN))
 
+    def _sealed(self, of: Claim | Ticket, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self.database.seals.seal(jobs, values, tenant_id=of.tenant_id, job_id=of.job_id)
+
     def _again(self, pause_s: float) -> dict[str, Any]:
         due_us = to_us(self.database.clock()) + round(pause_s * 1e6)
         return {
@@ -140,6 +150,10 @@ class Shelf:
     async def _change(self, mine: Any, values: Mapping[str, Any]) -> bool:
         async with self.database.write() as connection:
             return bool((await connection.execute(update(jobs).where(mine).values(**values))).rowcount)
+
+
+def _held(claim: Claim) -> Any:
+    return and_(jobs.c.job_id == claim.job_id, jobs.c.fence == claim.fence, _OPEN)
 
 
 def _still(ticket: Ticket, fence: int) -> Any:

@@ -41,7 +41,8 @@ class Work:
             if row is None:
                 return
             last = row.number
-            yield item_state(row)
+            # In a thread: a large document takes a while to open.
+            yield await asyncio.to_thread(item_state, self._database.seals, row._asdict())
 
     async def begin(self, number: int, ref: str) -> None:
         async with self._database.write() as connection:
@@ -52,7 +53,9 @@ class Work:
         async with self._database.write() as connection:
             await self._hold(connection)
             for number, told in notes.items():
-                await connection.execute(self._item(number).values(status="begun", result=told))
+                await connection.execute(
+                    self._item(number).values(self._sealed(number, {"status": "begun", "result": told}))
+                )
             await connection.execute(update(jobs).where(jobs.c.job_id == self.state.job_id).values(stage=stage))
 
     async def settle(self, ends: Sequence[ItemEnd]) -> None:
@@ -62,10 +65,12 @@ class Work:
             for end in ends:
                 last: dict[str, Any] = {"result": end.result, "error": failure_row(end.error)}
                 if end.error is None:
-                    last |= {"status": "succeeded", "input": {}, "content": None}
+                    last |= {"status": "succeeded", "input": {}, "allow_groups": None, "content": None}
                 else:
                     last |= {"status": "failed"}
-                settled += (await connection.execute(self._item(end.number).values(last))).rowcount
+                settled += (
+                    await connection.execute(self._item(end.number).values(self._sealed(end.number, last)))
+                ).rowcount
             mine = jobs.c.job_id == self.state.job_id
             await connection.execute(update(jobs).where(mine).values(done=jobs.c.done + settled))
 
@@ -93,7 +98,7 @@ class Work:
         mine = (job_items.c.job_id == self.state.job_id, job_items.c.status == "failed")
         query = select(job_items).where(*mine).order_by(job_items.c.number).limit(limit)
         async with self._database.read() as connection:
-            return [item_state(row) for row in await connection.execute(query)]
+            return [item_state(self._database.seals, row._asdict()) for row in await connection.execute(query)]
 
     async def counts(self) -> Mapping[ItemStatus, int]:
         return await item_counts(self._database, self.state.job_id)
@@ -117,6 +122,12 @@ class Work:
         held = await connection.execute(update(jobs).where(*mine).values(fence=self._fence))
         if not held.rowcount:
             raise Overtaken(f"the job {self.state.job_id} is not this worker's any more")
+
+    def _sealed(self, number: int, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        job = self.state
+        return self._database.seals.seal(
+            job_items, values, tenant_id=job.principal.tenant_id, job_id=job.job_id, number=number
+        )
 
     def _item(self, number: int) -> Update:
         return update(job_items).where(

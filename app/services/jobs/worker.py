@@ -37,7 +37,7 @@ class Worker:
         if (claim := await self._shelf.claim(job_id, attempt)) is None:
             return
         if self._closing:
-            await self._shelf.put_back(job_id, claim.fence, pause_s=0)
+            await self._shelf.put_back(claim, pause_s=0)
             return
         task = asyncio.create_task(self._perform(claim), name=f"job {job_id}")
         self._tasks[job_id], self._fences[job_id] = task, claim.fence
@@ -68,26 +68,26 @@ class Worker:
             await asyncio.wait(tasks)
 
     async def _perform(self, claim: Claim) -> None:
-        state, fence = claim.state, claim.fence
+        state = claim.state
         try:
             kind = self._kind(state.kind)
             now = replace(state, principal=await self._as_now(state.principal, kind.scope))
-            result = await kind.perform(Work(self._shelf.database, now, fence))
-            await self._shelf.end(state.job_id, fence, "succeeded", result=result)
+            result = await kind.perform(Work(self._shelf.database, now, claim.fence))
+            await self._shelf.end(claim, "succeeded", result=result)
         except asyncio.CancelledError:
             # Called off, and the fence says so; or this process stops, and another goes on.
-            await self._shelf.put_back(state.job_id, fence, pause_s=0)
+            await self._shelf.put_back(claim, pause_s=0)
         except Overtaken:
             log.info("a job was taken from this worker", extra={"job_id": state.job_id})
         except (UpstreamError, OSError) as error:
             await self._again(claim, error)
         except PilothouseError as error:
-            await self._shelf.end(state.job_id, fence, "failed", error=failure(error))
+            await self._shelf.end(claim, "failed", error=failure(error))
         except Exception:
             # The loop of a worker: one job's end must not be another's.
             log.exception("a job failed", extra={"job_id": state.job_id, "kind": state.kind})
             unknown = JobFailure("internal", "internal_error", "The job failed; the log has the cause.")
-            await self._shelf.end(state.job_id, fence, "failed", error=unknown)
+            await self._shelf.end(claim, "failed", error=unknown)
 
     def _kind(self, name: str) -> JobKind:
         if (kind := self._kinds.get(name)) is None:
@@ -101,13 +101,12 @@ class Worker:
 
     async def _again(self, claim: Claim, error: UpstreamError | OSError) -> None:
         """Something was away, or the disk is full: later it may not be."""
-        job_id, fence = claim.state.job_id, claim.fence
-        log.warning("a job has to wait", extra={"job_id": job_id, "failures": claim.failures + 1}, exc_info=error)
+        log.warning("a job has to wait", extra={"job_id": claim.job_id, "failures": claim.failures + 1}, exc_info=error)
         told = failure(error) if isinstance(error, UpstreamError) else JobFailure("internal", "io_error", "no disk")
         if claim.failures + 1 >= MAX_FAILURES:
-            await self._shelf.end(job_id, fence, "failed", error=told)
+            await self._shelf.end(claim, "failed", error=told)
             return
         pause_s = min(FIRST_PAUSE_S * 2**claim.failures, LONGEST_PAUSE_S)
         if isinstance(error, UpstreamError) and error.retry_after_s is not None:
             pause_s = max(pause_s, min(error.retry_after_s, LONGEST_PAUSE_S))
-        await self._shelf.put_back(job_id, fence, pause_s=pause_s, error=told)
+        await self._shelf.put_back(claim, pause_s=pause_s, error=told)

@@ -18,6 +18,7 @@ from app.services.store.tables import (
     feedback,
     keys,
     messages,
+    repeats,
     runs,
     spans,
     tickets,
@@ -98,7 +99,7 @@ class Erasures:
             await connection.execute(delete(conversations).where(subject.conversations))
             erased = subject.conversation_id
             if not subject.conversation_id:
-                for table in (feedback, tickets, keys):
+                for table in (feedback, tickets, keys, repeats):
                     await connection.execute(delete(table).where(_spared(subject, table)))
                 for table, columns in _NAMED:
                     for name in columns:
@@ -125,7 +126,7 @@ class Erasures:
             wheres.append((feedback, feedback.c.run_id.in_(of_run)))
         else:
             wheres.append((feedback, or_(feedback.c.run_id.in_(of_run), subject.owns(feedback))))
-            wheres += [(table, _spared(subject, table)) for table in (tickets, keys)]
+            wheres += [(table, _spared(subject, table)) for table in (tickets, keys, repeats)]
         found = {}
         for table, where in wheres:
             query = select(func.count()).select_from(table).where(where)

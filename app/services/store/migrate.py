@@ -14,13 +14,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, create_engine, event, inspect, text
+from sqlalchemy import URL, Connection, create_engine, event, text
 from sqlalchemy.pool import NullPool
 
-from app.services.store.vaults import allow_plain, vault_keys
+from app.services.store.vaults import allow_plain
 from app.services.vault import Vault
 from graphs.errors import PilothouseError
 
+ALL_SEALED_SINCE: Final = "0160"  # an earlier schema holds contents in the clear
 _DATABASE_LOCK: Final = 0x50494C4F54  # "PILOT"; any constant that no other program on the server uses
 _ALEMBIC_LOCK: Final = threading.Lock()  # Alembic hands env.py its context through a global of the process
 
@@ -69,7 +70,7 @@ def _upgrade(connection: Connection, vault: Vault | None) -> None:
     if current is not None and current not in {script.revision for script in known.walk_revisions()}:
         raise SchemaTooNew(f"the database has schema {current}, newer than this version's {known.get_current_head()}")
     config.attributes["connection"] = connection
-    holds_plain = current is not None and not inspect(connection).has_table(vault_keys.name)
+    holds_plain = current is not None and current < ALL_SEALED_SINCE
     command.upgrade(config, "head")
     if holds_plain and vault is not None:
         allow_plain(connection, vault)

@@ -14,6 +14,7 @@ from app.services.store.feedback import Feedback
 from app.services.store.keys import Keys
 from app.services.store.leases import Leases
 from app.services.store.notices import Notices
+from app.services.store.repeats import Repeats
 from app.services.store.runs import Runs
 from app.services.store.tickets import Tickets
 from app.services.vault import Vault
@@ -34,6 +35,7 @@ class Store:
         self.documents = Documents(database)
         self.escalations = Escalations(database)
         self.notices = Notices(database)
+        self.repeats = Repeats(database)
         self.audit = Trail(database)
 
     @classmethod

@@ -317,6 +317,23 @@ feedback = Table(
     info=bound_to("run_id", "user_id"),
 )
 
+repeats = Table(
+    "repeats",
+    metadata,
+    Column("tenant_id", Clean, primary_key=True),
+    Column("user_id", Clean, primary_key=True),
+    Column("key_sha256", Clean, primary_key=True),  # of the caller's own words, which may say anything
+    Column("asked_sha256", Clean, nullable=False),  # of the request and that key together
+    Column("ref", Clean, nullable=False),
+    Column("holder", Clean, nullable=False),
+    Column("held_until", Utc, nullable=False),
+    Column("answer", JSON_VALUE, info=SEALED_JSON),
+    Column("created_at", Utc, nullable=False),
+    Column("done_at", Utc),
+    Index(None, "created_at"),
+    info=bound_to("user_id", "key_sha256"),
+)
+
 documents = Table(
     "documents",
     metadata,

@@ -72,6 +72,7 @@ async def refuse_plain(database: Database, vault: Vault) -> None:
 def allow_plain(connection: Connection, vault: Vault) -> None:
     """Contents of an earlier version lie here in the clear and are read until they have been sealed."""
     proof = vault.seal_text(b"", _NOBODY, (vault_keys.name, _PLAIN))
+    connection.execute(delete(vault_keys).where(vault_keys.c.key_id == _PLAIN))
     connection.execute(insert(vault_keys).values(key_id=_PLAIN, proof=proof))
 
 

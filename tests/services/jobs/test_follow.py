@@ -9,7 +9,7 @@ import pytest
 from app.services.jobs.desk import JobDesk
 from app.services.jobs.follow import follow
 from app.services.jobs.ports import ItemEnd, JobFailure, JobItem, JobRequest, News
-from app.services.jobs.shelf import Shelf
+from app.services.jobs.shelf import Claim, Shelf
 from app.services.jobs.work import Work
 from app.services.store.store import Store
 from graphs.errors import Missing
@@ -25,7 +25,7 @@ class Held:
     store: Store
     shelf: Shelf
     work: Work
-    fence: int
+    claim: Claim
 
     @property
     def job_id(self) -> str:
@@ -44,7 +44,7 @@ async def held(store_url: str) -> AsyncIterator[Held]:
     shelf = Shelf(store.database)
     claim = await shelf.claim(job.job_id, 0)
     assert claim is not None
-    yield Held(store, shelf, Work(store.database, claim.state, claim.fence), claim.fence)
+    yield Held(store, shelf, Work(store.database, claim.state, claim.fence), claim)
     await store.close()
 
 
@@ -67,7 +67,7 @@ async def test_each_step_of_each_item_is_told_once_until_the_job_has_ended(held:
         broken = await anext(looks)
         assert (told(broken), broken.items[0].error, broken.through) == ([(1, "failed")], BROKEN, 1)
         await held.settle(2, 3, 4)
-        await held.shelf.end(held.job_id, held.fence, "succeeded", result={})
+        await held.shelf.end(held.claim, "succeeded", result={})
         last = await anext(looks)
         assert (last.state.status, told(last), last.through) == (
             "succeeded",
@@ -94,7 +94,7 @@ async def test_what_a_second_worker_does_is_told_and_a_job_that_is_forgotten_end
     async with aclosing(follow(held.store.database, held.job_id, first_pause_s=0.01)) as looks:
         await held.settle(1)
         await anext(looks)
-        await held.shelf.put_back(held.job_id, held.fence, pause_s=0)
+        await held.shelf.put_back(held.claim, pause_s=0)
         assert (await anext(looks)).state.status == "queued"
         claim = await held.shelf.claim(held.job_id, 1)
         assert claim is not None
@@ -102,7 +102,7 @@ async def test_what_a_second_worker_does_is_told_and_a_job_that_is_forgotten_end
         assert (again.state.status, again.state.attempt, again.state.progress.done) == ("running", 1, 1)
         await Work(held.store.database, claim.state, claim.fence).settle([ItemEnd(2)])
         assert told(await anext(looks)) == [(2, "succeeded")]
-        await held.shelf.end(held.job_id, claim.fence, "succeeded", result={})
+        await held.shelf.end(claim, "succeeded", result={})
         await held.shelf.forget([held.job_id])
         with pytest.raises(Missing):
             await anext(looks)

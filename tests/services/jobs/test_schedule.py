@@ -46,7 +46,7 @@ class Process:
         """As a worker would."""
         for job in await self.jobs():
             if (claim := await Shelf(self.store.database).claim(job.job_id, job.attempt)) is not None:
-                await Shelf(self.store.database).end(job.job_id, claim.fence, "succeeded")
+                await Shelf(self.store.database).end(claim, "succeeded")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

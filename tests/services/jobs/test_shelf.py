@@ -134,13 +134,13 @@ async def test_k04_a_worker_that_was_overtaken_changes_nothing_any_more(bench: B
             await word
     assert await bench.shelf.overtaken({job.job_id: slow.fence}) == [job.job_id]
     assert await bench.shelf.overtaken({job.job_id: quick.fence}) == []
-    assert not await bench.shelf.end(job.job_id, slow.fence, "failed")
-    assert not await bench.shelf.put_back(job.job_id, slow.fence, pause_s=0)
+    assert not await bench.shelf.end(slow, "failed")
+    assert not await bench.shelf.put_back(slow, pause_s=0)
     living = Work(bench.store.database, quick.state, quick.fence)
     await living.settle([ItemEnd(1, {"n": 1})])
     await living.settle([ItemEnd(1, {"n": 2})])
     assert [item async for item in living.open_items()] == []
-    assert await bench.shelf.end(job.job_id, quick.fence, "succeeded", result={})
+    assert await bench.shelf.end(quick, "succeeded", result={})
     done = await bench.desk.state("acme", "ann", job.job_id)
     assert (done.status, done.progress.done) == ("succeeded", 1)
     assert (await bench.desk.items(job.job_id, 10))[0].result == {"n": 1}
@@ -270,7 +270,7 @@ async def test_what_failed_is_asked_for_again_with_its_content_and_what_succeede
     assert (good.input, good.content) == ({}, None)  # it is where it was brought to, and is erased there
     with pytest.raises(Conflict, match="running"):
         await bench.desk.again(ANN, await bench.desk.state("acme", "ann", job.job_id))
-    await bench.shelf.end(job.job_id, claim.fence, "succeeded", result={})
+    await bench.shelf.end(claim, "succeeded", result={})
     ended = await bench.desk.state("acme", "ann", job.job_id)
 
     again = await bench.desk.again(ANN, ended)
