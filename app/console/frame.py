@@ -13,14 +13,21 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from graphs.errors import Missing
+
 _INLINE: Final = re.compile(rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
 # It points at the root of the site, where there is none.
 _MANIFEST: Final = re.compile(rb'<link rel="manifest"[^>]*>')
 _HEAD: Final = b"<head>"
+_FILES: Final = re.compile(r"/gradio_api/(upload|file|proxy|stream)")
 
 
 class Frame:
-    """Wraps the mounted page; everything but HTML passes through untouched."""
+    """Wraps the mounted page; everything but HTML passes through untouched.
+
+    Not there: Gradio's routes for files, which know no owner. Whoever is signed in could fetch what another had sent,
+    and everything sent would stay. The console sends documents to the API's own door.
+    """
 
     def __init__(self, app: ASGIApp, head: str) -> None:
         self._app, self._head = app, head.encode()
@@ -29,6 +36,8 @@ class Frame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if _FILES.match(_within(scope)):
+            raise Missing("the console keeps no files")
         page = _Page(self._head, send)
         await self._app(_uncompressed(scope), receive, page)
 
@@ -80,7 +89,12 @@ def _is_html(start: Message) -> bool:
 
 def _uncompressed(scope: Scope) -> MutableMapping[str, Any]:
     """For the page alone: Gradio would hand over compressed bytes. Its assets stay compressed."""
-    root = scope.get("root_path", "")
-    if scope["path"].removeprefix(root) not in {"", "/"}:
+    if _within(scope) not in {"", "/"}:
         return scope
     return {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]}
+
+
+def _within(scope: Scope) -> str:
+    """The path under the mount."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))

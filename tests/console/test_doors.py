@@ -1,7 +1,10 @@
 """Who may reach the console over HTTP. Gradio leaves some of its own routes open; the guard before it must not."""
 
+import shutil
 import socket
+from pathlib import Path
 
+import gradio
 import httpx
 import pytest
 from starlette.routing import Mount, Route
@@ -93,3 +96,20 @@ def test_v04_thousands_of_ranges_are_one_answer_of_bounded_size(server: Served) 
             assert answer.status_code in {200, 206, 400, 416}
             assert len(answer.content) <= size + 1_000
     assert whole.status_code == 200
+
+
+@pytest.mark.parametrize("door", ["file=", "file/"])
+def test_a14_nobody_fetches_what_another_user_sent_to_gradio(server: Served, door: str) -> None:
+    """Its routes for files know no owner: whoever is signed in gets what anybody left there."""
+    with server.client("ann") as ann, server.client("bob") as bob, server.client(None) as nobody:
+        sent = ann.post("/console/gradio_api/upload", files={"files": ("x.txt", b"of ann", "text/plain")})
+        assert (sent.status_code, sent.json()["code"]) == (404, "not_found")
+        # As if it lay there: uploads of ours go through the API, which knows whose they are.
+        left = Path(gradio.utils.get_upload_folder()) / ("0" * 64) / "x.txt"
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_text("of ann")
+        try:
+            answers = [each.get(f"/console/gradio_api/{door}{left}").status_code for each in (ann, bob, nobody)]
+        finally:
+            shutil.rmtree(left.parent)
+        assert answers == [404, 404, 401]
