@@ -1,8 +1,6 @@
 """Every route of the API, found in its own document: whatever comes is answered, and never by a failure of ours."""
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 from unicodedata import normalize
 from urllib.parse import quote
@@ -10,48 +8,18 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-JSON = {"Content-Type": "application/json"}
+from tests.api.openapi import JSON, Route, routes_of
+from tests.api.served import Served
+
 GARBAGE = [b"", b"{", b"[]", b"null", b'"\xff\xfe"', b'{"a": NaN}', b'{"\\ud800": "\\udfff"}', b"[" * 10_000]
 WRONG: list[Any] = [None, True, -1, 10**18, "", "\u202e", "'; --", "x" * 10_000, [[]], [None], {}, {"a": {"b": []}}]
 NAMES = ["x", "../../etc", "a'b\"c", "\u0000", "\u202e", "x" * 2_000]
 NFC, NFD = normalize("NFC", "caf\u00e9"), normalize("NFD", "caf\u00e9")
 
 
-@dataclass(frozen=True)
-class Route:
-    method: str
-    path: str
-    operation: dict[str, Any]
-    schemas: dict[str, Any]
-
-    def at(self, name: str) -> str:
-        return re.sub(r"\{[^}]+\}", quote(name, safe=""), self.path)
-
-    @property
-    def fields(self) -> list[str]:
-        """Of its JSON body."""
-        content = self.operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-        shapes = [content, *content.get("oneOf", []), *content.get("anyOf", [])]
-        named = [self.schemas[shape["$ref"].rpartition("/")[2]] if "$ref" in shape else shape for shape in shapes]
-        return sorted({name for shape in named for name in shape.get("properties", {})})
-
-    @property
-    def parameters(self) -> list[str]:
-        return [each["name"] for each in self.operation.get("parameters", []) if each["in"] == "query"]
-
-
 @pytest.fixture(scope="module")
-def routes(server: Any) -> list[Route]:
-    with server.client("owner") as owner:
-        document = owner.get("/openapi.json").json()
-    schemas = document["components"]["schemas"]
-    found = [
-        Route(method.upper(), path, operation, schemas)
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-    ]
-    assert len(found) > 40
-    return found
+def routes(server: Served) -> list[Route]:
+    return routes_of(server)
 
 
 def fine(answer: httpx.Response) -> bool:
