@@ -529,16 +529,13 @@ class Runner:
 
         Unless a process of its own version goes on with it at the same moment.
         """
-        if await self._bury(record, changed):
-            await self._store.approvals.void(record.run_id, record.tenant_id, changed.message, decided=decided)
+        if await self._bury(record, changed, decided=decided):
             await self._store.escalations.create(record.run_id, record.tenant_id, "the graph has changed", changed.code)
 
     async def _call_off(self, record: RunRecord, why: str) -> bool:
-        """End a run that waits and that nobody drives; what it asks for is void."""
-        if record.status != "waiting" or record.process_id or not await self._bury(record, Cancelled(why)):
-            return False
-        await self._store.approvals.void(record.run_id, record.tenant_id, why)
-        return True
+        """End a run that waits and that nobody drives."""
+        waits = record.status == "waiting" and not record.process_id
+        return waits and await self._bury(record, Cancelled(why))
 
     async def _supersede(self, job: Job) -> None:
         """A new message takes the place of what its conversation still waited for."""
@@ -751,8 +748,11 @@ class Runner:
             latency_ms=round((earlier.latency_ms if earlier else 0.0) + leg.trace.elapsed_ms, 3),
         )
 
-    async def _bury(self, record: RunRecord, error: PilothouseError) -> bool:
-        """Write down how a run ended that nobody drives any more; False where somebody does by now."""
+    async def _bury(self, record: RunRecord, error: PilothouseError, *, decided: str = "") -> bool:
+        """Write down how a run ended that nobody drives any more; False where somebody does by now.
+
+        What it asked for is void, and so is the approval `decided`.
+        """
         run_id, shown = record.run_id, card_error(error)
         status: RunStatus = "cancelled" if isinstance(error, Cancelled) else "failed"
         if record.card is None:
@@ -771,6 +771,9 @@ class Runner:
             message_appends=[("user", record.message)],
             held_by=record.process_id,
         )
+        if stored:
+            # Of a process that died after it had asked and before the run waited, people would be asked for days.
+            await self._store.approvals.void(run_id, record.tenant_id, error.message, decided=decided)
         await self._forget(record.tenant_id, run_id, record.mode)
         return stored
 

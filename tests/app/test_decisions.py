@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from app.config.approvals import ApprovalConfig
-from app.records import Principal
+from app.records import Principal, RunRequest
 from app.services.gateway.scripted import Say
 from app.services.retrieval.embedder import MiniLmEmbedder
 from app.services.store.records import ApprovalRecord
@@ -113,6 +113,25 @@ async def test_t05_an_approval_is_spent_on_its_call_and_does_not_let_the_next_on
         await bench.runner.decide(CAT, second.approval_id, "approve")
         assert await finished(bench, first.run_id) == "completed"
         assert len(await tickets(bench)) == 2
+
+
+async def test_nobody_is_asked_for_a_run_whose_process_died_after_it_had_asked(
+    tmp_path: Path, embedder: MiniLmEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lite(tmp_path, [TICKET], embedder) as bench:
+
+        async def dies(*_: object, **__: object) -> None:
+            raise PilothouseError("the process dies before the run waits")
+
+        with monkeypatch.context() as dying:
+            dying.setattr(bench.store.runs, "finish", dies)
+            run_id = await bench.runner.start(ANN, RunRequest("open a ticket", mode="agent"))
+            await bench.runner._live[run_id].attend()
+        (waiting,) = (await bench.store.approvals.list("acme")).items
+        await bench.runner.take_over()
+        assert (await bench.runner.card(ANN, run_id)).status == "failed"
+        assert (await bench.store.approvals.get(waiting.approval_id, "acme")).state == "void"
+        assert "approval.voided" in await actions(bench)
 
 
 def bound(call: ToolProposal, definition: str = "d", **who: str) -> str:
