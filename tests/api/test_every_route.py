@@ -12,6 +12,9 @@ from tests.api.openapi import JSON, Route, routes_of
 from tests.api.served import Served
 
 GARBAGE = [b"", b"{", b"[]", b"null", b'"\xff\xfe"', b'{"a": NaN}', b'{"\\ud800": "\\udfff"}', b"[" * 10_000]
+PRIVILEGES = ("role", "scopes", "owner", "isOwner", "tenantId", "tenant_id", "userId", "quota", "budgetUsd", "state")
+# Fields whose names are the caller's to choose: a document's labels, a filter, what a tool is given, a wanted answer.
+OPEN = {"metadata", "filter", "arguments", "responseSchema", "schema"}
 WRONG: list[Any] = [None, True, -1, 10**18, "", "\u202e", "'; --", "x" * 10_000, [[]], [None], {}, {"a": {"b": []}}]
 NAMES = ["x", "../../etc", "a'b\"c", "\u0000", "\u202e", "x" * 2_000]
 NFC, NFD = normalize("NFC", "caf\u00e9"), normalize("NFD", "caf\u00e9")
@@ -110,3 +113,53 @@ def test_v02_a_lone_surrogate_in_a_document_is_replaced_everywhere(ann: httpx.Cl
     assert (opened["text"], opened["title"]) == ("The lamp\ufffd is lit.", "t\ufffd")
     found = ann.post("/api/ai/search", json={"query": "is the lamp lit", "collection": "broken"}).json()["results"]
     assert (found[0]["text"], found[0]["metadata"]) == ("The lamp\ufffd is lit.", {"k": "v\ufffd"})
+
+
+def test_a20_every_object_that_anybody_sends_is_closed(routes: list[Route]) -> None:
+    closed = 0
+    for route in routes:
+        for shape in route.shapes:
+            for place, part in shape.places():
+                if part.opened.get("type") == "object" and not (place and place[-1] in OPEN):
+                    assert part.opened.get("additionalProperties") is False, (str(route), place)
+                    closed += 1
+    assert closed > 15
+
+
+def test_a20_nobody_gives_himself_a_role_a_tenant_or_a_quota(owner: httpx.Client, routes: list[Route]) -> None:
+    tried = 0
+    for route in routes:
+        for shape in route.shapes:
+            for place, part in shape.places():
+                for name in PRIVILEGES if part.properties else ():
+                    if name in part.properties:
+                        continue  # the owner's own routes: who may not use them is refused before
+                    body = shape.having("owner", (*place, name))
+                    answer = owner.request(route.method, route.at("x"), json=body)
+                    assert answer.status_code == 422, (str(route), place, name, answer.text)
+                    wrong = {error["field"] for error in answer.json()["errors"]}
+                    assert ".".join(map(str, (*place, name))) in wrong, (str(route), place, name)
+                    tried += 1
+    assert tried > 100
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"), [("/api/ai/documents", {"collection": "forms"}), ("/api/ai/tables", {"name": "forms"})]
+)
+def test_a20_a_form_is_closed_too(owner: httpx.Client, path: str, fields: dict[str, str]) -> None:
+    for name in PRIVILEGES:
+        files = {"file": ("x.csv", b"a,b\n1,2\n")}
+        answer = owner.post(path, data=fields | {name: "owner"}, files=files)
+        assert (answer.status_code, answer.json()["field"]) == (422, name)
+
+
+def test_a20_what_only_the_owner_may_give_is_refused_to_everybody_else(ada: httpx.Client, routes: list[Route]) -> None:
+    """Each route that has such a field at all is the owner's."""
+    found = 0
+    for route in routes:
+        for shape in route.shapes:
+            if shape.properties.keys() & set(PRIVILEGES):
+                answer = ada.request(route.method, route.at("x"), json=shape.least())
+                assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), str(route)
+                found += 1
+    assert found >= 2
