@@ -283,6 +283,7 @@ def check_config(
     from app.config.approvals import approval_lines
     from app.config.guards import guard_lines
     from app.config.load import load
+    from app.config.policy import policy_lines
     from app.config.retention import retention_lines
     from app.services.tools.builtins import builtin_faults
 
@@ -296,6 +297,9 @@ def check_config(
         rights = Table("who", "may use", "within", box=None, pad_edge=False)
         for entry in check.entries(read):
             rights.add_row(entry.who, ", ".join(entry.models), "\n".join(entry.limits))
+        ruling = Table("calls", "become", box=None, pad_edge=False)
+        for calls, then in policy_lines(read.tool_policy):
+            ruling.add_row(Text(calls), Text(then))
         deciding = Table("calls", "decided by", "how", box=None, pad_edge=False)
         for line in approval_lines(read.approvals):
             deciding.add_row(*(Text(cell) for cell in line))
@@ -316,7 +320,7 @@ def check_config(
         for verdict in verdicts:
             mark = "[red]wrong[/]" if verdict.faults else "[green]holds[/]"
             examples.add_row(str(verdict.number), verdict.asked, verdict.found, "; ".join([mark, *verdict.faults]))
-        for table in (prices, rights, tools, deciding, guarding, answering, keeping, examples):
+        for table in (prices, rights, tools, ruling, deciding, guarding, answering, keeping, examples):
             if table.row_count:
                 out.print(table)
                 out.print()

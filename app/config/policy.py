@@ -106,6 +106,17 @@ class ToolPolicy(Part):
                 yield number
 
 
+def policy_lines(policy: ToolPolicy) -> list[tuple[str, str]]:
+    """What `pilothouse config check` says: which calls, and what becomes of them; the first line that fits holds."""
+    lines = [(_calls(rule), rule.then.replace("_", " ")) for rule in policy.rules]
+    return [*lines, ("any other", "allow where it reads, else ask")]
+
+
+def _calls(rule: ToolRule) -> str:
+    told = {"tenant": rule.tenant, "tool": rule.tool, "risk": rule.risk, "origin": rule.origin}
+    return "; ".join(f"{what} {', '.join(names)}" for what, names in told.items() if names is not None) or "any"
+
+
 def named(pattern: str, tool: str) -> bool:
     """Whether the pattern of a rule, a name or a beginning, means that tool."""
     return tool.startswith(pattern[:-1]) if pattern.endswith("*") else tool == pattern

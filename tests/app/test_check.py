@@ -1,5 +1,6 @@
 """`pilothouse config check`: what it says of a file is what the desk and the router would do."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,11 @@ def test_the_command_ends_with_1_where_an_example_fails(tmp_path: Path, monkeypa
     path.write_text(FILE + f"  - {HELD[0]}\n")
     good = CliRunner().invoke(cli.app, ["config", "check", str(path)])
     assert (good.exit_code, "is fine" in good.output) == (0, True)
+    path.write_text("tool_policy: {rules: [{tool: [create_ticket, 'web*'], origin: read, then: two_person}]}\n")
+    ruled = CliRunner().invoke(cli.app, ["config", "check", str(path)]).output
+    assert re.search(
+        "tool create_ticket, web\\*; origin read +two person *\\nany other +allow where it reads, else ask", ruled
+    )
     path.write_text(FILE + f"  - {BROKEN[0]}\n")
     assert CliRunner().invoke(cli.app, ["config", "check", str(path)]).exit_code == 1
     path.write_text(FILE + "  []\nrouts: {}\n")

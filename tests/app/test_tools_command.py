@@ -51,6 +51,13 @@ def test_t13_a_definition_is_listed_with_its_hash_accepted_by_it_and_shown_where
     assert r'+  "description": "Say hello,\u200b and more.",' in shown
 
 
+def test_a_warning_of_a_tool_that_is_off_names_it_and_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    tools("list")
+    assert [record.getMessage().split(": ")[-1] for record in caplog.records if record.name == "pilothouse.tools"] == [
+        "pilothouse tools accept greet"
+    ]
+
+
 def test_what_is_no_tool_or_needs_nobodys_word_is_said() -> None:
     assert tools("show", "nothing").exit_code == 1
     assert "comes with its release" in tools("accept", "create_ticket").output

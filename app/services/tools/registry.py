@@ -217,7 +217,8 @@ class Registry:
             if entry.state in {"new", "changed"} and (entry.name, entry.digest) not in self._told:
                 self._told.add((entry.name, entry.digest))
                 log.warning(
-                    "a tool is off until its definition is accepted: pilothouse tools accept",
+                    "a tool is off until its definition is accepted: pilothouse tools accept %s",
+                    entry.name,
                     extra={"tool": entry.name, "state": entry.state, "definition": entry.digest},
                 )
 
