@@ -14,6 +14,7 @@ from app.services.jobs.erasure import erase_jobs
 from app.services.store.erasure import Erasures, Found, Subject
 from app.services.store.store import Store
 from app.traces import Traces
+from app.withdrawal import Withdrawal
 from graphs.errors import Invalid
 
 _EMBEDDED: Final = frozenset({"extractive", "llamacpp", "scripted"})
@@ -22,9 +23,10 @@ _KEPT: Final = (
     "the ledger and usage: tenant, user id and counts, no contents; kept for the accounts",
     "the audit trail: random ids and words of ours; who they were is not to be found any more",
     "logs that were written: ids, no contents; until you rotate them",
-    "documents: what the person uploaded belongs to the tenant; delete it by collection and id",
     "answers kept in the memory of other processes: until their time is over, or those processes stop",
 )
+_THEIRS: Final = "that the person uploaded: until they are deleted, or this is asked with documents"
+_NOBODYS: Final = "of the tenant whose uploader nobody wrote down: delete by collection and id what is the person's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,30 @@ class Erasure:
         checkpoints: Checkpoints,
         forget: Callable[[str], Awaitable[None]],
         traces: Traces,
+        withdrawal: Withdrawal,
     ) -> None:
         self._store, self._checkpoints, self._forget, self._traces = store, checkpoints, forget, traces
+        self._withdrawal = withdrawal
         self._rows = Erasures(store.database)
 
-    async def erase(self, subject: Subject, by: Actor) -> Receipt:
-        """Raises Invalid for nobody, TracesNotErased, ForgetFailed, StoreUnavailable; then call it again."""
+    async def erase(self, subject: Subject, by: Actor, *, documents: bool = False) -> Receipt:
+        """With `documents` what the person uploaded goes too.
+
+        Raises Invalid for nobody, TracesNotErased, ForgetFailed, StoreUnavailable; then call it again.
+        """
         if not subject.tenant_id or not (subject.user_id or subject.conversation_id):
             raise Invalid("name the tenant, and the user or the conversation that is to be erased")
+        if documents and subject.conversation_id:
+            raise Invalid("documents go with the user who uploaded them, not with a conversation")
         found = await self._rows.withhold(subject)
         await self._stop(found)
         removed = {"checkpoints": await drop_threads(self._checkpoints, subject.tenant_id, found.run_ids)}
         removed["traces"] = await self._traces.remove(found.run_ids)
         if not subject.conversation_id:
             removed["jobs"] = await erase_jobs(self._store.database, subject.tenant_id, subject.user_id)
+        if documents:
+            uploads = await self._withdrawal.uploaded(subject.tenant_id, subject.user_id)
+            removed |= await self._withdrawal.take(uploads, by)
         await self._forget(subject.tenant_id)
         removed |= await self._rows.erase(subject, by)
         # A run that was in flight may have written a step, and an exporter been at a batch, meanwhile.
@@ -67,7 +79,19 @@ class Erasure:
             removed["traces"] += await self._traces.remove(found.run_ids)
         await self._store.database.scrub()
         await self._checkpoints.scrub()
-        return Receipt(subject, removed, (*_KEPT, *_at_providers(found)))
+        stays = await self._uploads_that_stay(subject)
+        return Receipt(subject, removed, (*_KEPT, *stays, *_at_providers(found)))
+
+    async def _uploads_that_stay(self, subject: Subject) -> list[str]:
+        if subject.conversation_id:
+            return []
+        theirs = await self._withdrawal.uploaded(subject.tenant_id, subject.user_id)
+        nobodys = await self._withdrawal.uploaded(subject.tenant_id, None)
+        return [
+            f"{len(uploads.documents)} documents and {len(uploads.tables)} tables {what}"
+            for uploads, what in ((theirs, _THEIRS), (nobodys, _NOBODYS))
+            if uploads
+        ]
 
     async def _stop(self, found: Found) -> None:
         for run_id in found.open_ids:

@@ -159,7 +159,8 @@ class RunEvent:
 class NewDocument:
     """A document as it is written down beside the index: what is known of it, and the text that offsets count in.
 
-    `structure` is the ingest's own. `allow_groups` None leaves the document those that it has.
+    `structure` is the ingest's own. `allow_groups` None leaves the document those that it has. `uploaded_by` is the
+    user who writes it, None for a command of the operator's.
     """
 
     document_id: str
@@ -173,6 +174,7 @@ class NewDocument:
     structure: str = ""
     allow_groups: Sequence[str] | None = ()
     trust: Trust = "untrusted"
+    uploaded_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

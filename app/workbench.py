@@ -103,6 +103,7 @@ from app.telemetry.exporter_process import exporter_process
 from app.telemetry.spans import RunTrace
 from app.traces import Traces
 from app.watch import Watch, open_watch
+from app.withdrawal import Withdrawal
 from graphs import catalog
 from graphs.context import Limits, RunContext
 from graphs.errors import Forbidden
@@ -297,6 +298,7 @@ async def open_workbench(
         golden, check = GoldenQuestions(store.database), _check_owner(store, watch)
         builds = Builds(library, store.documents, golden, gateway.forget)
         maintenance = Maintenance(library, home / "lance" if settings.storage_url is None else None)
+        withdrawal = Withdrawal(store, ingest, golden, maintenance, tables, gateway.forget)
         jobs = await stack.enter_async_context(
             open_jobs(
                 store.database,
@@ -308,7 +310,7 @@ async def open_workbench(
                     ResealJob(Resealing(store.database, saver, vault)),
                 ),
                 WebhookJob.of(config.outbound),
-                RetentionJob(Retention(store, saver, traces, config.retention)),
+                RetentionJob(Retention(store, saver, traces, withdrawal, config.retention)),
                 check,
                 Bounds(
                     settings.jobs_at_once,
@@ -347,7 +349,7 @@ async def open_workbench(
             tools=tools,
             runner=runner,
             jobs=jobs,
-            erasure=Erasure(store, saver, gateway.forget, traces),
+            erasure=Erasure(store, saver, gateway.forget, traces, withdrawal),
             clock=clock,
         )
         if settings.export_traces:

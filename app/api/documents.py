@@ -6,6 +6,7 @@ everybody's to read and nobody's to write.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 from unicodedata import normalize
@@ -19,6 +20,7 @@ from app.api.deps import Bench, Cursor, DocumentReader, DocumentWriter, Limit
 from app.api.errors import Refused
 from app.api.forms import read_form
 from app.api.job_views import JobOut
+from app.api.once import IdempotencyKey, once
 from app.api.schemas import DocumentIn, DocumentsIn, GroupsIn, PrefixIn, UploadIn, UrlsIn
 from app.api.views import DocumentDetail, DocumentOut, FailedDocument, IngestOut, ListOut, Problem, listed
 from app.jobs.items import INGEST, document_item, url_item
@@ -32,6 +34,7 @@ router = APIRouter(prefix="/api/ai/documents", tags=["documents"], route_class=S
 MAX_FIELDS: Final = 8
 MAX_FILES: Final = 100
 MAX_FIELD_BYTES: Final = 128 * 1024
+DIGESTED_AT_ONCE_BYTES: Final = 1024 * 1024
 _OF_A_TEXT: Final = ("id", "allowGroups", "metadata")
 AT_ONCE: Final = 100  # documents; a larger batch is taken in by a job, which a client's time-out does not break off
 
@@ -86,6 +89,7 @@ async def add_documents(
     principal: DocumentWriter,
     later: Annotated[bool, Query(alias="async", description="Answer 202 and let a job do it.")] = False,
     prefer: Annotated[str, Header(max_length=512, description="`respond-async` is `async=true`.")] = "",
+    idempotency_key: IdempotencyKey = None,
 ) -> Any:
     """One file as multipart, or texts as JSON. A known id is replaced; each document is whole in the index or absent.
 
@@ -93,24 +97,32 @@ async def add_documents(
     100 documents, and whatever is sent with `async=true` or a `callbackUrl`, are taken in by a job: the answer is a 202
     with its `jobId`, and documents that cannot be read are named in the job's result. So are several files of one form;
     `urls` in place of `documents` are always fetched by a job; at most 100 of either. So are all objects under a
-    `prefix` that the operator has opened to the tenant, at most 10,000.
+    `prefix` that the operator has opened to the tenant, at most 10,000. The same `Idempotency-Key` gives the same
+    answer again; 422 if it stands for another request, 409 while the first one is at it.
     """
     later = later or "respond-async" in {part.strip().lower() for part in prefer.split(",")}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _add_files(request, bench, principal, later)
+        return await _add_files(request, bench, principal, later, idempotency_key)
     if kind == "application/json":
         body = await StrictRequest.json(request)  # type: ignore[arg-type]
-        if isinstance(body, dict) and "urls" in body:
-            return await _add_urls(valid(UrlsIn, body), bench, principal)
-        if isinstance(body, dict) and "prefix" in body:
-            return await _add_prefix(valid(PrefixIn, body), bench, principal)
-        # In a thread, as below: 10,000 documents would hold up everybody for a quarter of a second.
-        return await _add_texts(await asyncio.to_thread(valid, DocumentsIn, body), bench, principal, later)
+
+        async def add(ref: str | None) -> Response:
+            if isinstance(body, dict) and "urls" in body:
+                return await _add_urls(valid(UrlsIn, body), bench, principal, ref)
+            if isinstance(body, dict) and "prefix" in body:
+                return await _add_prefix(valid(PrefixIn, body), bench, principal, ref)
+            # In a thread, as below: 10,000 documents would hold up everybody for a quarter of a second.
+            wanted = await asyncio.to_thread(valid, DocumentsIn, body)
+            return await _add_texts(wanted, bench, principal, later, ref)
+
+        return await once(bench.store, principal, idempotency_key, ["documents", later, body], add)
     raise Refused(415, "unsupported_media_type", "send multipart/form-data or application/json", field="Content-Type")
 
 
-async def _add_files(request: Request, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
+async def _add_files(
+    request: Request, bench: Bench, principal: Principal, later: bool, idempotency_key: str | None
+) -> Response:
     async with read_form(request, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_field_bytes=MAX_FIELD_BYTES) as form:
         files = [each for each in form.getlist("file") if isinstance(each, UploadFile)]
         if not files:
@@ -121,20 +133,51 @@ async def _add_files(request: Request, bench: Bench, principal: Principal, later
             raise TooLarge(f"a file may have {bench.settings.max_upload_bytes} bytes", field="file")
         if len(files) > 1 and (wanted.id or wanted.title):
             raise Invalid("several files cannot have one id or title", field="id" if wanted.id else "title")
-        if later or len(files) > 1 or wanted.callback_url is not None:
-            items = [document_item(*await _told(file, wanted), **_described(file, wanted)) for file in files]
-            return await _taken_in_later(bench, principal, wanted, items)
-        (file,) = files
-        document_id, content = await _told(file, wanted)
-        told = _described(file, wanted)
-        try:
-            record = await bench.ingest.add(
-                principal.tenant_id, wanted.collection, document_id, content, **told, sight=principal.sight
-            )
-        except Invalid as error:
-            error.field = error.field or "file"
-            raise
-    return IngestOut(collection=wanted.collection, documents=[DocumentOut.of(record)])
+
+        async def add(ref: str | None) -> Response:
+            return await _take_files(files, wanted, bench, principal, later, ref)
+
+        digests = [] if idempotency_key is None else [await _digest(file) for file in files]
+        asked = ["documents", later, wanted.model_dump(), digests]
+        return await once(bench.store, principal, idempotency_key, asked, add)
+
+
+async def _take_files(
+    files: Sequence[UploadFile], wanted: UploadIn, bench: Bench, principal: Principal, later: bool, ref: str | None
+) -> Response:
+    if later or len(files) > 1 or wanted.callback_url is not None:
+        items = [document_item(*await _told(file, wanted), **_described(file, wanted)) for file in files]
+        return await _taken_in_later(bench, principal, wanted, items, ref)
+    (file,) = files
+    document_id, content = await _told(file, wanted)
+    told = _described(file, wanted)
+    try:
+        record = await bench.ingest.add(
+            principal.tenant_id,
+            wanted.collection,
+            document_id,
+            content,
+            **told,
+            uploaded_by=principal.user_id,
+            sight=principal.sight,
+        )
+    except Invalid as error:
+        error.field = error.field or "file"
+        raise
+    return _added(IngestOut(collection=wanted.collection, documents=[DocumentOut.of(record, principal)]))
+
+
+def _added(documents: IngestOut) -> Response:
+    return Response(documents.model_dump_json(by_alias=True), 201, media_type="application/json")
+
+
+async def _digest(file: UploadFile) -> list[str]:
+    """What one upload has to have in common with another to be the same."""
+    digest = sha256()
+    while piece := await file.read(DIGESTED_AT_ONCE_BYTES):
+        await asyncio.to_thread(digest.update, piece)
+    await file.seek(0)
+    return [file.filename or "", file.content_type or "", digest.hexdigest()]
 
 
 async def _told(file: UploadFile, wanted: UploadIn) -> tuple[str, bytes]:
@@ -152,18 +195,24 @@ def _described(file: UploadFile, wanted: UploadIn) -> dict[str, Any]:
     }
 
 
-async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, later: bool) -> IngestOut | Response:
+async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, later: bool, ref: str | None) -> Response:
     if later or wanted.callback_url is not None or len(wanted.documents) > AT_ONCE:
         items = await asyncio.to_thread(_items, wanted)
-        return await _taken_in_later(bench, principal, wanted, items)
+        return await _taken_in_later(bench, principal, wanted, items, ref)
     added, failed = [], []
     for place, item in enumerate(wanted.documents):
         try:
             told = _described_text(item)
             record = await bench.ingest.add(
-                principal.tenant_id, wanted.collection, item.id, item.text, **told, sight=principal.sight
+                principal.tenant_id,
+                wanted.collection,
+                item.id,
+                item.text,
+                **told,
+                uploaded_by=principal.user_id,
+                sight=principal.sight,
             )
-            added.append(DocumentOut.of(record))
+            added.append(DocumentOut.of(record, principal))
         except (Invalid, DocumentTaken) as error:
             if len(wanted.documents) == 1:
                 error.field = f"documents.{place}.{error.field if error.field in _OF_A_TEXT else 'text'}"
@@ -171,7 +220,7 @@ async def _add_texts(wanted: DocumentsIn, bench: Bench, principal: Principal, la
             failed.append(FailedDocument(document_id=item.id, code=error.code, message=error.message))
     if not added:
         raise Invalid(f"none of the {len(failed)} documents can be read; the first: {failed[0].message}")
-    return IngestOut(collection=wanted.collection, documents=added, failed=failed)
+    return _added(IngestOut(collection=wanted.collection, documents=added, failed=failed))
 
 
 def _items(wanted: DocumentsIn) -> list[JobItem]:
@@ -182,7 +231,7 @@ def _described_text(item: DocumentIn) -> dict[str, Any]:
     return {"title": item.title, "metadata": item.metadata, "allow_groups": item.allow_groups, "trust": item.trust}
 
 
-async def _add_urls(wanted: UrlsIn, bench: Bench, principal: Principal) -> Response:
+async def _add_urls(wanted: UrlsIn, bench: Bench, principal: Principal, ref: str | None) -> Response:
     items = [
         url_item(
             item.url,
@@ -193,22 +242,27 @@ async def _add_urls(wanted: UrlsIn, bench: Bench, principal: Principal) -> Respo
         )
         for item in wanted.urls
     ]
-    return await _taken_in_later(bench, principal, wanted, items)
+    return await _taken_in_later(bench, principal, wanted, items, ref)
 
 
-async def _add_prefix(wanted: PrefixIn, bench: Bench, principal: Principal) -> Response:
+async def _add_prefix(wanted: PrefixIn, bench: Bench, principal: Principal, ref: str | None) -> Response:
     found = await bench.objects.listed(principal.tenant_id, wanted.prefix)
-    return await _taken_in_later(bench, principal, wanted, [url_item(url, metadata=wanted.metadata) for url in found])
+    items = [url_item(url, metadata=wanted.metadata) for url in found]
+    return await _taken_in_later(bench, principal, wanted, items, ref)
 
 
 async def _taken_in_later(
-    bench: Bench, principal: Principal, wanted: DocumentsIn | UrlsIn | PrefixIn | UploadIn, items: Sequence[JobItem]
+    bench: Bench,
+    principal: Principal,
+    wanted: DocumentsIn | UrlsIn | PrefixIn | UploadIn,
+    items: Sequence[JobItem],
+    ref: str | None,
 ) -> Response:
-    """202 and the job, whose status is at its `Location`."""
+    """202 and the job, whose status is at its `Location`. The same `ref` gives the same job."""
     if wanted.collection == HANDBOOK:
         raise Invalid('the collection "handbook" is the product\'s own and takes no documents', field="collection")
     payload = {"collection": wanted.collection}
-    asked = JobRequest(principal, INGEST, payload, items, callback_url=wanted.callback_url)
+    asked = JobRequest(principal, INGEST, payload, items, idempotency_key=ref, callback_url=wanted.callback_url)
     job = JobOut.of(await bench.jobs.submit(asked))
     where = {"Location": f"/api/ai/jobs/{job.job_id}"}
     return Response(job.model_dump_json(by_alias=True), 202, where, "application/json")
@@ -226,7 +280,7 @@ async def list_documents(
     named."""
     tenant = _reader_tenant(principal, collection)
     page = await bench.store.documents.list(tenant, collection, limit, cursor, sight=principal.sight)
-    return listed(page, DocumentOut.of)
+    return listed(page, lambda record: DocumentOut.of(record, principal))
 
 
 @router.get("/{document_id:path}", summary="Open a document", response_model=DocumentDetail)
@@ -241,7 +295,7 @@ async def read_document(
     named = collection or await _only_collection(bench, principal, document_id)
     record = await bench.store.documents.get(tenant, named, document_id, principal.sight)
     text = await bench.store.documents.text(tenant, named, document_id, principal.sight)
-    return DocumentDetail(text=text, **dict(DocumentOut.of(record)))
+    return DocumentDetail(text=text, **dict(DocumentOut.of(record, principal)))
 
 
 @router.patch("/{document_id:path}", summary="Change a document's groups", response_model=DocumentOut)
@@ -258,7 +312,7 @@ async def regroup_document(
     tenant = principal.tenant_id
     record = await bench.ingest.regroup(tenant, named, document_id, wanted.allow_groups, principal.sight)
     await bench.gateway.forget(tenant)
-    return DocumentOut.of(record)
+    return DocumentOut.of(record, principal)
 
 
 @router.delete(

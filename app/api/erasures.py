@@ -16,11 +16,13 @@ router = APIRouter(prefix="/api/ai/erasures", tags=["erasures"], route_class=Str
 
 
 class ErasureIn(Camel):
-    """The user of a tenant; with `conversationId` that conversation alone, and the user may be left out."""
+    """The user of a tenant; with `conversationId` that conversation alone, and the user may be left out. `documents`
+    takes what the person uploaded too."""
 
     tenant_id: Id
     user_id: Id = ""
     conversation_id: Id = ""
+    documents: bool = False
 
 
 class ErasureOut(Camel):
@@ -50,4 +52,4 @@ async def erase(wanted: Annotated[ErasureIn, Body()], bench: Bench, principal: O
     from app.services.store.erasure import Subject  # loaded by then; the socket does not wait for the store's library
 
     subject = Subject(wanted.tenant_id, wanted.user_id, wanted.conversation_id)
-    return ErasureOut.of(await bench.erasure.erase(subject, principal.actor))
+    return ErasureOut.of(await bench.erasure.erase(subject, principal.actor, documents=wanted.documents))

@@ -13,7 +13,7 @@ from app.api.errors import Refused
 from app.api.forms import read_form
 from app.api.schemas import AllowGroups
 from app.api.views import ListOut, Problem
-from app.records import Camel
+from app.records import Camel, Principal
 from graphs.errors import Invalid, TooLarge
 
 if TYPE_CHECKING:
@@ -69,9 +69,11 @@ class TableOut(Camel):
     size_bytes: int
     allow_groups: tuple[str, ...]
     created_at: datetime
+    uploaded_by: str | None = None
 
     @classmethod
-    def of(cls, table: "Table") -> Self:
+    def of(cls, table: "Table", reader: Principal) -> Self:
+        """`uploaded_by` is the owner's to know."""
         return cls(
             name=table.name,
             columns=[ColumnOut(name=name, type=kind) for name, kind in table.columns],
@@ -79,6 +81,7 @@ class TableOut(Camel):
             size_bytes=table.size_bytes,
             allow_groups=table.allow_groups,
             created_at=table.created_at,
+            uploaded_by=table.uploaded_by if reader.is_owner else None,
         )
 
 
@@ -111,15 +114,16 @@ async def add_table(request: Request, bench: Bench, principal: DocumentWriter) -
             allow_groups=wanted.allow_groups,
             sight=principal.sight,
             now=datetime.now(UTC),
+            uploaded_by=principal.user_id,
         )
-    return TableOut.of(table)
+    return TableOut.of(table, principal)
 
 
 @router.get("", summary="List tables", response_model=ListOut[TableOut])
 async def list_tables(bench: Bench, principal: DocumentReader) -> ListOut[TableOut]:
     """The tenant's that the caller may ask, by name; all of them at once."""
     found = await bench.tables.list(principal.tenant_id, principal.sight)
-    return ListOut(items=[TableOut.of(table) for table in found])
+    return ListOut(items=[TableOut.of(table, principal) for table in found])
 
 
 @router.delete("/{name}", summary="Remove a table", status_code=204, response_class=Response)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field
 
-from app.records import ApprovalState, Camel, EscalationState, Mode, RunStatus, SpanRecord
+from app.records import ApprovalState, Camel, EscalationState, Mode, Principal, RunStatus, SpanRecord
 from app.services.store.records import (
     ApprovalRecord,
     CollectionRecord,
@@ -116,12 +116,15 @@ class DocumentOut(Camel):
     metadata: Mapping[str, Any]
     allow_groups: tuple[str, ...]
     trust: Trust
+    uploaded_by: str | None = None
     created_at: datetime
     updated_at: datetime
 
     @classmethod
-    def of(cls, record: "Record") -> Self:
-        return cls.model_validate(record, from_attributes=True)
+    def of(cls, record: "Record", reader: Principal) -> Self:
+        """`uploaded_by` is the owner's to know."""
+        told = cls.model_validate(record, from_attributes=True)
+        return told if reader.is_owner else told.model_copy(update={"uploaded_by": None})
 
 
 class DocumentDetail(DocumentOut):

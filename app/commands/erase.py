@@ -28,6 +28,9 @@ def add_erase(
         tenant: Annotated[str, typer.Option(help="Whose user or conversation it is.")],
         user: Annotated[str, typer.Option(help="The person.")] = "",
         conversation: Annotated[str, typer.Option(help="One conversation instead.")] = "",
+        documents: Annotated[
+            bool, typer.Option("--documents", help="And the documents and tables that the person uploaded.")
+        ] = False,
         yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     ) -> None:
         """Erase a person or a conversation everywhere, and print what was found and what stays until when."""
@@ -40,7 +43,7 @@ def add_erase(
             from app.services.store.erasure import Subject  # SQLAlchemy, which --help does not wait for
 
             async with opened(ready=False) as bench:
-                return await bench.erasure.erase(Subject(tenant, user, conversation), operator)
+                return await bench.erasure.erase(Subject(tenant, user, conversation), operator, documents=documents)
 
         receipt = run(work())
         out.print("Removed:")

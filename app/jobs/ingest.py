@@ -49,7 +49,7 @@ class IngestJob:
         found = await asyncio.gather(*(self._source(state.principal.tenant_id, item) for item in group))
         took_s = time.perf_counter() - begun
         both = list(zip(group, found, strict=True))
-        sources = [each for each in found if isinstance(each, Source)]
+        sources = [replace(each, uploaded_by=state.principal.user_id) for each in found if isinstance(each, Source)]
         async with Stages(work, {each.id: item.number for item, each in both if isinstance(each, Source)}) as stages:
             for item, each in both:
                 if "url" in item.input and isinstance(each, Source):

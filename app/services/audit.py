@@ -42,6 +42,7 @@ Action = Literal[
     "conversation.erased",
     "person.erased",
     "retention.swept",
+    "uploads.removed",
     "switch.off",
     "switch.on",
     "tool.accepted",

@@ -29,7 +29,9 @@ from app.services.retrieval.gate import Thresholds
 from app.services.retrieval.place import Place
 from app.services.retrieval.recipe import Recipe
 from app.services.store.tables import tickets
+from app.services.tables.shelf import TableShelf
 from app.traces import Traces
+from app.withdrawal import Withdrawal
 from graphs.errors import Forbidden
 from tests.app.yard import CollectionYard, open_yard
 
@@ -61,7 +63,10 @@ class Process:
 @pytest.fixture
 async def process(tmp_path: Path, embedder: MiniLmEmbedder) -> AsyncIterator[Process]:
     async with open_yard(tmp_path, embedder) as yard, checkpointer("sqlite://", tmp_path / "checkpoints.db") as saver:
-        retention = Retention(yard.store, saver, Traces(""), RetentionConfig(tickets_days=1))
+        withdrawal = Withdrawal(
+            yard.store, yard.ingest, yard.golden, yard.maintenance, TableShelf(tmp_path / "tables"), yard.gateway.forget
+        )
+        retention = Retention(yard.store, saver, Traces(""), withdrawal, RetentionConfig(tickets_days=1))
         kinds = (RebuildJob(yard.builds), OptimizeJob(yard.maintenance, yard.library), RetentionJob(retention))
         desk = JobDesk(yard.store.database, kinds)
         sources = [

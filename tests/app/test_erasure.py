@@ -20,9 +20,11 @@ from app.services.keyring import Keyring
 from app.services.store.erasure import ERASED, Subject
 from app.services.store.store import Store
 from app.services.vault import Vault
+from app.sight import EVERYTHING
 from app.traces import Traces, TracesNotErased
 from graphs.errors import Invalid, Missing
 from tests.app.test_sealed_checkpoints import put
+from tests.app.yard import Uploading, open_uploading
 from tests.databases import stored
 from tests.services.store.test_sealed import CANARY, NOW, fill
 
@@ -46,6 +48,7 @@ class House:
     saver: PostgresCheckpoints | SqliteCheckpoints
     erasure: Erasure
     forgotten: list[str]
+    uploading: Uploading
 
 
 @asynccontextmanager
@@ -57,9 +60,13 @@ async def house(url: str, home: Path, script: str = COUNTS, vault: Vault | None 
         forgotten.append(tenant_id)
 
     try:
-        async with checkpointer(url, home / "checkpoints.db", vault) as saver:
+        async with (
+            checkpointer(url, home / "checkpoints.db", vault) as saver,
+            open_uploading(store, home, forget) as uploading,
+        ):
             traces = Traces("", (sys.executable, "-c", script))
-            yield House(store, saver, Erasure(store, saver, forget, traces), forgotten)
+            erasure = Erasure(store, saver, forget, traces, uploading.withdrawal)
+            yield House(store, saver, erasure, forgotten, uploading)
     finally:
         await store.close()
 
@@ -104,6 +111,7 @@ async def test_p05_a_person_is_gone_from_everywhere_and_others_are_not_touched(t
             "feedback": 2,
             "tickets": 1,
             "keys": 1,
+            "repeats": 0,
             "audit_people": 1,
         }
         assert any(line.startswith("backups:") for line in receipt.stays)
@@ -114,6 +122,44 @@ async def test_p05_a_person_is_gone_from_everywhere_and_others_are_not_touched(t
         assert (await at.store.runs.load("r3")).message == CANARY
         await at.erasure.erase(Subject("globex", "ada"), BY)
     assert "canary" not in held(store_url, tmp_path)
+
+
+async def test_p05_what_a_person_uploaded_goes_where_that_is_asked_and_is_counted_where_it_is_not(
+    tmp_path: Path, store_url: str
+) -> None:
+    async with house(store_url, tmp_path) as at:
+        await uploaded(at)
+        told = (await at.erasure.erase(Subject("acme", "ada"), BY)).stays
+        assert [line.split(" that")[0] for line in told if "that the person" in line] == ["2 documents and 1 tables"]
+        assert [line.split(" of")[0] for line in told if "nobody wrote down" in line] == ["1 documents and 0 tables"]
+        receipt = await at.erasure.erase(Subject("acme", "ada"), BY, documents=True)
+        assert (receipt.removed["documents"], receipt.removed["tables"]) == (2, 1)
+        assert not any("that the person" in line for line in receipt.stays)
+        left = (await at.store.documents.list("acme")).items
+        assert {record.document_id: record.uploaded_by for record in left} == {"hers": "bea", "old": None}
+        assert [table.name for table in await at.uploading.tables.list("acme", EVERYTHING)] == ["wages"]
+        entry = (await at.store.audit.latest("acme", 200))[0]
+        assert (entry.action, dict(entry.facts)) == ("uploads.removed", {"documents": 2, "tables": 1})
+    # Bea replaced what Ada had written first: what Ada wrote is in no earlier version and no file.
+    assert "canary" not in held(store_url, tmp_path)
+
+
+async def uploaded(at: House) -> None:
+    """By Ada, by Bea in the place of what Ada had uploaded, and by nobody knows whom."""
+    ingest, tables = at.uploading.ingest, at.uploading.tables
+    for name in ("one", "two", "hers"):
+        await ingest.add("acme", "notes", name, f"The {CANARY} sings in {name}.", uploaded_by="ada")
+    await ingest.add("acme", "notes", "hers", "It is Bea's by now.", uploaded_by="bea")
+    await ingest.add("acme", "notes", "old", "It was there before.")
+    for name, user in (("birds", "ada"), ("wages", "bea")):
+        said = CANARY if user == "ada" else "eur"
+        await tables.put("acme", name, f"name\n{said}\n".encode(), "t.csv", sight=EVERYTHING, now=NOW, uploaded_by=user)
+
+
+async def test_documents_go_with_a_person_and_with_no_conversation(tmp_path: Path, store_url: str) -> None:
+    async with house(store_url, tmp_path) as at:
+        with pytest.raises(Invalid):
+            await at.erasure.erase(Subject("acme", conversation_id="c-r1"), BY, documents=True)
 
 
 async def test_p05_the_trail_stays_whole_and_names_nobody_any_more(tmp_path: Path, store_url: str) -> None:

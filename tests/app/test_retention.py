@@ -11,13 +11,16 @@ import pytest
 
 from app.checkpoints import PostgresCheckpoints, SqliteCheckpoints, checkpointer
 from app.config.retention import RetentionConfig, TenantRetention
+from app.names import HANDBOOK, SHARED_TENANT
 from app.records import Actor
 from app.retention import Retention
 from app.services.store.store import Store
+from app.sight import EVERYTHING
 from app.traces import Traces, TracesNotErased
 from graphs.errors import Missing
 from tests.app.test_erasure import COUNTS, FAILS, held
 from tests.app.test_sealed_checkpoints import put
+from tests.app.yard import Uploading, open_uploading
 from tests.services.store.test_sealed import CANARY, LATER, NOW, fill
 
 ALL_DAYS = dict.fromkeys(("conversations_days", "runs_days", "feedback_days", "escalations_days", "tickets_days"), 30)
@@ -38,6 +41,7 @@ class Archive:
     saver: PostgresCheckpoints | SqliteCheckpoints
     retention: Retention
     clock: Clock
+    uploading: Uploading
 
     async def later(self, days: float) -> dict[str, int]:
         """What goes at a round that many days after everything was written."""
@@ -49,6 +53,10 @@ async def nothing(_: int) -> None:
     pass
 
 
+async def forget(_: str) -> None:
+    pass
+
+
 @asynccontextmanager
 async def archive(
     url: str, home: Path, config: RetentionConfig = CONFIG, script: str = COUNTS
@@ -56,9 +64,13 @@ async def archive(
     clock = Clock()
     store = await Store.open(url, clock)
     try:
-        async with checkpointer(url, home / "checkpoints.db") as saver:
-            retention = Retention(store, saver, Traces("", (sys.executable, "-c", script)), config)
-            yield Archive(store, saver, retention, clock)
+        async with (
+            checkpointer(url, home / "checkpoints.db") as saver,
+            open_uploading(store, home, forget) as uploading,
+        ):
+            traces = Traces("", (sys.executable, "-c", script))
+            retention = Retention(store, saver, traces, uploading.withdrawal, config)
+            yield Archive(store, saver, retention, clock, uploading)
     finally:
         await store.close()
 
@@ -127,6 +139,24 @@ async def test_a_conversation_is_as_old_as_its_last_run(tmp_path: Path, store_ur
         assert await at.store.runs.set_status("r9", "failed", "running")
         assert "conversations" not in await at.later(49)
         assert (await at.later(51))["conversations"] == 1
+
+
+async def test_documents_and_tables_go_by_their_last_writing_and_the_handbook_stays(
+    tmp_path: Path, store_url: str
+) -> None:
+    async with archive(store_url, tmp_path, RetentionConfig(documents_days=30)) as at:
+        ingest, tables = at.uploading.ingest, at.uploading.tables
+        for day, name in ((0, "old"), (20, "new")):
+            at.clock.now = NOW + timedelta(days=day)
+            await ingest.add("acme", "notes", name, f"{CANARY} {name}" if day == 0 else "It stays.")
+            await tables.put("acme", name, b"a\n1\n", "t.csv", sight=EVERYTHING, now=at.clock())
+        at.clock.now = NOW
+        await ingest.add(SHARED_TENANT, HANDBOOK, "page", "How to start.")
+        assert await at.later(31) == {"documents": 1, "tables": 1}
+        assert [each.document_id for each in (await at.store.documents.list("acme")).items] == ["new"]
+        assert [table.name for table in await tables.list("acme", EVERYTHING)] == ["new"]
+        assert len((await at.store.documents.list(SHARED_TENANT, HANDBOOK)).items) == 1
+    assert "canary" not in held(store_url, tmp_path)
 
 
 async def test_without_days_everything_stays(tmp_path: Path, store_url: str) -> None:

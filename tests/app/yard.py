@@ -1,6 +1,6 @@
 """Collections as a process has them: index, store, ingest, builds, and a gateway with the file's embedding models."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,10 @@ from app.services.retrieval.golden import GoldenQuestions
 from app.services.retrieval.library import Library
 from app.services.retrieval.maintenance import Maintenance
 from app.services.store.store import Store
+from app.services.tables.shelf import TableShelf
 from app.settings import Settings
 from app.sight import EVERYTHING
+from app.withdrawal import Withdrawal
 from graphs.types import Passage
 
 
@@ -81,3 +83,28 @@ async def open_yard(
             Maintenance(library, home / "lance"),
             forgotten,
         )
+
+
+@dataclass
+class Uploading:
+    """The way in of documents and tables, and the way out."""
+
+    ingest: Ingest
+    tables: TableShelf
+    withdrawal: Withdrawal
+
+
+@asynccontextmanager
+async def open_uploading(
+    store: Store, home: Path, forget: Callable[[str], Awaitable[object]]
+) -> AsyncIterator[Uploading]:
+    """Over the store of the home, with an index of its own."""
+    embedder = MiniLmEmbedder()
+    library = await Library.open(home / "lance", embedder)
+    ingest, tables = Ingest(library, store.documents), TableShelf(home / "tables")
+    golden, maintenance = GoldenQuestions(store.database), Maintenance(library, home / "lance")
+    try:
+        yield Uploading(ingest, tables, Withdrawal(store, ingest, golden, maintenance, tables, forget))
+    finally:
+        await library.close()
+        embedder.close()

@@ -59,6 +59,7 @@ class Source:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     allow_groups: Sequence[str] | None = None
     trust: Trust = "untrusted"
+    uploaded_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class Ingest:
         metadata: Mapping[str, Any] | None = None,
         allow_groups: Sequence[str] | None = None,
         trust: Trust = "untrusted",
+        uploaded_by: str | None = None,
         sight: Sight = OPEN,
     ) -> Record:
         """Take in a new document, or a new state of one; the same state again changes nothing.
@@ -126,7 +128,8 @@ class Ingest:
         Raises Invalid, DocumentUnreadable, DocumentTaken, Conflict (another embedder's collection), and what index and
         store raise.
         """
-        sources = [Source(document_id, source, filename, media_type, title, metadata or {}, allow_groups, trust)]
+        told = (filename, media_type, title, metadata or {}, allow_groups, trust, uploaded_by)
+        sources = [Source(document_id, source, *told)]
         (outcome,) = await self.add_batch(tenant_id, collection, sources, sight=sight)
         if outcome.record is None:
             raise outcome.error or AssertionError("an outcome has a record or an error")
@@ -269,6 +272,7 @@ class Ingest:
             structure=written(parsed),
             allow_groups=None if known and source.allow_groups is None else groups,
             trust=source.trust,
+            uploaded_by=source.uploaded_by,
         )
         return Prepared(document, known, chunks, state, groups)
 

@@ -121,6 +121,21 @@ class Documents:
             rows = await connection.execute(query.order_by(documents.c.created_at, documents.c.document_key))
             return [build(DocumentRecord, row) for row in rows]
 
+    async def uploaded(self, tenant_id: str, user_id: str | None) -> Sequence[tuple[str, str]]:
+        """Collection and id of all that a user wrote last; with None, of all whose writer nobody knows."""
+        return await self._named(
+            documents.c.tenant_id == tenant_id, documents.c.uploaded_by.is_not_distinct_from(user_id)
+        )
+
+    async def written_before(self, tenant_id: str, moment: datetime) -> Sequence[tuple[str, str]]:
+        """Likewise of all that were last written before then."""
+        return await self._named(documents.c.tenant_id == tenant_id, documents.c.updated_at < moment)
+
+    async def _named(self, *where: ColumnElement[bool]) -> Sequence[tuple[str, str]]:
+        query = select(documents.c.collection, documents.c.document_id).where(*where)
+        async with self._db.read() as connection:
+            return [(row.collection, row.document_id) for row in await connection.execute(query)]
+
     async def text(self, tenant_id: str, collection: str, document_id: str, sight: Sight = OPEN) -> str:
         """The normalised text that offsets of passages and citations count in. Raises Missing."""
         query = select(documents.c.text).where(_the(tenant_id, collection, document_id), _seen(sight))

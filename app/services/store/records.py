@@ -199,7 +199,8 @@ class FeedbackRecord:
 class DocumentRecord:
     """A document without its text. `document_id` is the caller's own; `chunks` is how many the index holds.
 
-    `allow_groups` are those that see it; where there is none, everybody of the tenant does.
+    `allow_groups` are those that see it; where there is none, everybody of the tenant does. `uploaded_by` is who wrote
+    it last, where that is known.
     """
 
     tenant_id: str
@@ -215,6 +216,7 @@ class DocumentRecord:
     updated_at: datetime
     allow_groups: tuple[str, ...] = ()
     trust: Trust = "untrusted"
+    uploaded_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

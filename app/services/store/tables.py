@@ -350,6 +350,7 @@ documents = Table(
     Column("metadata", JSON_VALUE, nullable=False),
     Column("allow_groups", Strings, nullable=False, server_default="[]"),
     Column("trust", Clean, nullable=False, server_default="untrusted"),
+    Column("uploaded_by", Clean),
     Column("created_at", Utc, nullable=False),
     Column("updated_at", Utc, nullable=False),
     # Last, so that SQLite reads the columns before it without walking the text's overflow pages.

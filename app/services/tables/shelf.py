@@ -46,7 +46,8 @@ _AT_ONCE: Final = 2  # child processes, two gigabytes each at most
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`columns` are names and DuckDB's types; `file` is that of its rows. `created_at` is when it was uploaded."""
+    """`columns` are names and DuckDB's types; `file` is that of its rows. `created_at` is when it was uploaded, and
+    `uploaded_by` by whom, where that is known."""
 
     name: str
     columns: tuple[tuple[str, str], ...]
@@ -55,6 +56,7 @@ class Table:
     allow_groups: tuple[str, ...]
     created_at: datetime
     file: str
+    uploaded_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class TableShelf:
         sight: Sight,
         now: datetime,
         allow_groups: Sequence[str] | None = None,
+        uploaded_by: str | None = None,
     ) -> Table:
         """Take a table in, in the place of one of that name. `allow_groups` None leaves it to those it was for.
 
@@ -112,6 +115,7 @@ class TableShelf:
                     allow_groups=kept if groups is None else groups,
                     created_at=now,
                     file=f"{new_id()}.parquet",
+                    uploaded_by=uploaded_by,
                 )
                 await asyncio.to_thread(_publish, folder, Path(part), table, known)
                 await asyncio.to_thread(_sweep, folder, {each.file for each in held.values()} | {table.file})
