@@ -9,6 +9,7 @@ from starlette.responses import Response
 from app.api.body import StrictRoute
 from app.api.deps import Bench, Chatter
 from app.api.errors import problem, status_of
+from app.api.once import REPEATED, IdempotencyKey, begin_once
 from app.api.schemas import ChatIn
 from app.api.stream import EventStream, left
 from app.api.views import Problem
@@ -44,21 +45,34 @@ def run_request(asked: ChatIn) -> RunRequest:
         504: {"model": Problem, "description": "The run took too long."},
     },
 )
-async def chat(asked: Annotated[ChatIn, Body()], request: Request, bench: Bench, principal: Chatter) -> Response:
+async def chat(
+    asked: Annotated[ChatIn, Body()],
+    request: Request,
+    bench: Bench,
+    principal: Chatter,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
     """Run a graph on a message. A run that waits for an approval answers with `status: waiting`.
 
     With `stream: true` the answer is server-sent events, each with an id; `/api/ai/runs/{requestId}/events` takes them
-    up again.
+    up again. The same `Idempotency-Key` never begins a second run: it answers the card of the first, or its events from
+    the beginning, whichever way that one was asked for; 422 if it stands for another request.
     """
     limits: dict[str, str] = {}
-    run_id = await bench.runner.start(principal, run_request(asked), told=limits.update)
+
+    async def begin(run_id: str | None) -> str:
+        told: str = await bench.runner.start(principal, run_request(asked), told=limits.update, run_id=run_id)
+        return told
+
+    wanted = ["chat", asked.model_dump(exclude={"stream"})]
+    run_id, repeated = await begin_once(bench.store, principal, idempotency_key, wanted, begin)
     request.scope["request_id"] = run_id  # one id in the answer, in the header and in the log
     if asked.stream:
         response: Response = EventStream(bench.runner.events(principal, run_id))
     else:
         card = await _settled_or_left(request, bench, principal, run_id)
         response = answered(card or await bench.runner.card(principal, run_id))
-    response.headers.update(limits)
+    response.headers.update(limits | (REPEATED if repeated else {}))
     return response
 
 
