@@ -70,7 +70,8 @@ async def _rotate(settings: Settings, out: Console, new_key: bool) -> None:
             out.print(f"The key {made.key_id} is in {sealing.key_file(settings)}.", highlight=False, soft_wrap=True)
 
         async def told(done: int, total: int) -> None:
-            out.print(f"{done:,} of {total:,}", end="\r", highlight=False)
+            if out.is_terminal:  # elsewhere one line would stand behind the other
+                out.print(f"{done:,} of {total:,}", end="\r", highlight=False)
 
         done = await resealing.run(told)
     out.print(f"{done.rows:,} rows and {done.checkpoints:,} values are sealed with {done.key_id}.", highlight=False)

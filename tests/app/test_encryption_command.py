@@ -50,6 +50,7 @@ def test_p04_an_operator_changes_the_key_and_may_drop_the_old_one(home: Path) ->
     assert "0 rows and values" in status
     code, rotated = told("rotate")
     assert code == 0, rotated
+    assert " of " not in rotated.partition(" rows and ")[0]
     new, kept = parse_keys((home / KEY_FILE).read_text())
     assert kept == old
     assert f"Keep {old.key_id} as long as backups from before" in " ".join(rotated.split())
