@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from rich.console import Console
 
@@ -19,6 +20,7 @@ from app.outbound.errors import OutboundRefused
 from app.outbound.lookup import REFUSAL
 from graphs.errors import UpstreamError
 from tests.api.served import CONFIG, OWNER_KEY, Served, served
+from tests.api.test_canary import CANARY, TOLD, left_in
 from tests.api.test_jobs import ended
 from tests.outbound.recipe import NEW
 from tests.outbound.servers import LOCAL, answer, redirect, serving
@@ -40,6 +42,7 @@ ANSWERS = {
     "/film": answer(b"x", "Content-Type: video/mp4"),
     "/huge": b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 999999999\r\n\r\nx",
     "/hook": answer(b"", status="204 No Content"),
+    f"/hook?token={CANARY}": answer(b"", status="204 No Content"),
     "/inside": redirect("http://169.254.169.254/latest/meta-data/"),
 }
 
@@ -147,6 +150,34 @@ def test_a_batch_has_texts_or_urls_and_the_handbook_takes_neither(owner: httpx.C
     assert owner.post("/api/ai/documents", json=both).json()["field"] == "documents"
     closed = owner.post("/api/ai/documents", json={"collection": "handbook", "urls": ["https://a.test/"]})
     assert (closed.status_code, closed.json()["field"]) == (422, "collection")
+
+
+def test_p01_secrets_told_to_jobs_lie_sealed_in_their_rows_and_nowhere_else(
+    server: Served, owner: httpx.Client, pages: Site
+) -> None:
+    hook = pages.url(f"/hook?token={CANARY}")
+    lines = b"\n".join(orjson.dumps({"message": f"{verb} {TOLD}"}) for verb in ("say", "refuse", "fail"))
+    jsonl = {"Content-Type": "application/jsonl"}
+    sent = [
+        owner.post("/api/ai/jobs", params={"callbackUrl": hook}, content=lines, headers=jsonl),
+        owner.post(
+            "/api/ai/documents",
+            data={"collection": "vault", "title": TOLD, "callbackUrl": hook},
+            files={"file": ("broken.pdf", f"%PDF-1.7 {TOLD}".encode(), "application/pdf")},
+        ),
+    ]
+    assert [answer.status_code for answer in sent] == [202, 202]
+    done = [ended(owner, answer.json()["jobId"]) for answer in sent]
+    for job in done:
+        while owner.get(f"/api/ai/jobs/{job['jobId']}").json()["callback"] == "waiting":
+            time.sleep(0.05)
+    items = owner.get(f"/api/ai/jobs/{done[0]['jobId']}/items").json()["items"]
+    assert [item["status"] for item in items] == ["succeeded", "failed", "failed"]
+    assert TOLD in items[0]["card"]["answer"], "what was looked for is there, for whom it is"
+    again = owner.post(f"/api/ai/jobs/{done[0]['jobId']}/again")
+    assert again.status_code == 202
+    ended(owner, again.json()["jobId"])
+    assert left_in(server.bench.settings.home) == {}
 
 
 def test_the_terminal_takes_urls_beside_files(server: Served, owner: httpx.Client, pages: Site, tmp_path: Path) -> None:
