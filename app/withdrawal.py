@@ -69,13 +69,13 @@ class Withdrawal:
                 await self._golden.forget_document(tenant_id, collection, document_id)
                 await self._ingest.remove(tenant_id, collection, document_id)
                 counts["documents"] += 1
+        for collection in {collection for collection, _ in uploads.documents}:
+            with suppress(Missing):
+                await self._maintenance.optimise(Place(tenant_id, collection))
         for name in uploads.tables:
             with suppress(Missing):
                 await self._tables.remove(tenant_id, name, EVERYTHING)
                 counts["tables"] += 1
-        for collection in {collection for collection, _ in uploads.documents}:
-            with suppress(Missing):
-                await self._maintenance.optimise(Place(tenant_id, collection))
         await self._forget(tenant_id)
         if any(counts.values()):
             async with audited(self._store.database) as journal:
