@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from socket import SHUT_RDWR
 from typing import Any
 
 import pytest
@@ -168,12 +169,28 @@ def test_a11_a_revoked_key_asks_no_more_on_an_open_socket(server: Served) -> Non
             assert code_of(socket) == 1008
 
 
-def test_a_socket_that_closes_at_an_approval_leaves_the_run_waiting(server: Served) -> None:
+@pytest.mark.parametrize("cut", [False, True], ids=["closed", "cut"])
+@pytest.mark.parametrize(("decision", "tickets"), [("deny", 0), ("approve", 1)])
+def test_c06_a_run_whose_socket_goes_at_an_approval_waits_and_goes_on_once(
+    server: Served, cut: bool, decision: str, tickets: int
+) -> None:
     with opened(server) as socket:
         said(socket, {"type": "chat", "message": "a ticket please", "mode": "agent"})
-        asked = until_end(socket)[-1]
+        events = until_end(socket)
+        if cut:
+            socket.socket.shutdown(SHUT_RDWR)  # as a cable does, without a closing handshake
+    asked, run = events[-1], events[0]["data"]["requestId"]
     assert asked["type"] == "approval.required"
     with server.client("ada") as ada:
-        decided = ada.post(f"/api/ai/approvals/{asked['data']['approvalId']}", json={"decision": "deny"})
-        assert decided.json()["state"] == "denied"
-        assert "run.completed" in ada.get(f"/api/ai/runs/{decided.json()['requestId']}/events").text
+        assert ada.get(f"/api/ai/runs/{run}").json()["status"] == "waiting"
+        url = f"/api/ai/approvals/{asked['data']['approvalId']}"
+        assert ada.post(url, json={"decision": decision}).status_code == 200
+        assert ada.post(url, json={"decision": "approve"}).status_code == 409
+    with opened(server) as socket:
+        said(socket, {"type": "attach", "requestId": run, "after": asked["id"]})
+        rest = until_end(socket)
+    assert rest[-1]["type"] == "run.completed"
+    assert [event["id"] for event in rest] == list(range(asked["id"] + 1, asked["id"] + 1 + len(rest)))
+    with server.client("ada") as ada:
+        made = [item for item in ada.get("/api/ai/tickets").json()["items"] if item["requestId"] == run]
+    assert len(made) == tickets
