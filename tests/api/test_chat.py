@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -114,33 +115,66 @@ def test_v02_a_lone_surrogate_is_replaced_and_never_a_failure(ann: httpx.Client)
     assert (answer.status_code, answer.json()["answer"]) == (200, "a\ufffdb")
 
 
-def test_a_stream_is_taken_up_again_after_the_last_event_seen(ann: httpx.Client) -> None:
+def test_c04_a_stream_is_taken_up_again_after_the_last_event_seen(ann: httpx.Client) -> None:
     events = streamed(ann, "say one two three")
     url = f"/api/ai/runs/{events[0]['data']['requestId']}/events"
-    for seen in (0, 2, len(events)):
+    for seen in range(len(events) + 1):
         rest = events_of(ann.get(url, headers={"Last-Event-ID": str(seen)}).text)
         assert rest == events[seen:]
 
 
 @pytest.mark.parametrize("number", ["-1", "x", "1e3", "99999999999999999999"])
-def test_a_last_event_id_that_is_none_is_named(ann: httpx.Client, number: str) -> None:
+def test_c04_a_last_event_id_that_is_none_is_named(ann: httpx.Client, number: str) -> None:
     run = ann.post("/api/ai/chat", json={"message": "say x"}).json()["requestId"]
     answer = ann.get(f"/api/ai/runs/{run}/events", headers={"Last-Event-ID": number})
     assert (answer.status_code, answer.json()["field"]) == (422, "Last-Event-ID")
 
 
-def test_a_reader_who_leaves_and_comes_back_misses_nothing(server: Served, ann: httpx.Client) -> None:
-    with ann.stream("POST", "/api/ai/chat", json={"message": "hold back", "stream": True}) as stream:
-        lines = stream.iter_lines()
-        while "message.delta" not in next(lines):
-            pass
-        run = stream.headers["x-request-id"]
-    url = f"/api/ai/runs/{run}/events"
-    with ann.stream("GET", url, headers={"Last-Event-ID": "1"}) as again:
-        server.release("back")
-        rest = events_of("".join(again.iter_text()))
-    assert [event["id"] for event in rest] == list(range(2, 2 + len(rest)))
-    assert rest[-1]["data"]["card"]["answer"] == "one two three"
+@pytest.mark.parametrize("stays", [(1,), (2,), (1, 1), (1, 1, 1), (2, 1)])
+def test_c04_a_reader_who_leaves_and_comes_back_hears_everything_once(
+    server: Served, ann: httpx.Client, stays: tuple[int, ...]
+) -> None:
+    """`stays` are the numbers of events that it hears before it leaves, each time while the run goes on."""
+    gate = "c04-" + "-".join(map(str, stays))
+    heard, url = [], "/api/ai/chat"
+    for number in stays:
+        asked = (
+            {"method": "POST", "json": {"message": f"hold {gate}", "stream": True}} if not heard else {"method": "GET"}
+        )
+        headers = {"Last-Event-ID": str(heard[-1]["id"])} if heard else {}
+        with ann.stream(url=url, headers=headers, **asked) as stream:  # type: ignore[arg-type]
+            frames = frames_of(stream)
+            heard += [events_of(next(frames))[0] for _ in range(number)]
+        url = f"/api/ai/runs/{heard[0]['data']['requestId']}/events"
+        if len(heard) == 2:  # the first piece is out, and the next waits for this
+            server.release(gate)
+    server.release(gate)
+    rest = ann.get(url, headers={"Last-Event-ID": str(heard[-1]["id"])})
+    heard += events_of(rest.text)
+    assert [event["id"] for event in heard] == list(range(1, len(heard) + 1))
+    assert "".join(event["data"]["text"] for event in heard if event["type"] == "message.delta") == "one two three"
+    assert heard[-1]["data"]["card"]["answer"] == "one two three"
+
+
+def frames_of(stream: httpx.Response) -> Iterator[str]:
+    """Events as they come, comments left out."""
+    frame = ""
+    for line in stream.iter_lines():
+        frame += line + "\n"
+        if not line:
+            if "event: " in frame:
+                yield frame
+            frame = ""
+
+
+def test_c04_nobody_else_takes_up_a_stream(
+    server: Served, ann: httpx.Client, al: httpx.Client, eve: httpx.Client
+) -> None:
+    run = ann.post("/api/ai/chat", json={"message": "say mine"}).json()["requestId"]
+    for client in (al, eve):
+        for after in ("0", "1", "99"):
+            refused = client.get(f"/api/ai/runs/{run}/events", headers={"Last-Event-ID": after})
+            assert (refused.status_code, "mine" in refused.text) == (404, False)
 
 
 def test_a_run_that_nobody_reads_any_more_is_cancelled_and_written_down(ann: httpx.Client) -> None:
