@@ -174,7 +174,7 @@ def test_p01_secrets_told_to_jobs_lie_sealed_in_their_rows_and_nowhere_else(
     items = owner.get(f"/api/ai/jobs/{done[0]['jobId']}/items").json()["items"]
     assert [item["status"] for item in items] == ["succeeded", "failed"]
     assert CANARY in items[0]["card"]["answer"], "what was looked for is there, for whom it is"
-    again = owner.post(f"/api/ai/jobs/{done[0]['jobId']}/again")
+    again = owner.post(f"/api/ai/jobs/{done[0]['jobId']}/retry")
     assert again.status_code == 202
     ended(owner, again.json()["jobId"])
     assert left_in(server.bench.settings.home) == {}
