@@ -1,7 +1,7 @@
 """Run as a process that forgets, by erasure or by retention, and is killed after a step of it.
 
-For each of `STEPS` it forks a child that is killed there, over a home of its own that is lived in, and then another one that
-is not. It prints a line of JSON for each: the step, and how the two ended.
+For each of `STEPS` it forks a child that is killed there, over a home of its own that is lived in, and then another one
+that is not. It prints a line of JSON for each: the step, and how the two ended.
 """
 
 import asyncio
