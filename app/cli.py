@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -50,7 +50,14 @@ app.add_typer(switch, name="switch")
 usage = typer.Typer(help="Report what was used and what it cost; compare it with a provider's bill.")
 app.add_typer(usage, name="usage")
 
-out, err = Console(), Console(stderr=True)
+PIPED_CHARS: Final = 240  # of a line in a file or a pipe, where nothing is to be cut to the width of a screen
+
+
+def _console(*, stderr: bool) -> Console:
+    return Console(stderr=stderr, width=None if (sys.stderr if stderr else sys.stdout).isatty() else PIPED_CHARS)
+
+
+out, err = _console(stderr=False), _console(stderr=True)
 T = TypeVar("T")
 OPERATOR = Principal("default", "operator", frozenset({"owner"}), "cli")
 

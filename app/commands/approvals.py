@@ -55,6 +55,7 @@ def add_approvals(
                 return await store.approvals.list(tenant, wanted, limit)
 
         table = Table("approval", "tool", "risk", "state", "for", "waits until (UTC)", box=None, pad_edge=False)
+        table.columns[0].min_width = 32  # an id that is cut can be given to no other command
         for one in run(work()).items:
             told = (one.approval_id, one.tool, one.risk, _state(one), one.user_id, f"{one.expires_at:%Y-%m-%d %H:%M}")
             table.add_row(*(Text(printable(each)) for each in told))

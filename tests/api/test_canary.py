@@ -38,6 +38,15 @@ def log() -> Iterator[io.StringIO]:
     root.setLevel(level)
 
 
+@pytest.fixture
+def nessa(server: Served, owner: httpx.Client) -> Iterator[httpx.Client]:
+    """Somebody whom no other test needs: in the end she is erased."""
+    asked = {"tenantId": "acme", "userId": "nessa", "scopes": ["chat", "documents"], "name": ""}
+    server.keys["nessa"] = owner.post("/api/ai/keys", json=asked).json()["key"]
+    with server.client("nessa") as client:
+        yield client
+
+
 def left_in(home: Path) -> dict[str, list[str]]:
     """The files that hold one of the secrets in the clear, and which."""
     found = {}
@@ -65,30 +74,30 @@ def tell(client: httpx.Client, approver: httpx.Client) -> str:
 
 
 def test_p01_secrets_lie_sealed_in_the_store_alone_and_p05_nowhere_once_their_owner_is_erased(
-    server: Served, al: httpx.Client, ada: httpx.Client, owner: httpx.Client, log: io.StringIO
+    server: Served, nessa: httpx.Client, ada: httpx.Client, owner: httpx.Client, log: io.StringIO
 ) -> None:
     home: Path = server.bench.settings.home
-    conversation_id = tell(al, ada)
-    broken = al.post("/api/ai/chat", json={"message": [TOLD], "mode": TOLD})
+    conversation_id = tell(nessa, ada)
+    broken = nessa.post("/api/ai/chat", json={"message": [TOLD], "mode": TOLD})
     assert broken.status_code in {400, 422}
     told_elsewhere = {
         "an error's body": broken.text,
         "metrics": owner.get("/metrics").text,
         "the log": log.getvalue(),
-        "jobs": al.get("/api/ai/jobs").text,
+        "jobs": nessa.get("/api/ai/jobs").text,
         "the audit trail": ada.get("/api/ai/audit").text,
     }
     for place, text in told_elsewhere.items():
         assert not [name for name, secret in SECRETS.items() if secret in text], place
     assert left_in(home) == {}
-    read = al.get(f"/api/ai/conversations/{conversation_id}")
+    read = nessa.get(f"/api/ai/conversations/{conversation_id}")
     assert CANARY in read.text, "what was looked for is there, for whom it is"
 
-    assert ada.post("/api/ai/erasures", json={"tenantId": "acme", "userId": "al"}).status_code == 403
+    assert ada.post("/api/ai/erasures", json={"tenantId": "acme", "userId": "nessa"}).status_code == 403
     assert owner.post("/api/ai/erasures", json={"tenantId": "acme"}).status_code == 422
-    receipt = owner.post("/api/ai/erasures", json={"tenantId": "acme", "userId": "al"}).json()
+    receipt = owner.post("/api/ai/erasures", json={"tenantId": "acme", "userId": "nessa"}).json()
     assert receipt["removed"]["runs"] >= 4
     assert receipt["removed"]["feedback"] == 1
     assert any(line.startswith("backups:") for line in receipt["stays"])
-    assert al.get(f"/api/ai/conversations/{conversation_id}").status_code == 401, "the key is gone with its owner"
+    assert nessa.get(f"/api/ai/conversations/{conversation_id}").status_code == 401, "the key is gone with its owner"
     assert left_in(home) == {}

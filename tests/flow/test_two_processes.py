@@ -119,7 +119,7 @@ async def test_a_process_with_another_owner_key_does_not_start_and_says_why(one:
 
 async def test_p04_a_process_with_another_key_of_contents_does_not_start_and_says_which_it_lacks(one: Fleet) -> None:
     keys = one.environment["PILOTHOUSE_ENCRYPTION_KEYS"].replace("fleet:", "stranger:")
-    process = await one.starting("stranger", stderr=asyncio.subprocess.PIPE, PILOTHOUSE_ENCRYPTION_KEYS=keys)
+    process = await one.starting("keyless", stderr=asyncio.subprocess.PIPE, PILOTHOUSE_ENCRYPTION_KEYS=keys)
     _, said = await asyncio.wait_for(process.communicate(), 200)
     assert process.returncode
     assert b"sealed with the key 'fleet', which is not at hand (there are: 'stranger')" in said
