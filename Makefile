@@ -41,7 +41,7 @@ imports:
 	.venv/bin/lint-imports
 
 tests:
-	.venv/bin/pytest -n 2 --dist loadfile
+	MALLOC_ARENA_MAX=2 .venv/bin/pytest -n 3 --dist loadfile
 
 notebooks:
 	.venv/bin/pytest notebooks

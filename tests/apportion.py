@@ -1,4 +1,4 @@
-"""How `pytest -n 2 --dist loadfile` shares the tests out: the longest first, and who shares a server stays together.
+"""How `pytest -n 3 --dist loadfile` shares the tests out: the longest first, and who shares a server stays together.
 
 xdist alone gives the files with the most tests first: those that start whole installations, a few tests each, come
 last, and one worker waits for the other; and each worker starts a server of its own for every package, again and again.
