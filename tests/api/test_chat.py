@@ -136,13 +136,14 @@ def test_c04_a_reader_who_leaves_and_comes_back_hears_everything_once(
 ) -> None:
     """`stays` are the numbers of events that it hears before it leaves, each time while the run goes on."""
     gate = "c04-" + "-".join(map(str, stays))
-    heard, url = [], "/api/ai/chat"
+    heard: list[dict[str, Any]] = []
+    url = "/api/ai/chat"
     for number in stays:
         asked = (
             {"method": "POST", "json": {"message": f"hold {gate}", "stream": True}} if not heard else {"method": "GET"}
         )
         headers = {"Last-Event-ID": str(heard[-1]["id"])} if heard else {}
-        with ann.stream(url=url, headers=headers, **asked) as stream:  # type: ignore[arg-type]
+        with ann.stream(url=url, headers=headers, **asked) as stream:
             frames = frames_of(stream)
             heard += [events_of(next(frames))[0] for _ in range(number)]
         url = f"/api/ai/runs/{heard[0]['data']['requestId']}/events"

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from app.api.app import create_api
 from app.api.public import HEALTH, LOGIN, PUBLIC, SELF_AUTHENTICATING_SOCKETS
@@ -218,7 +219,7 @@ def test_a02_a_socket_with_a_wrong_key_is_refused_in_the_handshake(server: Serve
 def test_a18_a_page_of_another_site_cannot_open_a_socket(server: Served) -> None:
     headers = {"X-API-Key": server.keys["ann"]}
     with pytest.raises(InvalidStatus) as refused:
-        connect(socket_url(server), additional_headers=headers, origin="https://evil.example", proxy=None)  # type: ignore[arg-type]
+        connect(socket_url(server), additional_headers=headers, origin=Origin("https://evil.example"), proxy=None)
     assert refused.value.response.status_code == 403
 
 
