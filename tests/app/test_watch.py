@@ -28,9 +28,11 @@ ASK = ModelRequest(messages=(Message("user", "Say hello"),))
 @asynccontextmanager
 async def watching(url: str, config: AlertConfig) -> AsyncIterator[tuple[Watch, Store]]:
     store = await Store.open(url)
-    async with open_watch(store.database, config) as watch:
-        yield watch, store
-    await store.close()
+    try:
+        async with open_watch(store.database, config) as watch:
+            yield watch, store
+    finally:
+        await store.close()
 
 
 @pytest.fixture
