@@ -4,6 +4,7 @@ Services never see this class; the workbench hands them plain values. `Settings.
 network and is where tests, CI and notebooks start.
 """
 
+import logging
 import os
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,10 @@ QUIET_ENVIRONMENT = {
 
 def quiet_libraries() -> None:
     """Turn telemetry of our libraries off for this process and its children; values set by the user stay."""
+    # LanceDB makes an event loop in every forked child, before it becomes another program, and a new loop says a debug
+    # line: to a stream whose lock another thread may have held at the fork. Then the child never begins, and uvloop,
+    # which waits for that, stands still.
+    logging.getLogger("asyncio").setLevel(logging.INFO)
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
