@@ -52,7 +52,9 @@ class Faults:
     def __init__(self, route: Chain, wire: str) -> None:
         self.route, self.wire = route, wire
         no_graphs: Any = None
-        self._completions = Completions(route.gateway, no_graphs, lambda _: Plain, max_choices=4, max_output_tokens=1_000)
+        self._completions = Completions(
+            route.gateway, no_graphs, lambda _: Plain, max_choices=4, max_output_tokens=1_000
+        )
         self.heard: list[str] = []
         self.chunks: list[dict[str, Any]] = []
 
