@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
-from app.config.part import Host, Part, Seconds
+from app.config.part import Host, Part, Seconds, laid_over, tenant_lines
 from graphs.errors import Invalid
 from graphs.policy import AnswerPolicy, Unsupported
 from graphs.rules import Rule
@@ -46,11 +46,8 @@ class AnswersConfig(TenantAnswers):
 
     tenants: dict[str, TenantAnswers] = Field(default_factory=dict)
 
-    def of(self, tenant_id: str) -> TenantAnswers:
-        own = self.tenants.get(tenant_id)
-        return (
-            self if own is None else self.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
-        )
+    def of(self, tenant_id: str) -> Self:
+        return laid_over(self, self.tenants.get(tenant_id))
 
     def faults(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Where in this part a rule is named that is none, and why."""
@@ -79,10 +76,7 @@ def load_rule(path: str) -> Rule:
 
 def answer_lines(config: AnswersConfig) -> list[tuple[str, str]]:
     """What `pilothouse config check` says: who, and what holds for them."""
-    return [
-        ("everybody", _line(config)),
-        *((f"tenant {name}", _line(config.of(name))) for name in config.tenants),
-    ]
+    return tenant_lines(_line, config, config.of, config.tenants)
 
 
 def _line(answers: TenantAnswers) -> str:

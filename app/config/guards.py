@@ -3,13 +3,12 @@
 By default suspicious questions are flagged, and nothing is changed, blocked or kept from anybody.
 """
 
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from app.config.part import Part, Seconds, Share
+from app.config.part import Part, Seconds, Share, laid_over, tenant_lines
 
-P = TypeVar("P", bound=Part)
 Detection = Literal["allow", "flag", "block"]
 Removal = Literal["allow", "flag", "redact", "block"]
 PersonalKind = Literal["email", "phone", "us_ssn", "ip_address", "card_number", "iban"]
@@ -113,9 +112,8 @@ class GuardsConfig(GuardRules):
 
     tenants: dict[str, GuardRules] = Field(default_factory=dict)
 
-    def of(self, tenant_id: str) -> GuardRules:
-        own = self.tenants.get(tenant_id)
-        return self if own is None else _over(GuardRules(**{name: getattr(self, name) for name in OWN}), own)
+    def of(self, tenant_id: str) -> Self:
+        return laid_over(self, self.tenants.get(tenant_id))
 
     @model_validator(mode="after")
     def _know_what_they_look_for(self) -> "GuardsConfig":
@@ -128,22 +126,9 @@ class GuardsConfig(GuardRules):
         return self
 
 
-OWN: Final = tuple(GuardRules.model_fields)
-
-
-def _over(common: P, own: P) -> P:
-    """What is written down of its own, in parts too, and the rest as it is for all."""
-    written = {name: getattr(own, name) for name in own.model_fields_set}
-    parts = {name: _over(getattr(common, name), value) for name, value in written.items() if isinstance(value, Part)}
-    return common.model_copy(update=written | parts)
-
-
 def guard_lines(config: GuardsConfig) -> list[tuple[str, str]]:
     """What `pilothouse config check` says: who, and what holds for them."""
-    return [
-        ("everybody", _line(config)),
-        *((f"tenant {name}", _line(config.of(name))) for name in config.tenants),
-    ]
+    return tenant_lines(_line, config, config.of, config.tenants)
 
 
 def _line(rules: GuardRules) -> str:

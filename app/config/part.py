@@ -1,7 +1,8 @@
 """What every part of the configuration file is made of: the frozen base, and the kinds of values that fields share."""
 
+from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Annotated, get_args
+from typing import Annotated, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
@@ -27,6 +28,25 @@ class Part(BaseModel):
             if bool not in kinds and not kinds.isdisjoint({int, float, Decimal}):
                 raise ValueError("must be a number, not true or false")
         return value
+
+
+P = TypeVar("P", bound=Part)
+
+
+def laid_over(common: P, own: Part | None) -> P:
+    """`common` with what is written down in `own`, in its parts too."""
+    if own is None:
+        return common
+    written = {name: getattr(own, name) for name in own.model_fields_set}
+    parts = {name: laid_over(getattr(common, name), part) for name, part in written.items() if isinstance(part, Part)}
+    return common.model_copy(update=written | parts)
+
+
+def tenant_lines(
+    line: Callable[[P], str], everybody: P, of: Callable[[str], P], tenants: Iterable[str]
+) -> list[tuple[str, str]]:
+    """What `pilothouse config check` says of a part that tenants may have of their own: who, and what holds."""
+    return [("everybody", line(everybody)), *((f"tenant {name}", line(of(name))) for name in tenants)]
 
 
 def _kinds(annotation: object) -> set[object]:

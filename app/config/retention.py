@@ -5,11 +5,11 @@ Where no days are named it is kept for ever. A conversation is as old as the las
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import Field
 
-from app.config.part import Part
+from app.config.part import Part, laid_over, tenant_lines
 
 Days = Annotated[float, Field(gt=0, le=36_525, allow_inf_nan=False)]
 Kind = Literal["conversations", "runs", "feedback", "escalations", "approvals", "tickets", "documents"]
@@ -40,11 +40,8 @@ class RetentionConfig(TenantRetention):
 
     tenants: dict[str, TenantRetention] = Field(default_factory=dict)
 
-    def of(self, tenant_id: str) -> TenantRetention:
-        own = self.tenants.get(tenant_id)
-        return (
-            self if own is None else self.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
-        )
+    def of(self, tenant_id: str) -> Self:
+        return laid_over(self, self.tenants.get(tenant_id))
 
     @property
     def jobs_of_tenants(self) -> Mapping[str, float]:
@@ -59,10 +56,7 @@ class RetentionConfig(TenantRetention):
 
 def retention_lines(config: RetentionConfig) -> list[tuple[str, str]]:
     """What `pilothouse config check` says: whose, and for how long what is kept."""
-    return [
-        ("everybody", _line(config)),
-        *((f"tenant {name}", _line(config.of(name))) for name in config.tenants),
-    ]
+    return tenant_lines(_line, config, config.of, config.tenants)
 
 
 def _line(kept: TenantRetention) -> str:

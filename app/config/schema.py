@@ -13,7 +13,7 @@ from pydantic import Field, IPvAnyNetwork, model_validator
 from app.config.answers import AnswersConfig
 from app.config.approvals import ApprovalConfig
 from app.config.guards import GuardsConfig
-from app.config.part import Count, Environment, Host, Name, Part, Prefix, Seconds, Share, Usd
+from app.config.part import Count, Environment, Host, Name, Part, Prefix, Seconds, Share, Usd, laid_over
 from app.config.policy import ToolPolicy
 from app.config.retention import RetentionConfig
 from app.config.tools import McpServerConfig, ServerName, ToolConfig, ToolName
@@ -215,10 +215,7 @@ class RetrievalConfig(SearchConfig):
     collections: dict[str, SearchConfig] = Field(default_factory=dict)
 
     def of(self, collection: str) -> SearchConfig:
-        own = self.collections.get(collection)
-        return (
-            self if own is None else self.model_copy(update={name: getattr(own, name) for name in own.model_fields_set})
-        )
+        return laid_over(self, self.collections.get(collection))
 
 
 class LimitsConfig(Part):
