@@ -2,19 +2,14 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
+from app.apart import apart
 from app.services.tables.child import CPU_S
 from graphs.errors import Invalid
 
-_ROOT: Final = Path(__file__).resolve().parents[3]
-# Isolated mode reads neither PYTHONPATH nor the working directory, so the way to our package is given here.
-_START: Final = f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from app.services.tables.child import main; main()"
 _BROKEN: Final = "it broke the engine, or needs more memory than there is for it"
 
 
@@ -26,25 +21,13 @@ class SqlFailed(Invalid):
 
 async def ordered(order: Mapping[str, Any], *, wall_s: float, max_file_bytes: int = 0) -> dict[str, Any]:
     """What the child answers. Raises SqlFailed."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-I", "-B", "-X", "utf8", "-c", _START),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={},
-        start_new_session=True,
-    )
     written = json.dumps({**order, "max_file_bytes": max_file_bytes}).encode()
-    try:
-        async with asyncio.timeout(wall_s):
-            answer, _ = await process.communicate(written)
-    except TimeoutError as error:
-        raise SqlFailed(f"it took longer than {wall_s:g} s") from error
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+    async with apart("app.services.tables.child") as process:
+        try:
+            async with asyncio.timeout(wall_s):
+                answer, _ = await process.communicate(written)
+        except TimeoutError as error:
+            raise SqlFailed(f"it took longer than {wall_s:g} s") from error
     if process.returncode:
         raise SqlFailed(_death(process.returncode))
     try:

@@ -19,8 +19,10 @@ _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
 _READABLE = (*_LIBRARIES, "/usr/share/zoneinfo", "/etc/localtime", "/dev/null", "/dev/zero", "/dev/urandom")
 
 
-def main(folder: str, cpu_s: int, memory_bytes: int) -> None:
-    """Never returns: ends the process with 0, or with 1 where the program failed."""
+def main() -> None:
+    """Never returns: ends the process with 0, or with 1 where the program failed. Its arguments are the folder, the
+    seconds of computing and the bytes of memory that the program may have."""
+    folder, cpu_s, memory_bytes = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     program = sys.stdin.buffer.read().decode("utf-8", "replace")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(folder)

@@ -10,14 +10,13 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from contextlib import suppress
-from pathlib import Path
 from typing import ClassVar, Final
 
 from pydantic import Field, model_validator
 
+from app.apart import apart
 from app.config.part import Part, Seconds
 from app.confined import lacking
 from app.services.tools.tool import ToolCall, ToolOutput
@@ -28,12 +27,7 @@ CAVEAT: Final = (
     "it runs programs that a model wrote on this machine. The kernel keeps them from files, the network and other "
     "processes; a fault of the kernel or of the interpreter lets them out. Set accepted: true to take that risk"
 )
-_ROOT: Final = Path(__file__).resolve().parents[3]
-# Isolated mode reads neither PYTHONPATH nor the working directory, so the way to our package is given here.
-_START: Final = (
-    f"import sys; sys.path.insert(0, {str(_ROOT)!r}); from app.services.tools.python_child import main; "
-    "main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
-)
+_CHILD: Final = "app.services.tools.python_child"
 _READ_BYTES: Final = 1 << 16
 _LEAST_BYTES: Final = 4_096  # of a file, were it empty: inodes run out too
 _LOOK_S: Final = 0.1  # between looks at how much lies in the folder
@@ -98,27 +92,17 @@ class RunPython:
 
     async def _run(self, code: str, folder: str) -> str:
         most = self._options
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-I", "-S", "-B", "-X", "utf8", "-c", _START, folder, str(most.cpu_s), str(most.memory_mb << 20)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={},
-            cwd=folder,
-            start_new_session=True,
-        )
-        watching = asyncio.create_task(self._watch(process, folder))
-        try:
-            async with asyncio.timeout(most.timeout_s):
-                said = await self._talk(process, code)
-        except TimeoutError as error:
-            raise ToolRefused(f"the program took longer than {most.timeout_s:g} s") from error
-        finally:
-            watching.cancel()
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+        given = (folder, str(most.cpu_s), str(most.memory_mb << 20))
+        merged = asyncio.subprocess.STDOUT
+        async with apart(_CHILD, *given, flags=("-S",), stderr=merged, cwd=folder) as process:
+            watching = asyncio.create_task(self._watch(process, folder))
+            try:
+                async with asyncio.timeout(most.timeout_s):
+                    said = await self._talk(process, code)
+            except TimeoutError as error:
+                raise ToolRefused(f"the program took longer than {most.timeout_s:g} s") from error
+            finally:
+                watching.cancel()
         return _shown(said, most.max_chars, _ended(process.returncode, most))
 
     async def _talk(self, process: asyncio.subprocess.Process, code: str) -> bytes:
