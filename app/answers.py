@@ -33,17 +33,18 @@ class Answers:
 
         Raises Invalid.
         """
-        self._config, self._image_hosts = config, frozenset(host.lower() for host in image_hosts)
+        self._image_hosts = frozenset(host.lower() for host in image_hosts)
         self._marks: tuple[Pattern, ...] = (mark_pattern(mark),) if mark else ()
         self._instructions = Instructions(section.text for prompt in prompts for section in prompt.sections)
-        self._everybody = self._guard(config)
-        self._own = {name: self._guard(config.of(name)) for name in config.tenants}
+        self._everybody = (config.policy, self._guard(config))
+        own = {name: config.of(name) for name in config.tenants}
+        self._own = {name: (answers.policy, self._guard(answers)) for name, answers in own.items()}
 
     def policy(self, tenant_id: str) -> AnswerPolicy:
-        return self._config.of(tenant_id).policy
+        return self._own.get(tenant_id, self._everybody)[0]
 
     def guard(self, tenant_id: str) -> OutputGuard:
-        return self._own.get(tenant_id, self._everybody)
+        return self._own.get(tenant_id, self._everybody)[1]
 
     def _guard(self, answers: TenantAnswers) -> OutputGuard:
         patterns = (*SECRETS, *markup_patterns(self._image_hosts), *self._marks)

@@ -1,4 +1,4 @@
-"""The built-in tools that are off until the file turns them on, each made for one run with what it may reach."""
+"""The built-in tools that are off until the file turns them on, given to each run with what it may reach."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,23 +34,28 @@ class TablesInSight:
 
 
 class OptionalTools:
-    """Made once; the processes that pages are read in take turns over all runs."""
+    """Made once, with settings that are read once; the processes that pages are read in take turns over all runs."""
 
     def __init__(self, tools: Mapping[str, ToolConfig], database: Database, tables: TableShelf) -> None:
-        self._tools = tools
-        self._on = frozenset(name for name, grant in grants(tools).items() if grant.enabled)
-        self._database, self._tables, self._read_page = database, tables, PageReader()
+        self._database, self._tables = database, tables
+        on = {name for name, grant in grants(tools).items() if grant.enabled}
+        self._web_fetch = self._run_sql = self._run_python = None
+        if WebFetch.spec.name in on:
+            fetched = options_of(tools, WebFetch.spec.name, WebFetchOptions)
+            self._web_fetch = WebFetch(fetched, PageReader(), named, self._note)
+        if RunSql.spec.name in on:
+            self._run_sql = options_of(tools, RunSql.spec.name, RunSqlOptions)
+        if RunPython.spec.name in on:
+            self._run_python = RunPython(options_of(tools, RunPython.spec.name, RunPythonOptions))
 
     def of(self, who: Principal) -> Iterator[Tool]:
         """Those that are on, for a run of this caller."""
-        if WebFetch.spec.name in self._on:
-            fetched = options_of(self._tools, WebFetch.spec.name, WebFetchOptions)
-            yield WebFetch(fetched, self._read_page, named, self._note)
-        if RunSql.spec.name in self._on:
-            asked = options_of(self._tools, RunSql.spec.name, RunSqlOptions)
-            yield RunSql(asked, TablesInSight(self._tables, who.tenant_id, who.sight))
-        if RunPython.spec.name in self._on:
-            yield RunPython(options_of(self._tools, RunPython.spec.name, RunPythonOptions))
+        if self._web_fetch is not None:
+            yield self._web_fetch
+        if self._run_sql is not None:
+            yield RunSql(self._run_sql, TablesInSight(self._tables, who.tenant_id, who.sight))
+        if self._run_python is not None:
+            yield self._run_python
 
     async def _note(self, call: ToolCall, url_hash: str) -> None:
         async with audited(self._database) as journal:

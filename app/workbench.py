@@ -256,10 +256,8 @@ async def open_workbench(
         )
         watch.metrics.know_tools(tools.names)
         picker = ToolPicker(embedder, fallback=SearchDocuments.spec.name)
-        guard, answers = (
-            PatternGuard(embedder),
-            Answers(config.answers, settings.image_hosts, prompts=packaged, mark=mark),
-        )
+        guard = PatternGuard(embedder)
+        answers = Answers(config.answers, settings.image_hosts, prompts=packaged, mark=mark)
         for rules in (config.guards, *map(config.guards.of, config.guards.tenants)):
             await guard.ready(rules)
         saver = await stack.enter_async_context(checkpointer(settings.store_url, home / "checkpoints.db", vault))
@@ -513,6 +511,7 @@ def _context_maker(
     limits = Limits()
     cost_usd = config.limits.run_cost_usd
     caps = Caps(config.limits.run_tokens or None, None if cost_usd is None else usd_to_micros(cost_usd))
+    guarded = {name: config.guards.of(name) for name in config.guards.tenants}
 
     def make(job: Job, trace: RunTrace) -> tuple[RunContext, MeteredGateway]:
         tenant, user = job.principal.tenant_id, job.principal.user_id
@@ -537,6 +536,7 @@ def _context_maker(
             CreateTicket(store.tickets),
             *optional.of(job.principal),
         )
+        rules = guarded.get(tenant, config.guards)
         context = RunContext(
             run_id=job.run_id,
             tenant_id=tenant,
@@ -553,9 +553,7 @@ def _context_maker(
                 policy=partial(config.tool_policy.ruled, tenant),
                 turned_away=tools.turned_away,
             ),
-            guard=guard.answering(answers.guard(tenant)).taking_in(
-                config.guards.of(tenant), job.run_id, embeds=request.mode != "chat"
-            ),
+            guard=guard.answering(answers.guard(tenant)).taking_in(rules, job.run_id, embeds=request.mode != "chat"),
             prompts=prompts,
             trace=trace,
             escalation=StoreEscalation(store.escalations, run_id=job.run_id, tenant_id=tenant),
@@ -568,7 +566,7 @@ def _context_maker(
             answers=answers.policy(tenant),
             shape=None if request.response_schema is None else JsonShape(request.response_schema),
         )
-        return with_originals(context, config.guards.of(tenant)), metered
+        return with_originals(context, rules), metered
 
     return make
 
