@@ -1,6 +1,6 @@
 """Takes a person, or one conversation, out of the store's tables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -127,11 +127,16 @@ class Erasures:
         else:
             wheres.append((feedback, or_(feedback.c.run_id.in_(of_run), subject.owns(feedback))))
             wheres += [(table, _spared(subject, table)) for table in (tickets, keys, repeats)]
-        found = {}
-        for table, where in wheres:
-            query = select(func.count()).select_from(table).where(where)
-            found[table.name] = int((await connection.execute(query)).scalar_one())
-        return found
+        return await counted(connection, wheres)
+
+
+async def counted(connection: AsyncConnection, wheres: Iterable[tuple[Table, ColumnElement[bool]]]) -> dict[str, int]:
+    """How many rows of each table are meant, by its name."""
+    found = {}
+    for table, where in wheres:
+        query = select(func.count()).select_from(table).where(where)
+        found[table.name] = int((await connection.execute(query)).scalar_one())
+    return found
 
 
 def _spared(subject: Subject, table: Table) -> ColumnElement[bool]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
-from sqlalchemy import ColumnElement, Table, and_, delete, exists, func, or_, select, tuple_, union, update
+from sqlalchemy import ColumnElement, Table, and_, delete, exists, or_, select, tuple_, union, update
 
 from app.services.audit import PLATFORM, Journal, audited
 from app.services.store.database import Database
+from app.services.store.erasure import counted
 from app.services.store.tables import (
     approvals,
     conversations,
@@ -109,11 +110,7 @@ async def _counted(journal: Journal, kind: Whole, ids: Sequence[str]) -> dict[st
     wheres = [(runs, _runs(kind, ids)), *((table, table.c.run_id.in_(of_run)) for table in _OF_RUNS)]
     if kind == "conversations":
         wheres += [(table, table.c.conversation_id.in_(ids)) for table in (conversations, messages)]
-    counts = {}
-    for table, where in wheres:
-        query = select(func.count()).select_from(table).where(where)
-        counts[table.name] = int((await journal.connection.execute(query)).scalar_one())
-    return counts
+    return await counted(journal.connection, wheres)
 
 
 def _runs(kind: Whole, ids: Sequence[str]) -> ColumnElement[bool]:
