@@ -63,6 +63,8 @@ class Withdrawal:
     async def take(self, uploads: Uploads, by: Actor) -> Mapping[str, int]:
         """How many of each were still there. Raises what index and store raise; then call it again."""
         counts = {"documents": 0, "tables": 0}
+        if not uploads:
+            return counts  # and no answer that is kept goes for nothing
         tenant_id = uploads.tenant_id
         for collection, document_id in uploads.documents:
             with suppress(Missing):
