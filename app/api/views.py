@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import Field
 
-from app.records import ApprovalState, Camel, EscalationState, Mode, Principal, RunStatus, SpanRecord
+from app.records import ApprovalState, Camel, CardOrigin, EscalationState, Mode, Principal, RunStatus, SpanRecord
 from app.services.store.records import (
     ApprovalRecord,
     CollectionRecord,
@@ -167,17 +167,6 @@ class ResultOut(Camel):
         return cls.model_validate(passage, from_attributes=True)
 
 
-class OriginOut(Camel):
-    """An argument that repeats what the run has read: which, of which text, and how alike; `quote` is as called."""
-
-    argument: str
-    kind: str
-    name: str
-    trust: str
-    match: str
-    quote: str
-
-
 class ApprovalOut(Camel):
     """A tool call that people decide on. `arguments` are as the model proposed them, `standing` as they would run now,
     and `binding` is the digest of that: send it back with a decision, so that it is on nothing else.
@@ -206,7 +195,7 @@ class ApprovalOut(Camel):
     binding: str
     definition: str
     reasons: tuple[str, ...]
-    origins: list[OriginOut]
+    origins: list[CardOrigin]
 
     @classmethod
     def of(cls, record: ApprovalRecord) -> Self:
@@ -232,7 +221,7 @@ class ApprovalOut(Camel):
             binding=record.binding,
             definition=record.definition,
             reasons=record.reasons,
-            origins=[OriginOut.model_validate(origin) for origin in record.origins],
+            origins=[CardOrigin.model_validate(origin) for origin in record.origins],
         )
 
 
