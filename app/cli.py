@@ -7,7 +7,7 @@ Commands other than `serve` open the same workbench on the same state; they may 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from importlib.metadata import entry_points, version
@@ -304,21 +304,11 @@ def check_config(
         rights = Table("who", "may use", "within", box=None, pad_edge=False)
         for entry in check.entries(read):
             rights.add_row(entry.who, ", ".join(entry.models), "\n".join(entry.limits))
-        ruling = Table("calls", "become", box=None, pad_edge=False)
-        for calls, then in policy_lines(read.tool_policy):
-            ruling.add_row(Text(calls), Text(then))
-        deciding = Table("calls", "decided by", "how", box=None, pad_edge=False)
-        for line in approval_lines(read.approvals):
-            deciding.add_row(*(Text(cell) for cell in line))
-        answering = Table("answers of", "policy", box=None, pad_edge=False)
-        for who, policy in answer_lines(read.answers):
-            answering.add_row(Text(who), Text(policy))
-        guarding = Table("questions of", "looked through for", box=None, pad_edge=False)
-        for who, policy in guard_lines(read.guards):
-            guarding.add_row(Text(who), Text(policy))
-        keeping = Table("of", "is kept for", box=None, pad_edge=False)
-        for who, days in retention_lines(read.retention):
-            keeping.add_row(Text(who), Text(days))
+        ruling = _lines(policy_lines(read.tool_policy), "calls", "become")
+        deciding = _lines(approval_lines(read.approvals), "calls", "decided by", "how")
+        guarding = _lines(guard_lines(read.guards), "questions of", "looked through for")
+        answering = _lines(answer_lines(read.answers), "answers of", "policy")
+        keeping = _lines(retention_lines(read.retention), "of", "is kept for")
         tools = Table("tool", "risk", "for", "within", box=None, pad_edge=False)
         for tool in check.tools(read):
             tools.add_row(*tool)
@@ -338,6 +328,14 @@ def check_config(
     if not run(work()):
         raise typer.Exit(1)
     out.print(f"{chosen} is fine.", highlight=False, soft_wrap=True)
+
+
+def _lines(rows: Iterable[Iterable[str]], *columns: str) -> Table:
+    """A table of texts that are shown as they stand."""
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 @keys.command("create")
