@@ -13,13 +13,12 @@ from app.services.store.database import Database
 from app.services.store.escalations import raise_for
 from app.services.store.notices import NoticeKind, note
 from app.services.store.page import build, columns, page
-from app.services.store.records import ApprovalRecord, Page
+from app.services.store.records import WAITING, ApprovalRecord, Page
 from app.services.store.tables import approvals, runs
 from graphs.errors import Conflict, Missing
 from graphs.toolhash import call_hash, canonical
 from graphs.types import Decision, Risk, ToolProposal
 
-WAITING: Final[tuple[ApprovalState, ...]] = ("pending", "approved_once")
 _DECIDED: Final[Mapping[ApprovalState, tuple[Action, NoticeKind]]] = {
     "approved_once": ("approval.approved_once", "approval.approved_once"),
     "approved": ("approval.approved", "approval.approved"),

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from app.records import AnswerCard, ApprovalState, EscalationState, Mode, RunStatus
 from graphs.types import Decision, Risk, Trust
 
 T = TypeVar("T")
 Rating = Literal["up", "down"]
+WAITING: Final[tuple[ApprovalState, ...]] = ("pending", "approved_once")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ class ApprovalRecord:
 
     @property
     def waits(self) -> bool:
-        return self.state in ("pending", "approved_once")
+        return self.state in WAITING
 
     @property
     def standing(self) -> Mapping[str, Any]:

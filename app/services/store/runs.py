@@ -18,7 +18,7 @@ from app.services.seals import Seals
 from app.services.store.conversations import owned
 from app.services.store.database import Database
 from app.services.store.page import build, check_limit, columns, page
-from app.services.store.records import Page, RunFilter, RunRecord
+from app.services.store.records import WAITING, Page, RunFilter, RunRecord
 from app.services.store.runsearch import POSITION, runs_with
 from app.services.store.tables import approvals, conversations, events, feedback, messages, runs, spans
 from app.services.store.text import clean
@@ -205,7 +205,7 @@ class Runs:
             runs.c.process_id == "",
             runs.c.ended_at.is_(None),
             asked.exists(),
-            ~asked.where(approvals.c.state.in_(("pending", "approved_once"))).exists(),
+            ~asked.where(approvals.c.state.in_(WAITING)).exists(),
         )
         return await self._ids(query.order_by(runs.c.created_at))
 
